@@ -1,0 +1,27 @@
+"""Observers measure, sinks write and show; all are Lightning callbacks."""
+
+from lazy_lightning.callbacks.activation_drift import ActivationDrift
+from lazy_lightning.callbacks.closing_summary import ClosingSummary
+from lazy_lightning.callbacks.curves import Curves
+from lazy_lightning.callbacks.graceful_stop import GracefulStop
+from lazy_lightning.callbacks.learning_curves import LearningCurves
+from lazy_lightning.callbacks.progress import FlowProgressBar
+from lazy_lightning.callbacks.regime import TangentDeparture
+from lazy_lightning.callbacks.run_checkpoint import RunCheckpoint
+from lazy_lightning.callbacks.scalars import TensorBoardScalars
+from lazy_lightning.callbacks.t1 import T1
+from lazy_lightning.callbacks.weight_displacement import WeightDisplacement
+
+__all__ = [
+    "T1",
+    "ActivationDrift",
+    "ClosingSummary",
+    "Curves",
+    "FlowProgressBar",
+    "GracefulStop",
+    "LearningCurves",
+    "RunCheckpoint",
+    "TangentDeparture",
+    "TensorBoardScalars",
+    "WeightDisplacement",
+]

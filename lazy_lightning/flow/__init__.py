@@ -1,0 +1,42 @@
+"""Gradient and momentum flow with an adaptive step, over the member axis. Knows tensors and a closure only."""
+
+from lazy_lightning.flow.controllers import (
+    Band,
+    Change,
+    ConstantStep,
+    Controller,
+    Decision,
+    reference,
+    slides,
+)
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.events import Event, LossReached, MarginsMet, StepsTried, TimeReached
+from lazy_lightning.flow.momentum_flow import MomentumFlow, Trace
+from lazy_lightning.flow.rules import Momentum, NesterovFlow, StepRule
+from lazy_lightning.flow.schedule import Schedule
+from lazy_lightning.flow.state import FlowState
+from lazy_lightning.flow.stop_reason import StopReason
+
+__all__ = [
+    "Band",
+    "Change",
+    "ConstantStep",
+    "Controller",
+    "Decision",
+    "Evaluation",
+    "Event",
+    "FlowState",
+    "LossReached",
+    "MarginsMet",
+    "Momentum",
+    "MomentumFlow",
+    "NesterovFlow",
+    "Schedule",
+    "StepRule",
+    "StepsTried",
+    "StopReason",
+    "TimeReached",
+    "Trace",
+    "reference",
+    "slides",
+]

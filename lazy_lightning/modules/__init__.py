@@ -1,0 +1,7 @@
+"""LightningModules."""
+
+from lazy_lightning.modules.flow_module import FlowModule
+from lazy_lightning.modules.roster import Roster
+from lazy_lightning.modules.stop import Stop
+
+__all__ = ["FlowModule", "Roster", "Stop"]

@@ -1,0 +1,175 @@
+"""The closing summary of a run: what regime each alpha was in, its errors, its costs, and where the results are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pytorch_lightning import Trainer
+from rich.console import Console
+from rich.table import Table
+
+from lazy_lightning.atomic import written_atomically
+from lazy_lightning.callbacks.regime import regime
+from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.observation import Record, Sink
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+FILE_NAME = "summary.json"
+SCHEMA = 1
+
+
+class ClosingSummary(Sink):
+    """Prints a table with one row for each alpha, and saves it with all members' last values as ``summary.json``."""
+
+    def __init__(self) -> None:
+        self._last: Record | None = None
+
+    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
+        """Remembers the last observation."""
+        self._last = record
+
+    def on_fit_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+        """Prints and saves."""
+        if self._last is None or not trainer.is_global_zero:
+            return
+        summary = summarize(pl_module, self._last)
+        folder = None if trainer.log_dir is None else Path(trainer.log_dir)
+        if folder is not None:
+            with written_atomically(folder / FILE_NAME) as temporary:
+                temporary.write_text(json.dumps(summary, indent=2) + "\n")
+        print_summary(summary, folder)
+
+
+def summarize(module: FlowModule, record: Record) -> dict[str, Any]:
+    """The summary as plain data; numbers that are not finite become null."""
+    reasons = [StopReason(int(code)) for code in record.columns["reason"]]
+    members = [
+        {
+            "alpha": alpha,
+            "seed": seed,
+            "stop": reason.name.lower(),
+            "failed": reason.failed,
+            **{name: _plain(column[i]) for name, column in record.columns.items() if name != "reason"},
+        }
+        for i, (alpha, seed, reason) in enumerate(zip(module.roster.alphas, module.roster.seeds, reasons, strict=True))
+    ]
+    alphas = np.asarray(module.roster.alphas)
+    return {
+        "schema": SCHEMA,
+        "width": getattr(module.network.template, "width", None),
+        "weights": module.network.weights,
+        "wall_seconds": round(record.wall, 3),
+        "gradient_evaluations": int(record.columns["tried"].max()) + 1,
+        "groups": [
+            _group(module, alpha, record, reasons, np.flatnonzero(alphas == alpha)) for alpha in dict.fromkeys(alphas)
+        ],
+        "members": members,
+    }
+
+
+def _group(
+    module: FlowModule, alpha: float, record: Record, reasons: list[StopReason], rows: NDArray[np.intp]
+) -> dict[str, Any]:
+    good = np.array([i for i in rows if not reasons[i].failed], dtype=np.intp)
+    values = {name: column[good] for name, column in record.columns.items() if name not in ("reason", "dt")}
+    departure = values.get("tangent_departure", np.full(len(good), np.nan))
+    width = getattr(module.network.template, "width", None)
+    return {
+        "alpha": float(alpha),
+        "sqrt_h_alpha": None if width is None else float(np.sqrt(width) * alpha),
+        "members": len(rows),
+        "failed": len(rows) - len(good),
+        "stops": sorted({reasons[i].sentence for i in rows}),
+        "regime": regime(_mean(departure)).value,
+        "mean": {name: _plain(_mean(column)) for name, column in values.items()},
+        "std": {name: _plain(_spread(column)) for name, column in values.items()},
+    }
+
+
+def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
+    """The table and the places, for a person."""
+    groups = summary["groups"]
+    table = Table(title=f"{summary['weights']} weights a member, {summary['wall_seconds']:.1f} s", title_justify="left")
+    shown = [column for column in _COLUMNS if any(column[1](group) is not None for group in groups)]
+    for heading, _ in shown:
+        table.add_column(heading, justify="left" if heading == "regime" else "right")
+    for group in groups:
+        table.add_row(*(column(group) or "-" for _, column in shown))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=150)  # a log has no width: do not fold the table
+    console.print(table)
+    for group in groups:
+        console.print(_sentence(group), highlight=False)
+    if folder is not None:
+        console.print(f"results in {folder}:", highlight=False, soft_wrap=True)
+        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
+            console.print(f"  {path}", highlight=False, soft_wrap=True)
+
+
+def _sentence(group: dict[str, Any]) -> str:
+    kind = {
+        "lazy": "trained lazily: its linearisation at w0 gives nearly the same function",
+        "feature": "learnt features: its linearisation at w0 does not describe it",
+        "crossover": "trained in the crossover between lazy and feature learning",
+        "unknown": "ended before its regime was measured",
+    }[group["regime"]]
+    failed = f"; {group['failed']} of {group['members']} members failed" if group["failed"] else ""
+    return f"alpha = {group['alpha']:g} {kind} ({', '.join(group['stops'])}{failed})."
+
+
+def _percent(name: str) -> Any:
+    def text(group: dict[str, Any]) -> str | None:
+        mean, std = group["mean"].get(name), group["std"].get(name)
+        if mean is None:
+            return None
+        spread = f" ± {100 * std:.2f}" if std is not None and "ensemble" not in name else ""
+        return f"{100 * mean:.2f}{spread} %"
+
+    return text
+
+
+def _number(name: str) -> Any:
+    def text(group: dict[str, Any]) -> str | None:
+        mean = group["mean"].get(name)
+        return None if mean is None else f"{mean:.3g}"
+
+    return text
+
+
+_COLUMNS: list[tuple[str, Any]] = [
+    ("alpha", lambda group: f"{group['alpha']:g}"),
+    ("√h alpha", lambda group: None if group["sqrt_h_alpha"] is None else f"{group['sqrt_h_alpha']:.3g}"),
+    ("regime", lambda group: group["regime"]),
+    ("train error", _percent("train/error")),
+    ("test error", _percent("test/error")),
+    ("ensemble", _percent("test/ensemble_error")),
+    ("test loss", _number("test/loss")),
+    ("‖w-w0‖/‖w0‖", _number("displacement/total")),
+    ("‖F-F_lin‖/‖F‖", _number("tangent_departure")),
+    ("t1", _number("t1/half_loss")),
+    ("t end", _number("t")),
+    ("steps", _number("tried")),
+]
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def _spread(values: NDArray[np.float64]) -> float:
+    finite = values[np.isfinite(values)]
+    return float(finite.std(ddof=1)) if len(finite) > 1 else float("nan")
+
+
+def _plain(value: float) -> float | int | None:
+    if not np.isfinite(value):
+        return None
+    return int(value) if float(value).is_integer() and abs(value) < 2**53 else float(value)

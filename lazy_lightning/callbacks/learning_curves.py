@@ -1,0 +1,32 @@
+"""Draws the learning curves when a run ends."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from lazy_lightning.callbacks.curves import Curves
+from lazy_lightning.figures.learning_curves import learning_curves
+from lazy_lightning.figures.style import save
+from lazy_lightning.observation import Sink
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+
+class LearningCurves(Sink):
+    """``figures/learning_curves.png`` and ``.pdf`` in the run's folder, and an image in TensorBoard."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+        """Draws what :class:`Curves` has recorded."""
+        tables = [c for c in trainer.callbacks if isinstance(c, Curves) and c.records]  # type: ignore[attr-defined]
+        if not tables or trainer.log_dir is None or not trainer.is_global_zero:
+            return
+        figure = learning_curves(tables[0].table(pl_module))
+        save(figure, Path(trainer.log_dir) / "figures" / "learning_curves")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure("learning_curves", figure, pl_module.observations)

@@ -1,0 +1,43 @@
+"""Writes what ``predict`` computes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import BasePredictionWriter
+from safetensors.torch import save_file
+
+from lazy_lightning.atomic import written_atomically
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+
+class PredictionWriter(BasePredictionWriter):
+    """``predictions.safetensors``: F of every member on the test set, (n, E[, c]), labels, indices, alphas, seeds."""
+
+    def __init__(self) -> None:
+        super().__init__("epoch")
+
+    def write_on_epoch_end(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: FlowModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+    ) -> None:
+        """Joins the batches and writes one file."""
+        if trainer.log_dir is None:
+            return
+        path = Path(trainer.log_dir) / "predictions.safetensors"
+        test = pl_module.data.test
+        arrays = {
+            "outputs": torch.cat([p.cpu() for p in predictions]).contiguous(),
+            "labels": test.y.contiguous(),
+            "index": test.index.contiguous(),
+            "alpha": pl_module.roster.alpha_tensor(),
+            "seed": torch.tensor(pl_module.roster.seeds),
+        }
+        with written_atomically(path) as temporary:
+            save_file(arrays, str(temporary))
+        print(f"predictions in {path}")

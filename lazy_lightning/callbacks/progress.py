@@ -1,0 +1,115 @@
+"""The flow's progress bar: one live line in a terminal, one line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from lazy_lightning.observation import Record, Sink
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+
+class FlowProgressBar(ProgressBar, Sink):
+    """Shows how far the margins are met, t, dt, loss, error, members left, and the share of accepted steps.
+
+    Args:
+        every_seconds: how often to print a line where there is no terminal.
+    """
+
+    def __init__(self, every_seconds: float = 10.0) -> None:
+        super().__init__()
+        self.every_seconds = every_seconds
+        self._enabled = True
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._printed = -np.inf
+
+    def disable(self) -> None:
+        """Lightning calls this on all ranks but the first."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """The opposite."""
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Opens the live line, if there is a terminal."""
+        if self._enabled and sys.stdout.isatty():
+            columns = (TextColumn("flow"), BarColumn(bar_width=20), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, TimeElapsedColumn(), console=Console())
+            self._task = self._bar.add_task("", total=1.0)
+            self._bar.start()
+
+    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
+        """Moves on."""
+        if not self._enabled:
+            return
+        share, line = progress_share(module, record), progress_line(record)
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, completed=share, description=line)
+        elif not sys.stdout.isatty() and (record.final or time.monotonic() - self._printed > self.every_seconds):
+            self._printed = time.monotonic()
+            print(f"flow {100 * share:5.1f} %  {line}  {record.wall:.0f} s", flush=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """Closes the live line."""
+        self._close()
+
+    def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
+        """Closes the live line."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+
+def progress_share(module: FlowModule, record: Record) -> float:
+    """In [0, 1]: the mean over members of the nearest of their stops."""
+    columns, stop = record.columns, module.stop
+    done = (columns["reason"] != 0).astype(np.float64)
+    shares = [done]
+    if "train/margin_met" in columns and module.loss.has_margin_stop:
+        shares.append(np.clip(columns["train/margin_met"] / stop.margin_share, 0, 1))
+    if stop.t_max is not None:
+        shares.append(columns["t"] / stop.t_max)
+    if stop.max_steps is not None:
+        shares.append(columns["tried"] / stop.max_steps)
+    if stop.max_wall is not None:
+        shares.append(np.full_like(done, record.wall / stop.max_wall))
+    return float(np.nanmean(np.clip(np.nanmax(shares, axis=0), 0, 1)))
+
+
+def progress_line(record: Record) -> str:
+    """The numbers of one observation, in one line."""
+    columns = record.columns
+    running = columns["reason"] == 0
+    shown = running if running.any() else np.ones_like(running)
+    parts = [
+        f"t {_range(columns['t'][shown])}",
+        f"dt {_range(columns['dt'][shown])}",
+        f"loss {np.nanmean(columns['train/loss']):.2e}",
+    ]
+    if "train/error" in columns:
+        parts.append(f"error {100 * np.nanmean(columns['train/error']):.1f} %")
+    if "test/error" in columns:
+        parts.append(f"test {100 * np.nanmean(columns['test/error']):.1f} %")
+    tried = columns["tried"].sum()
+    accepted = f"{100 * columns['accepted'].sum() / tried:.0f} %" if tried else "-"
+    return "  ".join([*parts, f"members {int(running.sum())}/{len(running)}", f"accepted {accepted}"])
+
+
+def _range(values: NDArray[np.float64]) -> str:
+    low, high = float(values.min()), float(values.max())
+    return f"{low:.1e}" if high <= 1.05 * low else f"{low:.1e}..{high:.1e}"

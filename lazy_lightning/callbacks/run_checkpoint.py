@@ -1,0 +1,49 @@
+"""The run's checkpoint: one file, always whole, enough to go on to the bit."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from lazy_lightning.atomic import written_atomically
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+FILE_NAME = "checkpoint.ckpt"
+
+
+class RunCheckpoint(Checkpoint):
+    """Saves ``checkpoint.ckpt`` in the run's folder at intervals and at the end, also of an interrupted run.
+
+    After an error, or a second Ctrl-C, the state may be halfway through a step, and the last file stands.
+
+    Loads with ``weights_only=True``; go on with ``fit --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt``.
+
+    Args:
+        every_seconds: the interval.
+    """
+
+    def __init__(self, every_seconds: float = 60.0) -> None:
+        self.every_seconds = every_seconds
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Saves when it is time."""
+        if time.monotonic() - self._saved > self.every_seconds:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+        """Saves the end."""
+        self.save(trainer)
+
+    def save(self, trainer: Trainer) -> None:
+        """Writes the file, whole or not at all."""
+        self._saved = time.monotonic()
+        if trainer.log_dir is not None:
+            with written_atomically(Path(trainer.log_dir) / FILE_NAME) as temporary:
+                trainer.save_checkpoint(temporary)

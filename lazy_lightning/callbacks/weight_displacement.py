@@ -1,0 +1,52 @@
+"""How far the weights have moved from initialisation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.observation import Observation, Observer
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+
+def relative_displacement(displacement: Tensor, origin: Tensor) -> Tensor:
+    """‖w - w0‖ / ‖w0‖ for each member, (E, N) and (E, N) to (E,); lazy: ~ 1/alpha (paper, section 3.2).
+
+    >>> relative_displacement(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 10.0]]))
+    tensor([0.5000])
+    """
+    moved: Tensor = torch.linalg.vector_norm(displacement, dim=1)
+    size: Tensor = torch.linalg.vector_norm(origin, dim=1)
+    return moved / size
+
+
+class WeightDisplacement(Observer):
+    """‖w - w0‖/‖w0‖ in all and by layer, and the largest and mean |dW_ij| by layer.
+
+    Lazy: |dW_ij| ~ 1/(alpha h) inside and ~ 1/(alpha sqrt(h)) in the first and last layer, while
+    ‖w - w0‖ ~ 1/alpha, so sqrt(h) ‖w - w0‖/‖w0‖ ~ 1/(sqrt(h) alpha) (paper, section 3.2).
+
+    Args:
+        layers: False keeps the total alone.
+    """
+
+    def __init__(self, layers: bool = True) -> None:
+        self.layers = layers
+
+    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+        """``displacement/total``, ``displacement/LAYER``, ``dw_max/LAYER``, ``dw_mean/LAYER``."""
+        state = observation.state
+        columns = {"displacement/total": relative_displacement(state.displacement, state.origin)}
+        if self.layers:
+            for layer, part in module.network.layer_slices().items():
+                moved = state.displacement[:, part]
+                size = moved.abs()
+                columns[f"displacement/{layer}"] = relative_displacement(moved, state.origin[:, part])
+                columns[f"dw_max/{layer}"] = size.amax(dim=1)
+                columns[f"dw_mean/{layer}"] = size.mean(dim=1)
+        return columns

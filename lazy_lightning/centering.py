@@ -1,0 +1,54 @@
+"""Alpha-centering: F(w, x) = alpha (f(w, x) - f(w0, x)), the one place where it happens (paper, section 2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.errors import ConfigError
+
+
+class Centering:
+    """What is trained instead of the network's output, for members of their own alpha.
+
+    Args:
+        alpha: (E,) the scale of each member.
+        enabled: False keeps alpha f (at large h the paper finds the same).
+
+    Raises:
+        ConfigError: if an alpha is not positive and finite.
+    """
+
+    def __init__(self, alpha: Tensor, *, enabled: bool = True) -> None:
+        for value in alpha.tolist():
+            if not 0 < value < float("inf"):
+                raise ConfigError(
+                    f"alpha must be > 0 and finite, got {value}: a small one (0.01) learns features, a large one (100) "
+                    "trains lazily"
+                )
+        self.alpha = alpha
+        self.enabled = enabled
+
+    def select(self, rows: Tensor | None) -> Centering:
+        """The same for some of the members; None for all."""
+        if rows is None:
+            return self
+        part = object.__new__(Centering)  # alpha has been checked: no second look, no synchronisation
+        part.alpha, part.enabled = self.alpha[rows], self.enabled
+        return part
+
+    def base(self, outputs: Callable[[Tensor], Tensor], w0: Tensor) -> Tensor:
+        """f0 = f(w0, x) (E, n, c), computed once per data set and held; zeros if centering is off."""
+        with torch.no_grad():
+            f0 = outputs(w0)
+        return f0 if self.enabled else torch.zeros_like(f0)
+
+    def __call__(self, f: Tensor, f0: Tensor) -> Tensor:
+        """F from f and f0, both (E, n, c).
+
+        >>> Centering(torch.tensor([2.0]))(torch.tensor([[[3.0]]]), torch.tensor([[[1.0]]]))
+        tensor([[[4.]]])
+        """
+        return (f - f0) * self.alpha.to(f.dtype).view(-1, 1, 1)

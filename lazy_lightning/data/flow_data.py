@@ -1,0 +1,141 @@
+"""The base of all datamodules: three splits in memory, and the loaders over them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, TensorDataset
+
+from lazy_lightning.data.bursts import BurstLoader
+from lazy_lightning.data.split import Split, Task
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.seeding import generator
+
+_EVAL_BATCH = 1000
+_KNOWN_AFTER_SETUP = ("train", "test", "kernel", "input_shape", "num_outputs", "task")
+
+Batch = tuple[Tensor, ...]
+"""``(x, y)``: inputs ``(b, *input_shape)`` and targets ``(b,)`` or ``(b, c)``."""
+
+
+class Prepared(NamedTuple):
+    """What a concrete datamodule builds once: its splits, number of network outputs, and task."""
+
+    train: Split
+    test: Split
+    kernel: Split
+    num_outputs: int
+    task: Task
+
+
+class FlowData(LightningDataModule, ABC):
+    """Data for flow (full batch) or for mini-batch training.
+
+    After :meth:`setup`: ``train``, ``test`` and ``kernel`` (:class:`Split`; ``kernel`` may be empty),
+    ``input_shape``, ``num_outputs`` (1 for binary labels and scalar regression, else the number of classes
+    or targets) and ``task``. Everything depends on the arguments alone: the global random state is neither
+    read nor changed.
+
+    Args:
+        n_train: number of training samples.
+        n_test: number of test samples.
+        n_kernel: number of samples set apart to evaluate kernels on; 0 for none.
+        batch_size: None for full-batch flow (the train loader counts bursts), or the mini-batch size.
+        test_seed: draws the test set.
+        kernel_seed: draws the kernel set.
+        train_seed: draws the training set, and the order of mini-batches.
+
+    Raises:
+        ConfigError: a size or a seed is out of range.
+    """
+
+    train: Split
+    test: Split
+    kernel: Split
+    input_shape: tuple[int, ...]
+    num_outputs: int
+    task: Task
+
+    def __init__(
+        self,
+        n_train: int,
+        n_test: int,
+        n_kernel: int = 0,
+        batch_size: int | None = None,
+        test_seed: int = 0,
+        kernel_seed: int = 0,
+        train_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.n_train = _at_least(1, "n_train", n_train)
+        self.n_test = _at_least(1, "n_test", n_test)
+        self.n_kernel = _at_least(0, "n_kernel", n_kernel)
+        self.batch_size = None if batch_size is None else _at_least(1, "batch_size", batch_size)
+        self.test_seed = _at_least(0, "test_seed", test_seed)
+        self.kernel_seed = _at_least(0, "kernel_seed", kernel_seed)
+        self.train_seed = _at_least(0, "train_seed", train_seed)
+        self._bursts: BurstLoader | None = None
+
+    @abstractmethod
+    def build(self) -> Prepared:
+        """Read or generate the data, draw the splits, preprocess them. Called once, by :meth:`setup`."""
+
+    def setup(self, stage: str | None = None) -> None:
+        """Prepare all splits, whatever the stage; the second call returns at once."""
+        if "train" in self.__dict__:
+            return
+        prepared = self.build()
+        self.train, self.test, self.kernel = prepared.train, prepared.test, prepared.kernel
+        self.num_outputs, self.task = prepared.num_outputs, prepared.task
+        self.input_shape = tuple(prepared.train.x.shape[1:])
+
+    def train_dataloader(self) -> Iterable[int] | DataLoader[Batch]:
+        """Bursts without end, or shuffled mini-batches ``(x, y)`` when ``batch_size`` is given."""
+        if self.batch_size is None:
+            self._bursts = BurstLoader()
+            return self._bursts
+        stream = generator("data/batches", self.train_seed)
+        return DataLoader(_dataset(self.train), self.batch_size, shuffle=True, generator=stream)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The test split, in order."""
+        return self._test_loader()
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """The test split, in order."""
+        return self._test_loader()
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """The test split, in order."""
+        return self._test_loader()
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Tell the burst loader which burst begins, so that checkpoints count exactly."""
+        if self._bursts is not None and isinstance(batch, int):
+            self._bursts.began(batch)
+        return batch
+
+    def _test_loader(self) -> DataLoader[Batch]:
+        # A loader without its own generator draws a seed from the global one at every iteration.
+        return DataLoader(_dataset(self.test), self.batch_size or _EVAL_BATCH, generator=generator("data/loader", 0))
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name in _KNOWN_AFTER_SETUP:
+                raise AttributeError(f"{type(self).__name__}.{name} is known after setup(): call it first")
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def _dataset(split: Split) -> TensorDataset:
+    return TensorDataset(split.x, split.y)
+
+
+def _at_least(lowest: int, name: str, value: int) -> int:
+    if value < lowest:
+        raise ConfigError(f"{name} must be at least {lowest}, got {value}")
+    return value

@@ -1,0 +1,137 @@
+"""Binary tasks on Gaussian inputs, x ~ N(0, 1)^d, whose answer is known in closed form."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.data.flow_data import FlowData, Prepared
+from lazy_lightning.data.split import Split
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.seeding import generator
+
+_ROWS = 1024
+
+
+def normal_rows(n: int, d: int, purpose: str, seed: int) -> Tensor:
+    """``(n, d)`` float64 standard normal numbers; fewer rows are the beginning of more rows.
+
+    Rows are drawn in whole blocks, as the sampler of normal numbers treats the end of an array apart and its
+    results for one size are not the beginning of those for another.
+
+    >>> torch.equal(normal_rows(5, 3, "data/test", 0), normal_rows(2000, 3, "data/test", 0)[:5])
+    True
+    """
+    stream = generator(purpose, seed)
+    blocks = [torch.randn(_ROWS, d, dtype=torch.float64, generator=stream) for _ in range(1 + n // _ROWS)]
+    return torch.cat(blocks)[:n].clone()
+
+
+class GaussianTask(FlowData):
+    """Inputs ``(n, d)`` from N(0, 1)^d; train, test and kernel sets come from streams of their own.
+
+    So each set depends on its own seed only, and a smaller set is the beginning of a larger one.
+    ``Split.index`` counts within the set's own stream.
+
+    Args:
+        d: number of inputs.
+        options: n_train, n_test, n_kernel, batch_size and the seeds of :class:`FlowData`.
+
+    Raises:
+        ConfigError: d is under 1.
+    """
+
+    def __init__(self, d: int, **options: Any) -> None:
+        super().__init__(**options)
+        if d < 1:
+            raise ConfigError(f"d, the number of inputs, must be at least 1, got {d}")
+        self.d = d
+
+    @abstractmethod
+    def positive(self, x: Tensor) -> Tensor:
+        """``(n,)`` bool: which of the inputs ``(n, d)`` carry y = +1."""
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """The inputs made from standard normal numbers, both ``(n, d)``."""
+        return x
+
+    def build(self) -> Prepared:
+        """Draw and label the three sets."""
+        return Prepared(
+            self._split("train", self.n_train, self.train_seed),
+            self._split("test", self.n_test, self.test_seed),
+            self._split("kernel", self.n_kernel, self.kernel_seed),
+            num_outputs=1,
+            task="binary",
+        )
+
+    def _split(self, name: str, n: int, seed: int) -> Split:
+        x = self.inputs(normal_rows(n, self.d, f"data/{name}", seed))
+        return Split(x, 2 * self.positive(x).double() - 1, torch.arange(n))
+
+
+class Stripe(GaussianTask):
+    """y = +1 iff -0.3 < x_0 < 1.18549, one relevant direction out of d; P(y = +1) = 1/2.
+
+    Args:
+        d: number of inputs.
+        options: n_train, n_test, n_kernel, batch_size and the seeds of :class:`FlowData`.
+
+    >>> data = Stripe(d=3, n_train=4, n_test=2)
+    >>> data.setup()
+    >>> data.train.x.shape
+    torch.Size([4, 3])
+    """
+
+    def positive(self, x: Tensor) -> Tensor:
+        """Inside the stripe."""
+        return (x[:, 0] > -0.3) & (x[:, 0] < 1.18549)
+
+
+class Sphere(GaussianTask):
+    """y = +1 iff ‖x‖^2 > d (1 - 2/(9 d))^3, the median of a chi-square of d degrees (Wilson-Hilferty).
+
+    Args:
+        d: number of inputs.
+        options: n_train, n_test, n_kernel, batch_size and the seeds of :class:`FlowData`.
+    """
+
+    def positive(self, x: Tensor) -> Tensor:
+        """Outside the sphere."""
+        return x.square().sum(1) > self.d * (1 - 2 / (9 * self.d)) ** 3
+
+
+class Cylinder(GaussianTask):
+    """y = +1 iff the sum of the first ``sphere_dims`` squares exceeds sphere_dims - 2/3, about its median.
+
+    The other inputs say nothing about y; they are multiplied by ``stretch``. At ``sphere_dims = 1`` the
+    approximate median gives P(y = +1) = 0.56; from 5 on it is within 0.01 of 1/2.
+
+    Args:
+        d: number of inputs.
+        sphere_dims: number of relevant inputs, from 1 to d.
+        stretch: factor on the irrelevant inputs.
+        options: n_train, n_test, n_kernel, batch_size and the seeds of :class:`FlowData`.
+
+    Raises:
+        ConfigError: sphere_dims is out of range.
+    """
+
+    def __init__(self, d: int, sphere_dims: int, stretch: float = 1.0, **options: Any) -> None:
+        super().__init__(d, **options)
+        if not 1 <= sphere_dims <= d:
+            raise ConfigError(f"sphere_dims must be from 1 to d = {d}, got {sphere_dims}")
+        self.sphere_dims = sphere_dims
+        self.stretch = stretch
+
+    def inputs(self, x: Tensor) -> Tensor:
+        """Irrelevant inputs stretched."""
+        x[:, self.sphere_dims :] *= self.stretch
+        return x
+
+    def positive(self, x: Tensor) -> Tensor:
+        """Outside the cylinder."""
+        return x[:, : self.sphere_dims].square().sum(1) > self.sphere_dims - 2 / 3

@@ -1,0 +1,99 @@
+"""The base of every datamodule with a finite pool of labelled samples."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from torch import Tensor
+
+from lazy_lightning.data.flow_data import FlowData, Prepared
+from lazy_lightning.data.labels import Labelled, LabelRule, label
+from lazy_lightning.data.pool import Pool, as_float
+from lazy_lightning.data.preprocessing import Preprocessing, Preprocessor
+from lazy_lightning.data.split import Split
+from lazy_lightning.data.splits import Seeds, Sizes, draw_splits
+from lazy_lightning.errors import ConfigError
+
+
+class ImageData(FlowData):
+    """Labels, balanced splits and preprocessing over the pool of a source.
+
+    Args:
+        labels: ``parity`` (of the class index: even +1, odd -1), ``multiclass``, a pair of classes such as
+            ``[3, 5]`` (first +1, second -1, others dropped; names where the source has them), or a map
+            ``{0: 1, 1: -1, 2: 0}`` from every class to +1, -1, or 0 to drop it.
+        centre: subtract the mean per pixel.
+        sphere: scale each sample to the norm sqrt(number of inputs).
+        pca: number of principal components to keep as inputs; null keeps the pixels.
+        whiten: divide each component by its own standard deviation, instead of all by a common one.
+        statistics: the set that gives the mean and the principal axes: ``train``, or ``pool`` (all samples of
+            the classes kept, test samples too, as in the published runs of arXiv:1906.08034).
+        options: n_train, n_test, n_kernel, batch_size and the seeds of :class:`FlowData`.
+
+    Raises:
+        ConfigError: an option has no such value.
+        DataError: at setup, when the data do not fit the options.
+    """
+
+    class_names: Mapping[str, int] = {}
+
+    def __init__(
+        self,
+        *args: Any,
+        labels: LabelRule = "parity",
+        centre: bool = True,
+        sphere: bool = True,
+        pca: int | None = None,
+        whiten: bool = False,
+        statistics: Literal["train", "pool"] = "train",
+        **options: Any,
+    ) -> None:
+        super().__init__(*args, **options)
+        if statistics not in ("train", "pool"):
+            raise ConfigError(f"statistics must be 'train' or 'pool', got {statistics!r}")
+        if whiten and pca is None:
+            raise ConfigError("whiten: true needs principal components: set pca to their number")
+        self.labels = labels
+        self.statistics = statistics
+        self.preprocessing = Preprocessing(centre, sphere, pca, whiten)
+
+    @abstractmethod
+    def load_pool(self) -> Pool:
+        """Read all samples of the source, in its own order and dtype.
+
+        Raises:
+            DataError: files are missing or cannot be used.
+        """
+
+    def build(self) -> Prepared:
+        """Pool -> labels -> splits -> preprocessing."""
+        pool = self.load_pool()
+        labelled = label(pool.y, self.labels, self.class_names)
+        official_test = None if pool.official_test is None else pool.official_test[labelled.keep]
+        drawn = draw_splits(
+            pool.y[labelled.keep],
+            Sizes(self.n_train, self.n_test, self.n_kernel),
+            Seeds(self.train_seed, self.test_seed, self.kernel_seed),
+            official_test,
+        )
+        base = drawn.train if self.statistics == "train" else slice(None)
+        prepare = Preprocessor(as_float(pool.x[labelled.keep[base]]), self.preprocessing)
+
+        def split(name: str, positions: Tensor) -> Split:
+            return _take(pool, labelled, positions, prepare, name)
+
+        return Prepared(
+            split("train", drawn.train),
+            split("test", drawn.test),
+            split("kernel", drawn.kernel),
+            labelled.num_outputs,
+            labelled.task,
+        )
+
+
+def _take(pool: Pool, labelled: Labelled, positions: Tensor, prepare: Preprocessor, name: str) -> Split:
+    index = labelled.keep[positions]
+    x = prepare(as_float(pool.x[index]), name).contiguous()
+    return Split(x, labelled.y[positions], index)

@@ -1,0 +1,140 @@
+"""Centring, normalisation to the sphere, and principal components, in that order (arXiv:1906.08034)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.errors import ConfigError, DataError
+
+_RELATIVE_ZERO = 1e-12
+
+
+class PrincipalAxes(NamedTuple):
+    """The leading eigenvectors of a covariance matrix.
+
+    Attributes:
+        mean: ``(d,)``, subtracted before projecting.
+        axes: ``(k, d)``, orthonormal rows.
+        eigenvalues: ``(k,)``, decreasing: variances along the axes, with 1/n (not 1/(n-1)).
+    """
+
+    mean: Tensor
+    axes: Tensor
+    eigenvalues: Tensor
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """Which steps are taken: see :func:`center`, :func:`to_sphere` and :func:`project`."""
+
+    centre: bool = True
+    sphere: bool = True
+    pca: int | None = None
+    whiten: bool = False
+
+
+def center(x: Tensor, mean: Tensor) -> Tensor:
+    """x - mean, per pixel: ``(n, *s)`` minus ``(*s)``."""
+    return x - mean
+
+
+def to_sphere(x: Tensor, name: str = "data", floor: float = 0.0) -> Tensor:
+    """Scale each sample of ``x``, ``(n, *s)``, to the norm sqrt(d), with d inputs per sample.
+
+    Args:
+        x: samples.
+        name: what to call the set in an error message.
+        floor: norms up to this count as zero.
+
+    Raises:
+        DataError: a sample is zero, so it has no direction.
+
+    >>> to_sphere(torch.tensor([[3.0, 4.0]], dtype=torch.float64)).norm() ** 2
+    tensor(2.0000, dtype=torch.float64)
+    """
+    norms: Tensor = torch.linalg.vector_norm(x.flatten(1), dim=1)
+    zero = (norms <= floor).nonzero().squeeze(1).tolist()
+    if zero:
+        raise DataError(
+            f"{len(zero)} of {len(x)} samples of the {name} set are zero and have no direction on the sphere "
+            f"(first positions: {zero[:5]}): leave them out, or set sphere: false"
+        )
+    scale = math.sqrt(math.prod(x.shape[1:])) / norms
+    return x * scale.view(-1, *(1,) * (x.ndim - 1))
+
+
+def principal_axes(x: Tensor, k: int) -> PrincipalAxes:
+    """The ``k`` leading principal axes of ``x``, ``(n, *s)``, by scikit-learn's full (exact) solver.
+
+    Raises:
+        ConfigError: ``k`` is under 1 or over min(n, d).
+        DataError: all samples are equal.
+    """
+    from sklearn.decomposition import PCA
+
+    z = x.flatten(1)
+    n, d = z.shape
+    if not 1 <= k <= min(n, d):
+        raise ConfigError(f"pca must be from 1 to {min(n, d)} (for {n} samples of {d} inputs), got {k}")
+    if bool((z == z[0]).all()):
+        raise DataError(f"principal components need samples that differ, but all {n} are equal: set pca: null")
+    fitted = PCA(n_components=k, svd_solver="full").fit(z.numpy())
+    # From the singular values, as scikit-learn's own variances divide by n - 1.
+    eigenvalues = torch.from_numpy(fitted.singular_values_).square() / n
+    return PrincipalAxes(torch.from_numpy(fitted.mean_), torch.from_numpy(fitted.components_), eigenvalues)
+
+
+def project(x: Tensor, axes: PrincipalAxes, whiten: bool) -> Tensor:
+    """Coordinates ``(n, k)`` of ``x``, ``(n, *s)``, along principal axes, rescaled.
+
+    Without whitening all are divided by sqrt(mean of the k eigenvalues), which keeps their proportions;
+    with whitening each by the square root of its own eigenvalue. In both cases the mean square over the
+    k coordinates of the set that gave the axes is 1.
+
+    Raises:
+        DataError: a direction to be divided by has no variance.
+    """
+    variances = axes.eigenvalues if whiten else axes.eigenvalues.mean().expand(len(axes.eigenvalues))
+    flat = int((variances <= _RELATIVE_ZERO * axes.eigenvalues[0]).sum())
+    if flat:
+        raise DataError(
+            f"{flat} of the {len(variances)} principal components have no variance to divide by: "
+            f"set pca to {len(variances) - flat} or less, or whiten: false"
+        )
+    return ((x.flatten(1) - axes.mean) @ axes.axes.T) / variances.sqrt()
+
+
+class Preprocessor:
+    """The chosen steps with the mean and axes of one set of samples, ready for any other.
+
+    Args:
+        statistics: ``(n, *s)`` float64, the samples whose mean and principal axes are used.
+        steps: which steps to take.
+
+    Raises:
+        ConfigError, DataError: from the steps.
+    """
+
+    def __init__(self, statistics: Tensor, steps: Preprocessing) -> None:
+        self.steps = steps
+        self.mean = statistics.mean(0)
+        # Subtracting a mean leaves rounding errors in place of zeros; they are of this size at most.
+        self.floor = _RELATIVE_ZERO * statistics[0].numel() ** 0.5 * float(statistics.abs().max())
+        self.axes: PrincipalAxes | None = None
+        if steps.pca is not None:
+            self.axes = principal_axes(self._normalise(statistics, "statistics"), steps.pca)
+
+    def __call__(self, x: Tensor, name: str = "data") -> Tensor:
+        """``x``, ``(n, *s)``, after all steps: ``(n, *s)``, or ``(n, k)`` with principal components."""
+        x = self._normalise(x, name)
+        return x if self.axes is None else project(x, self.axes, self.steps.whiten)
+
+    def _normalise(self, x: Tensor, name: str) -> Tensor:
+        if self.steps.centre:
+            x = center(x, self.mean)
+        return to_sphere(x, name, self.floor) if self.steps.sphere else x

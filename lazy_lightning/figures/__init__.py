@@ -1,0 +1,1 @@
+"""Figures, as pure functions of tables: no figure reads a run, a network or a trainer."""

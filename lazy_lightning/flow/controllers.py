@@ -1,0 +1,153 @@
+"""Step-size controllers: pure functions of the step tried and of what it changed, over the member axis.
+
+A controller knows nothing of the network nor of the step rule. All its arithmetic stays on the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.errors import ConfigError
+
+
+class Change(NamedTuple):
+    """How far one tried step moved each member. Non-finite entries mark a step that blew up."""
+
+    gradient: Tensor
+    """(E,) r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖)."""
+    output: Tensor | None
+    """(E,) max over samples and outputs of |F_new - F_old| = alpha |f_new - f_old|, or None if unknown."""
+
+
+class Decision(NamedTuple):
+    """What the controller makes of a tried step."""
+
+    accept: Tensor
+    """(E,) bool: keep the step; False: go back and try again with the new dt."""
+    dt: Tensor
+    """(E,) float64: the next step size to try."""
+
+
+class Controller(Protocol):
+    """Anything with these members can steer a flow."""
+
+    @property
+    def growth(self) -> float:
+        """The largest factor by which dt grows in one step: bounds how far t can move in a burst."""
+        ...
+
+    @property
+    def watches_outputs(self) -> bool:
+        """Whether ``change.output`` is needed."""
+        ...
+
+    def __call__(self, dt: Tensor, change: Change) -> Decision:
+        """Judges a step of size ``dt`` (E,)."""
+        ...
+
+
+@dataclass(frozen=True)
+class ConstantStep:
+    """Accepts every finite step and never changes dt; a step that blows up is retried ten times shorter.
+
+    >>> ConstantStep()(torch.tensor([0.5]), Change(torch.tensor([1e9]), None))
+    Decision(accept=tensor([True]), dt=tensor([0.5000]))
+    """
+
+    growth: float = 1.0
+    watches_outputs: bool = False
+
+    def __call__(self, dt: Tensor, change: Change) -> Decision:
+        """Accepts whatever is finite."""
+        accept = change.gradient.isfinite()
+        return Decision(accept, torch.where(accept, dt, dt / 10))
+
+
+@dataclass(frozen=True)
+class Band:
+    """Keeps the gradient change r, and if asked the output change, inside a band (paper, section 2).
+
+    A step is accepted if ``r < r_max`` and ``max|dF| < out_max``; otherwise dt is divided by ``shrink`` and
+    the step is done again. An accepted step below ``r_grow`` and ``out_grow`` lets dt grow by ``growth``.
+    """
+
+    r_max: float
+    r_grow: float
+    out_max: float | None = None
+    out_grow: float | None = None
+    growth: float = 1.1
+    shrink: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.r_grow <= self.r_max:
+            raise ConfigError(
+                f"the band of the gradient change must satisfy 0 < r_grow <= r_max, but r_grow is {self.r_grow} "
+                f"and r_max is {self.r_max}: choose for example 1e-4 and 1e-2"
+            )
+        if (self.out_max is None) != (self.out_grow is None):
+            raise ConfigError("give both out_max and out_grow to bound the output change, or neither")
+        if self.out_max is not None and self.out_grow is not None and not 0 < self.out_grow <= self.out_max:
+            raise ConfigError(
+                f"the output change must satisfy 0 < out_grow <= out_max, but out_grow is {self.out_grow} "
+                f"and out_max is {self.out_max}"
+            )
+        if self.growth < 1 or self.shrink <= 1:
+            raise ConfigError(
+                f"a controller needs growth >= 1 and shrink > 1, got growth {self.growth} and shrink {self.shrink}"
+            )
+
+    @property
+    def watches_outputs(self) -> bool:
+        """True if the output change is bounded."""
+        return self.out_max is not None
+
+    def __call__(self, dt: Tensor, change: Change) -> Decision:
+        """Comparisons with NaN are false, so a step that blew up is rejected."""
+        accept = change.gradient < self.r_max
+        grow = change.gradient < self.r_grow
+        if self.out_max is not None and self.out_grow is not None:
+            if change.output is None:
+                raise ValueError("this controller bounds the output change, but the closure returns no outputs")
+            accept = accept & (change.output < self.out_max)
+            grow = grow & (change.output < self.out_grow)
+        factor = torch.where(grow, self.growth, 1.0)
+        return Decision(accept, torch.where(accept, dt * factor, dt / self.shrink))
+
+
+def slides(r_max: float = 1e-2, r_grow: float = 1e-4, growth: float = 1.1, shrink: float = 10.0) -> Band:
+    """The talk's policy: hold r in (1e-4, 1e-2)."""
+    return Band(r_max=r_max, r_grow=r_grow, growth=growth, shrink=shrink)
+
+
+def reference(max_dgrad: float = 1e-4, max_dout: float = 0.1, growth: float = 1.1, shrink: float = 10.0) -> Band:
+    """The reference code's policy: r < max_dgrad and max alpha |df| < max_dout; grow when under half of both."""
+    return Band(
+        r_max=max_dgrad,
+        r_grow=max_dgrad / 2,
+        out_max=max_dout,
+        out_grow=max_dout / 2,
+        growth=growth,
+        shrink=shrink,
+    )
+
+
+PRESETS = {"slides": slides, "reference": reference}
+
+
+def controller(spec: str | Controller) -> Controller:
+    """A controller by preset name (``"slides"``, ``"reference"``), or the object itself.
+
+    Raises:
+        ConfigError: for an unknown name.
+    """
+    if not isinstance(spec, str):
+        return spec
+    if spec not in PRESETS:
+        raise ConfigError(
+            f"unknown step controller {spec!r}: choose one of {', '.join(sorted(PRESETS))}, or give a class_path"
+        )
+    return PRESETS[spec]()

@@ -1,0 +1,50 @@
+"""What a closure reports about the weights it was called at."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Evaluation(NamedTuple):
+    """One evaluation of E members at their trial weights; the gradient itself is left in ``param.grad``.
+
+    A closure may return the loss alone; then neither the output change nor the margins can be watched.
+    """
+
+    loss: Tensor
+    """(E,) the loss of each member, L = 1/(alpha^2 n) sum ell(F, y)."""
+    outputs: Tensor | None = None
+    """(E, n, ...) the centered outputs F on the training set."""
+    margins: Tensor | None = None
+    """(E, n) margins, F y for binary labels."""
+
+    def detached(self) -> Evaluation:
+        """The same numbers, free of the autograd graph."""
+        outputs = None if self.outputs is None else self.outputs.detach()
+        margins = None if self.margins is None else self.margins.detach()
+        return Evaluation(self.loss.detach(), outputs, margins)
+
+
+def as_evaluation(returned: object, members: int) -> Evaluation:
+    """Reads what a closure returned: an :class:`Evaluation`, or a loss of shape ``()`` or ``(E,)``.
+
+    Raises:
+        TypeError: if it is neither, or the loss has another shape.
+    """
+    evaluation = Evaluation(returned) if isinstance(returned, Tensor) else returned
+    if not isinstance(evaluation, Evaluation):
+        raise TypeError(
+            "the closure of MomentumFlow must return the loss or an Evaluation, "
+            f"but it returned {type(returned).__name__}"
+        )
+    loss = evaluation.loss.detach()
+    if loss.ndim == 0 and members == 1:
+        loss = loss.reshape(1)
+    if loss.shape != (members,):
+        raise TypeError(
+            f"the closure must return one loss for each of the {members} members, shape ({members},), "
+            f"but its loss has shape {tuple(loss.shape)}"
+        )
+    return evaluation._replace(loss=loss).detached()

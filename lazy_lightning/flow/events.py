@@ -1,0 +1,122 @@
+"""Events that end a member's flow, looked at after each accepted step, on the device."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.stop_reason import StopReason
+
+
+class Moment(NamedTuple):
+    """Where a member stands after a tried step; meaningful for members whose step was accepted."""
+
+    t: Tensor
+    """(E,) float64 flow time."""
+    tried: Tensor
+    """(E,) int64 tried steps."""
+    loss_start: Tensor
+    """(E,) the loss at t = 0."""
+    evaluation: Evaluation
+
+
+class Event(Protocol):
+    """A condition with a name."""
+
+    @property
+    def reason(self) -> StopReason:
+        """What is recorded for a member it stops."""
+        ...
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """(E,) bool: the members to stop."""
+        ...
+
+
+@dataclass(frozen=True)
+class MarginsMet:
+    """At least ``share`` of the samples have reached the margin F y >= ``margin``.
+
+    The last one or two samples of a thousand take most of a run: ``share=0.998`` leaves them.
+    """
+
+    margin: float = 1.0
+    share: float = 1.0
+    reason = StopReason.MARGINS_MET
+
+    def __post_init__(self) -> None:
+        if not 0 < self.share <= 1:
+            raise ConfigError(f"margin_share is a share of the samples in (0, 1], got {self.share}")
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """Counts the samples at or over the margin."""
+        margins = moment.evaluation.margins
+        if margins is None:
+            raise ValueError("MarginsMet needs a closure that returns an Evaluation with margins")
+        needed = math.ceil(self.share * margins.shape[1] - 1e-9)  # 0.1 * 30 is 3.0000000000000004
+        return (margins >= self.margin).sum(dim=1) >= needed
+
+
+@dataclass(frozen=True)
+class LossReached:
+    """The training loss is at most ``level`` times its value at the start, where F = 0."""
+
+    level: float
+    reason = StopReason.LOSS_REACHED
+
+    def __post_init__(self) -> None:
+        if not 0 < self.level < 1:
+            raise ConfigError(f"the loss to reach is a fraction of the loss at the start in (0, 1), got {self.level}")
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """Compares with the level."""
+        return moment.evaluation.loss <= self.level * moment.loss_start
+
+
+@dataclass(frozen=True)
+class TimeReached:
+    """t >= t_max. The last step is shortened to land on t_max exactly."""
+
+    t_max: float
+    reason = StopReason.T_MAX
+
+    def __post_init__(self) -> None:
+        if not self.t_max > 0:
+            raise ConfigError(f"t_max must be > 0, got {self.t_max}")
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """Compares the time."""
+        return moment.t >= self.t_max
+
+
+@dataclass(frozen=True)
+class StepsTried:
+    """A member has tried ``max_steps`` steps, accepted or not. Looked at after rejected steps too."""
+
+    max_steps: int
+    reason = StopReason.MAX_STEPS
+
+    def __post_init__(self) -> None:
+        if self.max_steps < 1:
+            raise ConfigError(f"max_steps must be >= 1, got {self.max_steps}")
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """Compares the count."""
+        return moment.tried >= self.max_steps
+
+
+def first_reason(events: tuple[Event, ...], moment: Moment, accepted: Tensor) -> Tensor:
+    """(E,) int8: the first event that holds for each member, 0 where none does."""
+    reason = torch.zeros_like(accepted, dtype=torch.int8)
+    for event in reversed(events):
+        holds = event(moment)
+        if event.reason is not StopReason.MAX_STEPS:
+            holds = holds & accepted
+        reason = torch.where(holds, int(event.reason), reason)
+    return reason

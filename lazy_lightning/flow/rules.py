@@ -1,0 +1,100 @@
+"""Step rules: the exact update of velocity and weights while the gradient is held frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.errors import ConfigError
+
+
+class StepRule(Protocol):
+    """v' = v - gain (v + g), then dw' = dw + dt v'; a rule is its gain, per member.
+
+    gain = 1 - x, where x is the share of the old velocity that survives the step. It is asked for as such
+    because 1 - x has no digits left in floating point when dt is much shorter than the memory.
+    """
+
+    @property
+    def has_velocity(self) -> bool:
+        """False if the gain is always 1: then v = -g and no velocity is stored."""
+        ...
+
+    def gain(self, t: Tensor, dt: Tensor) -> Tensor:
+        """(E,) float64 in (0, 1], for a step from t to t + dt."""
+        ...
+
+    def select(self, rows: Tensor) -> StepRule:
+        """The same rule for some of the members."""
+        ...
+
+
+class Momentum:
+    """Momentum flow, v' = -(v + g)/tau and w' = v, by its exact update for a frozen gradient.
+
+    gain = 1 - exp(-dt/tau). ``tau = 0`` is gradient flow. ``tau`` may differ by member, shape (E,).
+
+    >>> Momentum(2.0).gain(torch.zeros(1), torch.tensor([2.0], dtype=torch.float64))
+    tensor([0.6321], dtype=torch.float64)
+    """
+
+    def __init__(self, tau: float | Sequence[float] | Tensor = 0.0) -> None:
+        self.tau = torch.as_tensor(tau, dtype=torch.float64)
+        if not bool((self.tau >= 0).all()) or not bool(self.tau.isfinite().all()):
+            raise ConfigError(
+                f"tau is a time and must be finite and >= 0 (0 is gradient flow), got {tau}; "
+                "for the mu/t variant give mu instead"
+            )
+        self.has_velocity = bool((self.tau > 0).any())
+
+    def gain(self, t: Tensor, dt: Tensor) -> Tensor:
+        """1 - exp(-dt/tau), 1 where tau is 0."""
+        if self.tau.device != dt.device:  # moved once, at the first step
+            self.tau = self.tau.to(dt.device)
+        return -torch.expm1(-dt / self.tau)
+
+    def select(self, rows: Tensor) -> Momentum:
+        """The same rule for some of the members."""
+        if self.tau.ndim == 0:
+            return self
+        chosen = Momentum(self.tau[rows.to(self.tau.device)])
+        chosen.has_velocity = self.has_velocity  # the state keeps its velocity even if all that remain have tau = 0
+        return chosen
+
+
+class NesterovFlow:
+    """The Nesterov-like variant of the reference, v' = -(mu/t)(v + g), exact for a frozen gradient.
+
+    gain = 1 - (t/(t + dt))^mu, which is 1 at t = 0.
+    """
+
+    has_velocity = True
+
+    def __init__(self, mu: float) -> None:
+        if not mu > 0:
+            raise ConfigError(f"mu must be > 0, got {mu}: 3 gives the continuous limit of Nesterov's method")
+        self.mu = mu
+
+    def gain(self, t: Tensor, dt: Tensor) -> Tensor:
+        """1 - (t/(t + dt))^mu."""
+        return -torch.expm1(-self.mu * torch.log1p(dt / t))
+
+    def select(self, rows: Tensor) -> NesterovFlow:
+        """The rule does not depend on the member."""
+        return self
+
+
+def step_rule(tau: float | Sequence[float] | Tensor = 0.0, mu: float | None = None) -> StepRule:
+    """The rule for ``tau`` (0: gradient flow), or for ``mu`` if it is given.
+
+    Raises:
+        ConfigError: if both are given, or one is out of range.
+    """
+    if mu is None:
+        return Momentum(tau)
+    if bool((torch.as_tensor(tau) != 0).any()):
+        raise ConfigError(f"give either tau or mu, not both: tau is {tau} and mu is {mu}")
+    return NesterovFlow(mu)

@@ -1,0 +1,42 @@
+"""Why a member of a flow stopped."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class StopReason(IntEnum):
+    """Named reasons, kept per member as an ``int8`` tensor on the device; 0 means still running."""
+
+    RUNNING = 0
+    MARGINS_MET = 1
+    LOSS_REACHED = 2
+    T_MAX = 3
+    MAX_STEPS = 4
+    MAX_WALL = 5
+    STATIONARY = 6
+    DT_UNDERFLOW = 7
+    NON_FINITE = 8
+
+    @property
+    def failed(self) -> bool:
+        """Whether the member has no usable end: it blew up, or its steps shrank to nothing."""
+        return self in (StopReason.NON_FINITE, StopReason.DT_UNDERFLOW)
+
+    @property
+    def sentence(self) -> str:
+        """The reason as a person would say it."""
+        return _SENTENCES[self]
+
+
+_SENTENCES = {
+    StopReason.RUNNING: "still running",
+    StopReason.MARGINS_MET: "margins met",
+    StopReason.LOSS_REACHED: "loss reached",
+    StopReason.T_MAX: "t_max reached",
+    StopReason.MAX_STEPS: "step limit",
+    StopReason.MAX_WALL: "wall-time limit",
+    StopReason.STATIONARY: "gradient exactly zero",
+    StopReason.DT_UNDERFLOW: "step size underflow",
+    StopReason.NON_FINITE: "non-finite",
+}

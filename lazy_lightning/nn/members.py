@@ -1,0 +1,194 @@
+"""One network evaluated for E members at once: how any ``nn.Module`` gets its member axis."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.seeding import derived_seed
+
+NetworkFactory = Callable[..., nn.Module]
+
+
+@runtime_checkable
+class BatchedOverMembers(Protocol):
+    """A network with a faster path over the member axis than ``vmap``, and equal to it."""
+
+    def forward_members(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        """``params`` (E, *shape) each, ``x`` (n, ...) shared by all: (E, n, c)."""
+        ...
+
+
+class MemberNetwork:
+    """Turns rows of weights (E, N) into outputs (E, n, c). Holds no weights that are trained.
+
+    Args:
+        template: a network; its parameters give names, shapes and order of the N weights, nothing else.
+
+    Raises:
+        ConfigError: if the network has no parameters, or a layer that draws random numbers or mixes samples.
+    """
+
+    def __init__(self, template: nn.Module) -> None:
+        _check_deterministic(template)
+        self.template = template.requires_grad_(False)
+        self.names = [name for name, _ in template.named_parameters()]
+        self.shapes = [p.shape for p in template.parameters()]
+        self.sizes = [p.numel() for p in template.parameters()]
+        if not self.names:
+            raise ConfigError(f"the network {type(template).__name__} has no parameters, so there is nothing to train")
+        self.layers = _layers(self.names)
+
+    @property
+    def weights(self) -> int:
+        """N."""
+        return sum(self.sizes)
+
+    def unpack(self, w: Tensor) -> dict[str, Tensor]:
+        """Views of (E, N) by parameter name, (E, *shape) each. One split, so its backward is one pass."""
+        blocks = torch.split(w, self.sizes, dim=1)
+        return {n: b.view(len(w), *s) for n, b, s in zip(self.names, blocks, self.shapes, strict=True)}
+
+    def layer_slices(self) -> dict[str, slice]:
+        """Columns of (E, N) by layer: a layer is a module's own parameters, weight and bias together."""
+        slices, start = {}, 0
+        for layer, size in self.layers.items():
+            slices[layer] = slice(start, start + sum(self.sizes[i] for i in size))
+            start = slices[layer].stop
+        return slices
+
+    def __call__(self, w: Tensor, x: Tensor, buffers: dict[str, Tensor] | None = None) -> Tensor:
+        """Outputs f(w, x): ``w`` (E, N) and ``x`` (n, ...) give (E, n, c); c = 1 keeps its axis.
+
+        ``buffers`` (E, *shape) each are the network's own, if members differ in them.
+        """
+        params = self.unpack(w)
+        if not buffers and isinstance(self.template, BatchedOverMembers):
+            return self.template.forward_members(params, x)
+        return self._vmapped(params, buffers or {}, x)
+
+    def _vmapped(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        def one(p: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
+            return _as_columns(functional_call(self.template, (p, b), (x,)), len(x), self.template)
+
+        return vmap(one)(params, buffers)
+
+    def preactivations(self, w: Tensor, x: Tensor, buffers: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What each layer puts out before the next nonlinearity, (E, n, ...) by layer name.
+
+        A layer is a module that owns parameters; its output is caught by a forward hook inside ``vmap``.
+        """
+
+        def one(p: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+            caught: dict[str, Tensor] = {}
+            handles = [
+                self.template.get_submodule(layer).register_forward_hook(functools.partial(_catch, caught, layer))
+                for layer in self.layers
+            ]
+            try:
+                functional_call(self.template, (p, b), (x,))
+            finally:
+                for handle in handles:
+                    handle.remove()
+            return caught
+
+        return vmap(one)(self.unpack(w), buffers or {})
+
+
+class InitialMembers:
+    """The members' networks at initialisation: w0 (E, N), their buffers, and the network itself.
+
+    Member ``seed`` is built on the CPU in float64 under its own random stream, so its weights do not depend on
+    the device, the dtype of the run (which only rounds them), or the other members.
+    """
+
+    def __init__(
+        self, factory: NetworkFactory, seeds: Sequence[int], input_shape: Sequence[int], num_outputs: int
+    ) -> None:
+        given = {"input_shape": tuple(input_shape), "num_outputs": num_outputs}
+        build = functools.partial(factory, **{k: v for k, v in given.items() if k in accepted_arguments(factory)})
+        rows: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
+        for seed in seeds:
+            if seed not in rows:  # members that differ by alpha alone share their start
+                module = _built(build, seed)
+                rows[seed] = (_flat(module), {n: b for n, b in module.named_buffers() if b.is_floating_point()})
+        self.network = MemberNetwork(module)
+        self.w0 = torch.stack([rows[seed][0] for seed in seeds])
+        self.buffers = {n: torch.stack([rows[seed][1][n] for seed in seeds]) for n in rows[seeds[0]][1]}
+
+
+def accepted_arguments(factory: NetworkFactory) -> set[str]:
+    """Names of the arguments that a factory takes; of a ``functools.partial``, those already bound too.
+
+    >>> sorted(accepted_arguments(functools.partial(nn.Linear, 3)))
+    ['bias', 'device', 'dtype', 'out_features']
+    """
+    bound = set(factory.keywords) if isinstance(factory, functools.partial) else set()
+    named = {
+        name
+        for name, parameter in inspect.signature(factory).parameters.items()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    return bound | named
+
+
+def _built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
+    default = torch.get_default_dtype()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.manual_seed(derived_seed("init", seed))
+        torch.set_default_dtype(torch.float64)
+        try:
+            return build().double()
+        finally:
+            torch.set_default_dtype(default)
+
+
+def _flat(module: nn.Module) -> Tensor:
+    parameters = [p.detach().reshape(-1) for p in module.parameters()]
+    return torch.cat(parameters) if parameters else torch.empty(0)
+
+
+def _layers(names: Sequence[str]) -> dict[str, list[int]]:
+    layers: dict[str, list[int]] = {}
+    for i, name in enumerate(names):
+        layers.setdefault(name.rpartition(".")[0], []).append(i)
+    return layers
+
+
+def _catch(caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+    caught[layer] = output
+
+
+def _as_columns(output: Tensor, samples: int, template: nn.Module) -> Tensor:
+    if output.ndim == 1 and len(output) == samples:
+        return output.unsqueeze(1)
+    if output.ndim != 2 or len(output) != samples:
+        raise ConfigError(
+            f"the network {type(template).__name__} must map (n, ...) to (n, outputs) or (n,), "
+            f"but {samples} samples gave shape {tuple(output.shape)}"
+        )
+    return output
+
+
+_RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
+
+
+def _check_deterministic(template: nn.Module) -> None:
+    for name, module in template.named_modules():
+        where = f"layer {name!r} ({type(module).__name__}) of the network {type(template).__name__}"
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ConfigError(
+                f"{where} couples the samples of a batch, so the output for one sample is not a function of its "
+                "weights alone: use GroupNorm or LayerNorm, or no normalisation as the papers do"
+            )
+        if isinstance(module, _RANDOM) and getattr(module, "p", 1.0) > 0:
+            raise ConfigError(
+                f"{where} draws random numbers, so the flow has no gradient to follow: remove it or set p=0"
+            )

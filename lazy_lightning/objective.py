@@ -1,0 +1,93 @@
+"""The full-batch objective of E centred members, and its gradient: what a flow follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.centering import Centering
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.losses import Loss, scaled_loss
+from lazy_lightning.nn.members import MemberNetwork
+
+
+@dataclass(frozen=True)
+class Objective:
+    """L(w) = 1/(alpha^2 n) sum_i ell(alpha (f(w, x_i) - f(w0, x_i)), y_i) for each member (paper, section 2.1).
+
+    Args of the constructor lie on one device; ``f0`` comes from :func:`initial_outputs`. With ``chunk_size`` the
+    samples go through in chunks: the same gradient to rounding, in memory bounded by the chunk.
+    """
+
+    network: MemberNetwork
+    loss: Loss
+    centering: Centering
+    x: Tensor
+    """(n, *input_shape)"""
+    y: Tensor
+    """(n, ...) as the loss wants them"""
+    f0: Tensor
+    """(E, n, c)"""
+    buffers: dict[str, Tensor]
+    """(E, *shape) each"""
+    chunk_size: int | None = None
+    reports_margins: bool = True
+
+    def select(self, rows: Tensor | None) -> Objective:
+        """The objective of some members; None for all."""
+        if rows is None:
+            return self
+        return replace(
+            self,
+            centering=self.centering.select(rows),
+            f0=self.f0[rows],
+            buffers={name: b[rows] for name, b in self.buffers.items()},
+        )
+
+    def backward(self, w: Tensor) -> Evaluation:
+        """Evaluates at ``w`` (E, N) and adds grad L to ``w.grad``, one chunk's graph at a time."""
+        samples = len(self.x)
+        losses, outputs = [], []
+        for part in chunks(samples, self.chunk_size):
+            f = self.network(w, self.x[part], self.buffers)
+            centered = drop_single_output(self.centering(f, self.f0[:, part]))
+            mine = scaled_loss(self.loss, centered, self.y[part], self.centering.alpha)
+            share = mine * (centered.shape[1] / samples)
+            share.sum().backward()  # type: ignore[no-untyped-call]
+            losses.append(share.detach())
+            outputs.append(centered.detach())
+        whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+        margins = self.loss.margins(whole, self.y) if self.reports_margins else None
+        return Evaluation(losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0), whole, margins)
+
+
+@torch.no_grad()
+def raw_outputs(
+    network: MemberNetwork, w: Tensor, x: Tensor, buffers: dict[str, Tensor], chunk_size: int | None = None
+) -> Tensor:
+    """f(w, x), (E, n, c), without a graph."""
+    return torch.cat([network(w, x[part], buffers) for part in chunks(len(x), chunk_size)], dim=1)
+
+
+def drop_single_output(outputs: Tensor) -> Tensor:
+    """(E, n, 1) as (E, n), which is what the losses take for one output; others unchanged."""
+    return outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs
+
+
+def chunks(samples: int, chunk_size: int | None) -> Iterator[slice]:
+    """Slices that cover the samples.
+
+    >>> list(chunks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 6, None)]
+
+    Raises:
+        ConfigError: if ``chunk_size`` is not positive.
+    """
+    if chunk_size is not None and chunk_size < 1:
+        raise ConfigError(f"chunk_size must be >= 1, or null for the whole batch at once, got {chunk_size}")
+    step = chunk_size or max(samples, 1)
+    return (slice(start, start + step) for start in range(0, max(samples, 1), step))

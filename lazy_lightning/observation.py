@@ -1,0 +1,68 @@
+"""Observations: the moments between bursts, at which observers measure and sinks write.
+
+An :class:`Observer` returns columns, one value a member, which stay on the device; they are brought to the host
+all together, once an observation, and handed to every :class:`Sink` as a :class:`Record`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+
+from lazy_lightning.flow.momentum_flow import Trace
+from lazy_lightning.flow.state import FlowState
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What the flow looks like between two bursts."""
+
+    index: int
+    """Count of bursts; 0 is w0, before the first step."""
+    state: FlowState
+    """Of all E members, at their own t."""
+    trace: Trace | None
+    """Every step of the burst just ended, for the rows in ``rows``."""
+    rows: Tensor | None
+    """Members that took part in the burst; None for all."""
+    final: bool
+    """Nothing runs any more."""
+
+
+class Record(NamedTuple):
+    """One observation on the host."""
+
+    index: int
+    wall: float
+    """Seconds since the fit began, over all sessions of a resumed run."""
+    final: bool
+    columns: dict[str, NDArray[np.float64]]
+    """(E,) each."""
+
+
+class Observer(Callback):
+    """Measures. Subclasses give columns, and may give a column of the closing summary."""
+
+    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+        """Columns by name, each (E,) on the device; names with a slash are grouped by TensorBoard."""
+        return {}
+
+    def summarize(self, module: FlowModule) -> Mapping[str, NDArray[np.float64]]:
+        """What is left to say at the end, (E,) each, on the host."""
+        return {}
+
+
+class Sink(Callback):
+    """Writes, draws or shows what has been observed."""
+
+    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
+        """Called once an observation, after all observers."""
