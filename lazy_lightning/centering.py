@@ -51,4 +51,8 @@ class Centering:
         >>> Centering(torch.tensor([2.0]))(torch.tensor([[[3.0]]]), torch.tensor([[[1.0]]]))
         tensor([[[4.]]])
         """
-        return (f - f0) * self.alpha.to(f.dtype).view(-1, 1, 1)
+        return (f - f0) * self.column(f.dtype)
+
+    def column(self, dtype: torch.dtype) -> Tensor:
+        """alpha as (E, 1, 1)."""
+        return self.alpha.to(dtype).view(-1, 1, 1)

@@ -22,8 +22,8 @@ def tangent_outputs(outputs: Callable[[Tensor], Tensor], w0: Tensor, displacemen
     >>> tangent_outputs(lambda w: w**2, torch.tensor([[3.0]]), torch.tensor([[0.5]]))
     tensor([[3.]])
     """
-    pair: tuple[Tensor, Tensor] = torch.func.jvp(outputs, (w0,), (displacement,))
-    return pair[1]
+    tangent: Tensor = torch.func.jvp(outputs, (w0,), (displacement,))[1]
+    return tangent
 
 
 def tangent_departure(centered: Tensor, linear: Tensor) -> Tensor:

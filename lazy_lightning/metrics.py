@@ -61,6 +61,7 @@ class EnsembleError(Metric):
     full_state_update = False
     total: Tensor
     count: Tensor
+    group: Tensor
 
     def __init__(self, loss: Loss, group: Tensor) -> None:
         super().__init__()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -11,7 +12,7 @@ from torch import Tensor
 from lazy_lightning.centering import Centering
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.losses import Loss, scaled_loss
+from lazy_lightning.losses import Loss
 from lazy_lightning.nn.members import MemberNetwork
 
 
@@ -51,18 +52,24 @@ class Objective:
     def backward(self, w: Tensor) -> Evaluation:
         """Evaluates at ``w`` (E, N) and adds grad L to ``w.grad``, one chunk's graph at a time."""
         samples = len(self.x)
-        losses, outputs = [], []
+        weight = self._weight
+        sums, outputs = [], []
         for part in chunks(samples, self.chunk_size):
             f = self.network(w, self.x[part], self.buffers)
             centered = drop_single_output(self.centering(f, self.f0[:, part]))
-            mine = scaled_loss(self.loss, centered, self.y[part], self.centering.alpha)
-            share = mine * (centered.shape[1] / samples)
-            share.sum().backward()  # type: ignore[no-untyped-call]
-            losses.append(share.detach())
+            total = self.loss.per_sample(centered, self.y[part]).sum(dim=-1)
+            total.backward(weight)  # type: ignore[no-untyped-call]  # of sum_E weight total, without forming it
+            sums.append(total.detach())
             outputs.append(centered.detach())
         whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+        total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0)
         margins = self.loss.margins(whole, self.y) if self.reports_margins else None
-        return Evaluation(losses[0] if len(losses) == 1 else torch.stack(losses).sum(dim=0), whole, margins)
+        return Evaluation(total * weight, whole, margins)
+
+    @cached_property
+    def _weight(self) -> Tensor:
+        """(E,) 1/(alpha^2 n), the weight of each sample's loss, see :func:`lazy_lightning.losses.scaled_loss`."""
+        return (1 / (self.centering.alpha**2 * len(self.x))).to(self.x.dtype)
 
 
 @torch.no_grad()

@@ -41,7 +41,7 @@ class Observation:
 class Record(NamedTuple):
     """One observation on the host."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which has no use here
     wall: float
     """Seconds since the fit began, over all sessions of a resumed run."""
     final: bool

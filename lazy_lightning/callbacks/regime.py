@@ -62,13 +62,11 @@ class TangentDeparture(Observer):
             return {"tangent_departure": torch.full_like(state.t, torch.nan)}
         x = module.test_split.x[: self.samples]
         buffers, w0 = module.member_buffers(), cast(Tensor, module.w0)
-        linear = torch.cat(
-            [
-                tangent_outputs(lambda w, part=part: module.network(w, x[part], buffers), w0, state.displacement)
-                for part in chunks(len(x), module.chunk_size)
-            ],
-            dim=1,
-        )
+
+        def tangent(part: slice) -> Tensor:
+            return tangent_outputs(lambda w: module.network(w, x[part], buffers), w0, state.displacement)
+
+        linear = torch.cat([tangent(part) for part in chunks(len(x), module.chunk_size)], dim=1)
         zero = torch.zeros_like(linear)
         departure = tangent_departure(module.centered_outputs(x), drop_single_output(module.centering(linear, zero)))
         return {"tangent_departure": departure}

@@ -44,7 +44,8 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
 
 def _draw(axis: Axes, curves: pd.DataFrame, panel: _Panel) -> None:
     colors = alpha_colors(curves["alpha"].tolist())
-    for (alpha, _), member in curves[curves["t"] > 0].groupby(["alpha", "seed"], sort=True):
+    for _, member in curves[curves["t"] > 0].groupby(["alpha", "seed"], sort=True):
+        alpha = float(member["alpha"].iloc[0])
         moving = member.drop_duplicates("t")
         for column, style in ((panel.solid, "-"), (panel.dashed, ":")):
             if column is not None and column in moving:

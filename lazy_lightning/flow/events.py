@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
@@ -111,12 +110,11 @@ class StepsTried:
         return moment.tried >= self.max_steps
 
 
-def first_reason(events: tuple[Event, ...], moment: Moment, accepted: Tensor) -> Tensor:
-    """(E,) int8: the first event that holds for each member, 0 where none does."""
-    reason = torch.zeros_like(accepted, dtype=torch.int8)
+def stop(reason: Tensor, events: tuple[Event, ...], moment: Moment, accepted: Tensor, running: Tensor) -> None:
+    """Writes the first event that holds for each running member into ``reason`` (E,) int8, in place.
+
+    The limit on tried steps holds after a rejected step too; the others look at what was accepted.
+    """
     for event in reversed(events):
-        holds = event(moment)
-        if event.reason is not StopReason.MAX_STEPS:
-            holds = holds & accepted
-        reason = torch.where(holds, int(event.reason), reason)
-    return reason
+        asked = running if event.reason is StopReason.MAX_STEPS else accepted
+        reason.masked_fill_(event(moment) & asked, int(event.reason))

@@ -15,7 +15,7 @@ from lazy_lightning.flow.events import Event, TimeReached
 from lazy_lightning.flow.parameters import ParameterRows
 from lazy_lightning.flow.rules import step_rule
 from lazy_lightning.flow.state import FlowState
-from lazy_lightning.flow.step import Dynamics, initial_state, try_step
+from lazy_lightning.flow.step import Dynamics, initial_state, settle, try_step
 from lazy_lightning.flow.stop_reason import StopReason
 
 Closure = Callable[[], Tensor | Evaluation]
@@ -112,7 +112,7 @@ class MomentumFlow(torch.optim.Optimizer):
         held = self.state.get(self.rows.parameters[0])
         if not held:
             raise RuntimeError("the flow has no state yet: call step(closure) or start(closure) first")
-        return FlowState(**{"velocity": None, "outputs": None, "margins": None, **held})
+        return FlowState(**{"velocity": None, "outputs": None, **held})
 
     @property
     def started(self) -> bool:
@@ -164,22 +164,22 @@ class MomentumFlow(torch.optim.Optimizer):
             return whole.loss
         self.active = rows
         part = whole if rows is None else whole.select(rows)
-        self._burst(part, closure, rows)
+        self._burst(part, closure, self.dynamics if rows is None else self.dynamics.select(rows))
         if rows is not None:
             whole.write(rows, part)
         self.rows.publish(whole.weights())
         self.rows.clear_gradients()
         return whole.loss
 
-    def _burst(self, state: FlowState, closure: Closure, rows: Tensor | None) -> None:
+    def _burst(self, state: FlowState, closure: Closure, dynamics: Dynamics) -> None:
         evaluate = self._evaluator(closure)
-        dynamics = self.dynamics if rows is None else self.dynamics.select(rows)
         buffer = self.rows.buffer(state.members)
         times, losses = [], []
         for _ in range(self.steps):
             try_step(state, buffer, evaluate, dynamics)
             times.append(state.t.clone())
             losses.append(state.loss.clone())
+        settle(state)
         self.trace = Trace(torch.stack(times), torch.stack(losses))
 
     def _evaluator(self, closure: Closure) -> Callable[[Tensor], tuple[Evaluation, Tensor]]:

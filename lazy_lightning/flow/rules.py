@@ -54,7 +54,7 @@ class Momentum:
         """1 - exp(-dt/tau), 1 where tau is 0."""
         if self.tau.device != dt.device:  # moved once, at the first step
             self.tau = self.tau.to(dt.device)
-        return -torch.expm1(-dt / self.tau)
+        return torch.where(self.tau == 0, 1.0, -torch.expm1(-dt / self.tau))  # 0/0 where a member stands at t_max
 
     def select(self, rows: Tensor) -> Momentum:
         """The same rule for some of the members."""

@@ -29,16 +29,14 @@ class FlowState:
     """(E, N) v, or None for gradient flow, where v = -grad L."""
     outputs: Tensor | None
     """(E, n, ...) F on the training set, if the closure reports it."""
-    margins: Tensor | None
-    """(E, n) margins, if the closure reports them."""
     loss: Tensor
     """(E,) the loss."""
     loss_start: Tensor
     """(E,) the loss at t = 0."""
     gradient_norm: Tensor
-    """(E,) ‖grad L‖."""
+    """(E,) float64 ‖grad L‖."""
     gradient_change: Tensor
-    """(E,) r of the last tried step, accepted or not."""
+    """(E,) float64 r of the last tried step, accepted or not."""
     t: Tensor
     """(E,) float64 flow time."""
     dt: Tensor

@@ -140,7 +140,7 @@ class FlowModule(LightningModule):
         if self.task != "regression":
             metrics["error"] = MemberError(self.loss, members)
             metrics["ensemble_error"] = EnsembleError(self.loss, self.roster.groups())
-            metrics["margins"] = MarginStatistics(self.loss, members, self.stop.margin or 1.0)
+            metrics["margins"] = MarginStatistics(self.loss, members, 1.0 if self.stop.margin is None else self.stop.margin)
         return metrics
 
     def configure_optimizers(self) -> MomentumFlow:
@@ -227,7 +227,7 @@ class FlowModule(LightningModule):
         state = self.flow.flow
         running = state.running
         clock = torch.stack([state.t, state.dt, state.tried.double()])[:, running].tolist()
-        growth = cast(float, self.flow.dynamics.controller.growth)
+        growth = self.flow.dynamics.controller.growth
         steps = self.schedule.burst(int(max(clock[2], default=0)), clock[0], clock[1], growth)
         if self.stop.max_wall is not None and self._seconds_per_step:
             left = self.stop.max_wall - self._seconds_so_far()

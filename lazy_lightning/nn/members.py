@@ -142,7 +142,7 @@ def accepted_arguments(factory: NetworkFactory) -> set[str]:
 def _built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
     default = torch.get_default_dtype()
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.manual_seed(derived_seed("init", seed))
+        torch.default_generator.manual_seed(derived_seed("init", seed))  # torch.manual_seed would seed the GPU's too
         torch.set_default_dtype(torch.float64)
         try:
             return build().double()

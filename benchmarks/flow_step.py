@@ -1,0 +1,124 @@
+"""One tried step of the flow against one bare forward and backward of the same batched network.
+
+    python benchmarks/flow_step.py [--device cuda] [--out FILE.json]
+
+Bare: FC, L = 3, softplus(5), softhinge(20) of alpha (f - f0), every layer's (E, ...) weights a leaf, ``backward()``.
+Ours: everything a step needs beside: the trial weights, the gradient's change, accept or reject, clocks, events.
+Both in one process, in turn; the ratio is the median over rounds. Goal: at most 1.15.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from timing import in_turn, machine, median_ratio
+
+from lazy_lightning.centering import Centering
+from lazy_lightning.denormals import flush_denormals
+from lazy_lightning.flow import MarginsMet, MomentumFlow
+from lazy_lightning.flow.step import try_step
+from lazy_lightning.losses import SoftHinge
+from lazy_lightning.nn import FC, MemberNetwork
+from lazy_lightning.objective import Objective, drop_single_output, raw_outputs
+
+INPUTS, SAMPLES, DEPTH = 64, 1000, 3
+
+
+def make(width: int, members: int, dtype: torch.dtype, device: torch.device) -> tuple[MomentumFlow, Objective]:
+    """A flow some steps into its run, and what it follows."""
+    generator = torch.Generator().manual_seed(0)
+    network = MemberNetwork(FC(width, DEPTH, input_shape=INPUTS).to(device, dtype))
+    w0 = torch.randn(members, network.weights, generator=generator, dtype=torch.float64).to(device, dtype)
+    x = torch.randn(SAMPLES, INPUTS, generator=generator, dtype=torch.float64)
+    x = (x * math.sqrt(INPUTS) / x.norm(dim=1, keepdim=True)).to(device, dtype)
+    y = (x[:, 0] > 0).to(dtype) * 2 - 1
+    centering = Centering(torch.ones(members, dtype=torch.float64, device=device))
+    objective = Objective(network, SoftHinge(20), centering, x, y, raw_outputs(network, w0, x, {}), {})
+    weights = torch.nn.Parameter(w0.clone())
+    flow = MomentumFlow([weights], members=members, events=[MarginsMet()], dt=1e-3, origin=w0)
+    flow.steps = 5
+    flow.step(lambda: objective.backward(weights))
+    return flow, objective
+
+
+def rivals(width: int, members: int, dtype: torch.dtype, device: torch.device) -> dict[str, Callable[[], None]]:
+    """Ours and the bare one."""
+    ours, objective = tried_step(width, members, dtype, device)
+    w0 = torch.randn(members, objective.network.weights, dtype=dtype, device=device)
+    leaves = {n: p.clone().requires_grad_() for n, p in objective.network.unpack(w0).items()}
+    fc, loss, alpha2 = objective.network.template, objective.loss, objective.centering.alpha.to(dtype) ** 2
+
+    def bare() -> None:
+        for leaf in leaves.values():
+            leaf.grad = None
+        centered = drop_single_output(fc.forward_members(leaves, objective.x) - objective.f0)
+        (loss.per_sample(centered, objective.y).mean(1) / alpha2).sum().backward()
+
+    return {"step": ours, "bare": bare}
+
+
+def tried_step(
+    width: int, members: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Callable[[], None], Objective]:
+    """One call is one tried step of all members."""
+    flow, objective = make(width, members, dtype, device)
+    state, buffer = flow.flow, torch.empty_like(flow.flow.displacement)
+    weights = flow.rows.parameters[0]
+    evaluate = flow._evaluator(lambda: objective.backward(weights))
+
+    def step() -> None:
+        with torch.no_grad():
+            try_step(state, buffer, evaluate, flow.dynamics)
+
+    return step, objective
+
+
+def flops(width: int, members: int) -> int:
+    """Multiply-adds of the products, forward and backward, times two; the gradient by the inputs is not needed."""
+    inner = (DEPTH - 1) * width * width + width
+    return members * SAMPLES * (4 * INPUTS * width + 6 * inner)
+
+
+def measure(device: torch.device, widths: list[int], ensembles: list[int], budget: float) -> list[dict[str, object]]:
+    rows = []
+    for dtype in (torch.float64, torch.float32):
+        for width in widths:
+            for members in ensembles:
+                if width * width * members > 8e6 and device.type == "cpu":
+                    continue  # seconds a step on a small machine, and the ratio is then that of E = 1
+                chosen = rivals(width, members, dtype, device)
+                times = dict(zip(chosen, in_turn(list(chosen.values()), device, budget), strict=True))
+                row: dict[str, object] = {"dtype": str(dtype).removeprefix("torch."), "h": width, "E": members}
+                row |= {f"{name}_ms": round(1e3 * statistics.median(t), 4) for name, t in times.items()}
+                row |= {f"{n}_ratio": round(median_ratio(t, times["bare"]), 3) for n, t in times.items() if n != "bare"}
+                row["bare_gflops"] = round(flops(width, members) / statistics.median(times["bare"]) / 1e9, 1)
+                rows.append(row)
+                print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--widths", type=int, nargs="+", default=[30, 100, 300, 1000])
+    parser.add_argument("--members", type=int, nargs="+", default=[1, 8, 32])
+    parser.add_argument("--budget", type=float, default=2.0, help="seconds a case and rival")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    device = torch.device(options.device)
+    flush_denormals()
+    result = {**machine(device), "n": SAMPLES, "L": DEPTH, "d": INPUTS}
+    print(result)
+    result["rows"] = measure(device, options.widths, options.members, options.budget)
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
