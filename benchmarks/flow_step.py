@@ -52,12 +52,13 @@ def rivals(width: int, members: int, dtype: torch.dtype, device: torch.device) -
     ours, objective = tried_step(width, members, dtype, device)
     w0 = torch.randn(members, objective.network.weights, dtype=dtype, device=device)
     leaves = {n: p.clone().requires_grad_() for n, p in objective.network.unpack(w0).items()}
-    fc, loss, alpha2 = objective.network.template, objective.loss, objective.centering.alpha.to(dtype) ** 2
+    fc, loss, alpha = objective.network.template, objective.loss, objective.centering.column(dtype)
+    alpha2 = alpha.flatten() ** 2
 
     def bare() -> None:
         for leaf in leaves.values():
             leaf.grad = None
-        centered = drop_single_output(fc.forward_members(leaves, objective.x) - objective.f0)
+        centered = drop_single_output((fc.forward_members(leaves, objective.x) - objective.f0) * alpha)
         (loss.per_sample(centered, objective.y).mean(1) / alpha2).sum().backward()
 
     return {"step": ours, "bare": bare}

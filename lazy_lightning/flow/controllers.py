@@ -95,7 +95,7 @@ class Band:
                 f"the output change must satisfy 0 < out_grow <= out_max, but out_grow is {self.out_grow} "
                 f"and out_max is {self.out_max}"
             )
-        if self.growth < 1 or self.shrink <= 1:
+        if not (self.growth >= 1 and self.shrink > 1):
             raise ConfigError(
                 f"a controller needs growth >= 1 and shrink > 1, got growth {self.growth} and shrink {self.shrink}"
             )

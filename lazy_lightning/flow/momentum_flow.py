@@ -90,10 +90,12 @@ class MomentumFlow(torch.optim.Optimizer):
         if len(self.param_groups) != 1:
             raise ConfigError("MomentumFlow follows one flow and takes one parameter group, not several")
         self.rows = ParameterRows(self.param_groups[0]["params"], members)
+        _check_tau(tau, members or 1)
         self.dynamics = _dynamics(tau, mu, controller, events)
         self.first_dt = dt
         self.steps = steps
         self.compact = compact
+        self.closure: Closure | None = None
         self.active: Tensor | None = None
         self.trace: Trace | None = None
         if origin is not None and any(origin.data_ptr() == p.data_ptr() for p in self.rows.parameters):
@@ -149,11 +151,16 @@ class MomentumFlow(torch.optim.Optimizer):
             closure: evaluates the model at the present parameters, calls ``backward()`` on the sum of the
                 members' losses, and returns the losses, (E,) or () for one member, or an
                 :class:`Evaluation` with outputs and margins too. A closure that sums over chunks of samples
-                calls ``backward()`` once a chunk.
+                calls ``backward()`` once a chunk. If :attr:`closure` is set, that is evaluated instead, and this
+                one is called once: trainers wrap it in hooks that are meant for once a step, not for each of many.
 
         Raises:
             TypeError: without a closure, or if it returns something else.
         """
+        if self.closure is not None:
+            if closure is not None:
+                closure()
+            closure = self.closure
         if closure is None:
             raise TypeError("MomentumFlow.step needs a closure that evaluates the loss and its gradient")
         self.start(closure)
@@ -213,7 +220,7 @@ class MomentumFlow(torch.optim.Optimizer):
         """Restores a flow to the bit: unlike the base class it never casts clocks or counts to the weights' dtype.
 
         Raises:
-            ValueError: if the shapes are not those of this flow.
+            ValueError: if shapes or dtype are not those of this flow, or it needs a velocity that was not saved.
         """
         super().load_state_dict(state_dict)
         saved = state_dict["state"]
@@ -226,9 +233,21 @@ class MomentumFlow(torch.optim.Optimizer):
                 f"the saved flow has {tuple(held['origin'].shape)} (members, weights), "
                 f"this one has {tuple(self._origin.shape)}: use the same network, seeds and alphas"
             )
+        if held["origin"].dtype != self._origin.dtype:
+            raise ValueError(f"the saved flow is in {held['origin'].dtype}, this one in {self._origin.dtype}")
+        if self.dynamics.rule.has_velocity and "velocity" not in held:
+            raise ValueError("the saved flow has no velocity, so it cannot go on with momentum: set tau=0")
         self.state[first] = {name: x.detach().clone().to(first.device) for name, x in held.items()}
         self.state[first]["origin"] = self._origin.copy_(held["origin"])  # stays shared with who gave it
         self.rows.publish(self.flow.weights())
+
+
+def _check_tau(tau: float | Sequence[float], members: int) -> None:
+    given = torch.as_tensor(tau)
+    if given.ndim > 0 and given.shape != (members,):
+        raise ConfigError(
+            f"tau has shape {tuple(given.shape)} for {members} members: give one number, or one for each member"
+        )
 
 
 def _dynamics(

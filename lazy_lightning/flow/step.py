@@ -82,22 +82,28 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
     accept = decision.accept & _finite(norm, evaluation.loss) & running
 
     _move(state, velocity, rate, gradient, evaluation, norm, accept)
-    _advance_clock(state, dt, decision.dt, r, accept, running)
+    _advance_clock(state, dt, decision.dt, r, accept, running, dynamics.t_max)
     stop(state.reason, dynamics.events, Moment(state.t, state.tried, state.loss_start, evaluation), accept, running)
+    _halt(state)
+
+
+def _halt(state: FlowState) -> None:
+    """Stops members that cannot move any more, at once: their clocks must not depend on where a burst ends.
+
+    The gradient exactly zero: stationary. A step too short to change t: underflow, which is where a trial that is
+    non-finite however short the step ends too.
+    """
+    if state.velocity is None:
+        state.reason.masked_fill_((state.gradient_norm == 0) & state.running, int(StopReason.STATIONARY))
+    underflow = state.t + state.dt == state.t
+    state.reason.masked_fill_(underflow & state.running, int(StopReason.DT_UNDERFLOW))
 
 
 def settle(state: FlowState) -> None:
-    """Stops members that cannot move any more; looked at once a burst, since nothing is lost by looking late.
-
-    The gradient (and the velocity) exactly zero: stationary. A step too short to change t: underflow, which is
-    where a trial that is non-finite however short the step ends too.
-    """
-    stationary = state.gradient_norm == 0
+    """Stops members of zero gradient whose velocity has died away too: looked at once a burst, for it costs a pass."""
     if state.velocity is not None:
-        stationary = stationary & (torch.linalg.vector_norm(state.velocity, dim=1) == 0)
-    underflow = state.t + state.dt == state.t
-    for holds, reason in ((underflow, StopReason.DT_UNDERFLOW), (stationary, StopReason.STATIONARY)):
-        state.reason.masked_fill_(holds & state.running, int(reason))
+        at_rest = (state.gradient_norm == 0) & (torch.linalg.vector_norm(state.velocity, dim=1) == 0)
+        state.reason.masked_fill_(at_rest & state.running, int(StopReason.STATIONARY))
 
 
 def gradient_change(old: Tensor, new: Tensor, old_norm: Tensor, new_norm: Tensor) -> Tensor:
@@ -148,12 +154,16 @@ def _keep(old: Tensor, new: Tensor, accept: Tensor) -> None:
     torch.where(accept.view(-1, *(1,) * (old.ndim - 1)), new, old, out=old)
 
 
-def _advance_clock(state: FlowState, dt: Tensor, proposed: Tensor, r: Tensor, accept: Tensor, running: Tensor) -> None:
+def _advance_clock(
+    state: FlowState, dt: Tensor, proposed: Tensor, r: Tensor, accept: Tensor, running: Tensor, t_max: float
+) -> None:
+    lands = None if dt is state.dt else accept & (dt == t_max - state.t)
     state.t.add_(dt * accept)
     state.tried.add_(running)
     state.accepted.add_(accept)
     moves = running
-    if dt is not state.dt:
+    if lands is not None:
+        state.t.masked_fill_(lands, t_max)  # t + (t_max - t) may round to a neighbour of t_max
         # A step shortened to land on t_max says nothing about the step size that the member can bear.
         moves = running & ~(accept & (dt < state.dt))
     torch.where(moves, proposed, state.dt, out=state.dt)

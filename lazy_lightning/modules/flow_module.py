@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
+from torchmetrics import Metric
 
 from lazy_lightning.centering import Centering
 from lazy_lightning.data.flow_data import FlowData
@@ -140,7 +141,9 @@ class FlowModule(LightningModule):
         if self.task != "regression":
             metrics["error"] = MemberError(self.loss, members)
             metrics["ensemble_error"] = EnsembleError(self.loss, self.roster.groups())
-            metrics["margins"] = MarginStatistics(self.loss, members, 1.0 if self.stop.margin is None else self.stop.margin)
+            metrics["margins"] = MarginStatistics(
+                self.loss, members, 1.0 if self.stop.margin is None else self.stop.margin
+            )
         return metrics
 
     def configure_optimizers(self) -> MomentumFlow:
@@ -219,7 +222,8 @@ class FlowModule(LightningModule):
                 active_objective.append(self.objective.select(flow.active))
             return active_objective[0].backward(self.w)
 
-        cast(Any, self.optimizers()).step(closure)
+        flow.closure = closure
+        cast(Any, self.optimizers()).step()  # through Lightning, which counts the burst as its global step
         self._observe()
         self._seconds_per_step = (time.perf_counter() - begin) / flow.steps
 
@@ -272,13 +276,21 @@ class FlowModule(LightningModule):
         return columns
 
     def _measured(self, use: str, outputs: Tensor, y: Tensor, prefix: str) -> dict[str, Tensor]:
+        for metric in self._metrics_of(use).values():
+            metric.update(outputs, y)
+        return {f"{prefix}/{name}": value for name, value in self._computed(use).items()}
+
+    def _metrics_of(self, use: str) -> dict[str, Metric]:
+        return dict(cast("nn.ModuleDict", self.metrics[use]).items())  # type: ignore[arg-type]
+
+    def _computed(self, use: str) -> dict[str, Tensor]:
+        """The values (E,) of all metrics, which are then reset."""
         values: dict[str, Tensor] = {}
-        for name, metric in cast(nn.ModuleDict, self.metrics[use]).items():
-            metric.update(outputs, y)  # type: ignore[operator]
-            value = metric.compute()  # type: ignore[operator]
-            metric.reset()  # type: ignore[operator]
+        for name, metric in self._metrics_of(use).items():
+            value = metric.compute()
+            metric.reset()
             values |= value if isinstance(value, dict) else {name: value}
-        return {f"{prefix}/{name}": value for name, value in values.items()}
+        return {name: value.reshape(-1) for name, value in values.items()}  # torchmetrics squeezes E = 1 away
 
     # ------------------------------------------------------------------ evaluating a checkpoint
 
@@ -286,8 +298,8 @@ class FlowModule(LightningModule):
         """Adds a batch of held-out samples to the metrics."""
         x, y = batch
         outputs = self(x)
-        for metric in cast(nn.ModuleDict, self.metrics["evaluated"]).values():
-            metric.update(outputs, y)  # type: ignore[operator]
+        for metric in self._metrics_of("evaluated").values():
+            metric.update(outputs, y)
 
     def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
         """As :meth:`validation_step`."""
@@ -302,13 +314,8 @@ class FlowModule(LightningModule):
         self._log_evaluated("test")
 
     def _log_evaluated(self, prefix: str) -> None:
-        values: dict[str, Tensor] = {}
-        for name, metric in cast(nn.ModuleDict, self.metrics["evaluated"]).items():
-            value = metric.compute()  # type: ignore[operator]
-            metric.reset()  # type: ignore[operator]
-            values |= value if isinstance(value, dict) else {name: value}
         alphas = np.asarray(self.roster.alphas)
-        for name, host in on_host(values).items():
+        for name, host in on_host(self._computed("evaluated")).items():
             for alpha in dict.fromkeys(self.roster.alphas):
                 mean = torch.tensor(np.nanmean(host[alphas == alpha]), dtype=torch.float64)
                 self.log(f"{prefix}/{name}/alpha={alpha:g}", mean, logger=prefix == "test")

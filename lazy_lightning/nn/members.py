@@ -45,6 +45,7 @@ class MemberNetwork:
         if not self.names:
             raise ConfigError(f"the network {type(template).__name__} has no parameters, so there is nothing to train")
         self.layers = _layers(self.names)
+        self._batched = template if isinstance(template, BatchedOverMembers) else None  # a slow question, asked once
 
     @property
     def weights(self) -> int:
@@ -70,8 +71,8 @@ class MemberNetwork:
         ``buffers`` (E, *shape) each are the network's own, if members differ in them.
         """
         params = self.unpack(w)
-        if not buffers and isinstance(self.template, BatchedOverMembers):
-            return self.template.forward_members(params, x)
+        if self._batched is not None and not buffers:
+            return self._batched.forward_members(params, x)
         return self._vmapped(params, buffers or {}, x)
 
     def _vmapped(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
