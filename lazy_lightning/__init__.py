@@ -1,3 +1,35 @@
 """lazy_lightning: find out whether a neural network trains lazily or learns features."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lazy_lightning.denormals import flush_denormals
+    from lazy_lightning.flow import MomentumFlow
+    from lazy_lightning.modules import FlowModule, Stop
+    from lazy_lightning.nn import FC
+
+# Imported on first use: torch and Lightning take seconds to import, the version should not.
+_PUBLIC = {
+    "FC": "lazy_lightning.nn",
+    "FlowModule": "lazy_lightning.modules",
+    "MomentumFlow": "lazy_lightning.flow",
+    "Stop": "lazy_lightning.modules",
+    "flush_denormals": "lazy_lightning.denormals",
+}
+
+__all__ = ["FC", "FlowModule", "MomentumFlow", "Stop", "flush_denormals"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_PUBLIC])

@@ -18,9 +18,9 @@ from lazy_lightning.nn.members import MemberNetwork
 
 @dataclass(frozen=True)
 class Objective:
-    """L(w) = 1/(alpha^2 n) sum_i ell(alpha (f(w, x_i) - f(w0, x_i)), y_i) for each member (paper, section 2.1).
+    """L(w) = 1/(alpha^2 n) sum_i ell(alpha (f(w, x_i) - f(w0, x_i)), y_i) for each member (arXiv:1906.08034).
 
-    Args of the constructor lie on one device; ``f0`` comes from :func:`initial_outputs`. With ``chunk_size`` the
+    All tensors lie on one device; ``f0`` comes from :meth:`Centering.base`. With ``chunk_size`` the
     samples go through in chunks: the same gradient to rounding, in memory bounded by the chunk.
     """
 

@@ -27,7 +27,7 @@ def rms_drift(now: Tensor, start: Tensor) -> Tensor:
 class ActivationDrift(Observer):
     """rms(z_t - z_0) of each layer's preactivations on test samples.
 
-    ~ 1/(sqrt(h) alpha) when lazy, of order 1 when features are learnt (paper, section 3.3). The last layer's
+    ~ 1/(sqrt(h) alpha) when lazy, of order 1 when features are learnt (arXiv:1906.08034). The last layer's
     "preactivation" is the network's output.
 
     Args:

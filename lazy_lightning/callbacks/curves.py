@@ -72,6 +72,10 @@ class Curves(Sink):
             self.table(module).to_parquet(temporary, index=False)
         return path
 
+    def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
+        """What was observed before a signal is kept, too."""
+        self.write(trainer, pl_module)
+
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
         """What was observed before an error or Ctrl-C is kept."""
         self.write(trainer, pl_module)

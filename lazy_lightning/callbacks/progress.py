@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from lazy_lightning.observation import Record, Sink
+from lazy_lightning.observation import Record, Sink, finite_mean
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -99,12 +99,12 @@ def progress_line(record: Record) -> str:
     parts = [
         f"t {_range(columns['t'][shown])}",
         f"dt {_range(columns['dt'][shown])}",
-        f"loss {np.nanmean(columns['train/loss']):.2e}",
+        f"loss {finite_mean(columns['train/loss']):.2e}",
     ]
     if "train/error" in columns:
-        parts.append(f"error {100 * np.nanmean(columns['train/error']):.1f} %")
+        parts.append(f"error {100 * finite_mean(columns['train/error']):.1f} %")
     if "test/error" in columns:
-        parts.append(f"test {100 * np.nanmean(columns['test/error']):.1f} %")
+        parts.append(f"test {100 * finite_mean(columns['test/error']):.1f} %")
     tried = columns["tried"].sum()
     accepted = f"{100 * columns['accepted'].sum() / tried:.0f} %" if tried else "-"
     return "  ".join([*parts, f"members {int(running.sum())}/{len(running)}", f"accepted {accepted}"])

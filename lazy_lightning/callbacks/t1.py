@@ -61,7 +61,7 @@ class T1(Observer):
             loss = torch.cat([loss_last[None], observation.trace.loss.double()])
             found = first_crossing(t, loss, 0.5 * state.loss_start[rows].double())
             self._t1[rows] = torch.where(self._t1[rows].isnan(), found, self._t1[rows])
-        self._last = (state.t.clone(), state.loss.double())
+        self._last = (state.t.clone(), state.loss.to(torch.float64, copy=True))  # the flow goes on in place
         return {"t1/half_loss": self._t1}
 
     def state_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def relative_displacement(displacement: Tensor, origin: Tensor) -> Tensor:
-    """‖w - w0‖ / ‖w0‖ for each member, (E, N) and (E, N) to (E,); lazy: ~ 1/alpha (paper, section 3.2).
+    """‖w - w0‖ / ‖w0‖ for each member, (E, N) and (E, N) to (E,); lazy: ~ 1/alpha (arXiv:1906.08034).
 
     >>> relative_displacement(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 10.0]]))
     tensor([0.5000])
@@ -29,7 +29,7 @@ class WeightDisplacement(Observer):
     """‖w - w0‖/‖w0‖ in all and by layer, and the largest and mean |dW_ij| by layer.
 
     Lazy: |dW_ij| ~ 1/(alpha h) inside and ~ 1/(alpha sqrt(h)) in the first and last layer, while
-    ‖w - w0‖ ~ 1/alpha, so sqrt(h) ‖w - w0‖/‖w0‖ ~ 1/(sqrt(h) alpha) (paper, section 3.2).
+    ‖w - w0‖ ~ 1/alpha, so sqrt(h) ‖w - w0‖/‖w0‖ ~ 1/(sqrt(h) alpha) (arXiv:1906.08034).
 
     Args:
         layers: False keeps the total alone.
