@@ -36,18 +36,21 @@ def written_atomically(path: Path) -> Iterator[Path]:
 
 
 def require_writable(folder: Path) -> None:
-    """Finds out before a run whether its folder can be written.
+    """Finds out before a run whether its folder can be written, and leaves no trace: the run may yet be refused.
 
     Raises:
         RunError: if it cannot.
     """
-    with written_atomically(folder / ".writable"):
-        pass
-    (folder / ".writable").unlink()
+    try:
+        present = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        with tempfile.TemporaryFile(dir=present):
+            pass
+    except OSError as error:
+        raise _explained(folder, error) from error
 
 
 def _explained(path: Path, error: OSError) -> RunError:
     return RunError(
-        f"cannot write {path}: {error.strerror or error}; free space or make the folder writable, or choose another "
+        f"cannot write {path} ({error.strerror or error}): free space or make the folder writable, or choose another "
         "with --trainer.logger.save_dir FOLDER"
     )

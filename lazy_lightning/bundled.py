@@ -2,32 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from lazy_lightning.errors import ConfigError
 
 _PACKAGE = Path(__file__).parent
 # Installed, the YAML folders lie inside the package; in a checkout they stand at the top, where people edit them.
-_ROOTS = (_PACKAGE / "bundled", _PACKAGE.parent)
+_INSTALLED = _PACKAGE / "bundled"
+_CHECKOUT = _PACKAGE.parent
 _FOLDERS = ("configs", "callbacks")
+_FLAGS = ("-c", "--co", "--con", "--conf", "--confi", "--config")  # the parser takes what is not ambiguous
 
 
 def bundled_configs() -> dict[str, Path]:
     """All bundled YAML files: configs as ``digits_fc.yaml``, presets of observers as ``callbacks/NAME.yaml``."""
     found: dict[str, Path] = {}
-    for root in reversed(_ROOTS):
-        for folder in _FOLDERS:
-            for path in sorted((root / folder).rglob("*.yaml")):
-                inside = path.relative_to(root / folder).as_posix()
-                found[inside if folder == "configs" else f"{folder}/{inside}"] = path
+    root = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else _INSTALLED
+    for folder in _FOLDERS:
+        for path in sorted((root / folder).rglob("*.yaml")):
+            inside = path.relative_to(root / folder).as_posix()
+            found[inside if folder == "configs" else f"{folder}/{inside}"] = path
     return found
 
 
 def find_config(name: str) -> Path:
     """The file that ``--config name`` means: one in the working folder wins over a bundled one.
 
-    ``configs/digits_fc.yaml`` and ``digits_fc.yaml`` both find the bundled file.
+    ``configs/digits_fc.yaml``, ``digits_fc.yaml`` and ``digits_fc`` all find the bundled file.
 
     Raises:
         ConfigError: if there is none; the sentence lists those that exist.
@@ -37,23 +43,95 @@ def find_config(name: str) -> Path:
         return path
     known = bundled_configs()
     key = path.as_posix().removeprefix("configs/")
-    if key in known:
-        return known[key]
-    raise ConfigError(
-        f"there is no configuration file {name!r}: give the path of a YAML file, or one of the bundled "
-        f"{', '.join(sorted(known))}"
-    )
+    for candidate in (key, f"{key}.yaml"):
+        if candidate in known:
+            return known[candidate]
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or [k for k in known if key in k]
+    hint = f"did you mean {near[0]}? There are" if near else "give the path of a YAML file, or one of the bundled"
+    raise ConfigError(f"there is no configuration file {name}: {hint} {', '.join(sorted(known))}")
 
 
-def resolve_configs(arguments: Sequence[str]) -> list[str]:
-    """Command-line arguments with every ``--config NAME`` replaced by the path of its file."""
+def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
+    """Command-line arguments with every ``--config NAME`` replaced by the path of its file, and these files.
+
+    Raises:
+        ConfigError: a file is missing or no YAML mapping, or a later one drops the callbacks of an earlier one.
+    """
     resolved: list[str] = []
-    for i, argument in enumerate(arguments):
-        follows = i > 0 and arguments[i - 1] in ("--config", "-c")
+    files: dict[str, Path] = {}
+    for flag, argument in _flagged(arguments):
+        if flag is not None:
+            files[argument] = find_config(argument)
+        resolved.append(argument if flag is None else f"{flag}{files[argument]}")
+    check_stack({name: read_config(path) for name, path in files.items()})
+    return resolved, list(files.values())
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """The mapping that a YAML file holds; values are left to the parser.
+
+    Raises:
+        ConfigError: with file and line if it is no YAML, or no mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        line = f", line {mark.line + 1}" if mark is not None else ""
+        raise ConfigError(
+            f"{path}{line}: this is not valid YAML ({error.problem}): mend it there or just above"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not a YAML file: give a text file of keys and values") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} holds a {type(content).__name__}, not keys and values such as 'model:' and 'data:'")
+    return content
+
+
+def check_stack(configs: Mapping[str, dict[str, Any]]) -> None:
+    """Refuses a stack in which a later file silently drops the observers of an earlier one.
+
+    ``callbacks+:`` appends, a plain ``callbacks:`` replaces. An empty list says that this is meant.
+
+    Raises:
+        ConfigError: a later plain list lacks a class that an earlier file has asked for.
+    """
+    wanted: dict[str, str] = {}
+    for path, config in configs.items():
+        trainer = config.get("trainer")
+        if not isinstance(trainer, dict):
+            continue
+        plain = _classes(trainer.get("callbacks"))
+        lost = {name: source for name, source in wanted.items() if name not in plain}
+        if plain and lost:
+            name, source = next(iter(lost.items()))
+            raise ConfigError(
+                f"{path} has a plain list of trainer.callbacks, which would drop {name} of {source}: "
+                f"give --config {path} before --config {source}, or write callbacks+ instead of callbacks in {path}"
+            )
+        if "callbacks" in trainer:
+            wanted = {}
+        wanted |= dict.fromkeys([*plain, *_classes(trainer.get("callbacks+"))], path)
+
+
+def _classes(callbacks: Any) -> list[str]:
+    """The last parts of the class paths in a list of callbacks, or in one."""
+    items = callbacks if isinstance(callbacks, list) else [callbacks]
+    paths = [item.get("class_path") if isinstance(item, dict) else item for item in items]
+    return [path.rpartition(".")[2] for path in paths if isinstance(path, str)]
+
+
+def _flagged(arguments: Sequence[str]) -> Iterator[tuple[str | None, str]]:
+    """Pairs of what precedes the name of a configuration (None for other arguments), and the argument."""
+    follows = False
+    for argument in arguments:
+        flag, equals, name = argument.partition("=")
         if follows:
-            resolved.append(str(find_config(argument)))
-        elif argument.startswith("--config="):
-            resolved.append(f"--config={find_config(argument.removeprefix('--config='))}")
+            yield "", argument
+        elif equals and flag in _FLAGS:
+            yield f"{flag}=", name
         else:
-            resolved.append(argument)
-    return resolved
+            yield None, argument
+        follows = not follows and argument in _FLAGS

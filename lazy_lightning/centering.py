@@ -1,4 +1,4 @@
-"""Alpha-centering: F(w, x) = alpha (f(w, x) - f(w0, x)), the one place where it happens (paper, section 2.1)."""
+"""Alpha-centering: F(w, x) = alpha (f(w, x) - f(w0, x)), the one place where it happens (arXiv:1906.08034)."""
 
 from __future__ import annotations
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import os
+import re
+import signal
+import socket
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import __version__ as lightning_version
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lazy_lightning import __version__, messages
 from lazy_lightning.atomic import require_writable
-from lazy_lightning.bundled import resolve_configs
+from lazy_lightning.bundled import bundled_configs, resolve_configs
 from lazy_lightning.callbacks import (
     ClosingSummary,
     Curves,
@@ -28,10 +36,13 @@ from lazy_lightning.callbacks import (
     TensorBoardScalars,
 )
 from lazy_lightning.callbacks.predictions import PredictionWriter
+from lazy_lightning.callbacks.resume import Resume
+from lazy_lightning.checkpoints import KEY, read_checkpoint
 from lazy_lightning.data import FlowData
 from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
 from lazy_lightning.modules import FlowModule
+from lazy_lightning.observation import Observer, Sink
 
 DEBUG_VARIABLE = "LAZY_LIGHTNING_DEBUG"
 
@@ -39,54 +50,173 @@ _LOGGER = {
     "class_path": "pytorch_lightning.loggers.TensorBoardLogger",
     "init_args": {"save_dir": "runs", "name": "flow", "default_hp_metric": False},
 }
+_FROM_DATA = ("input_shape", "num_outputs")
+_PRECISIONS = ("64-true", "32-true", "64", "32")
+_NETWORK_TIMEOUT = 30.0  # seconds; torchvision sets none, and a firewall that swallows packets would hang a download
+_SINGLE = (Observer, Sink, Checkpoint, GracefulStop, PredictionWriter, Resume)
+
+
+class ParserError(ConfigError):
+    """What the parser has to say, not yet in one sentence: it may be quoted by the parser around it."""
 
 
 class FlowArgumentParser(LightningArgumentParser):
-    """A parser whose errors are ours: one sentence."""
+    """A parser whose errors are exceptions, with the names that would have been known."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raises instead of printing the usage of several hundred options."""
-        raise ConfigError(messages.one_sentence(message)) from ex
+        if re.search(r"Option '[^']*' is not accepted$|does not accept option '[^']*'$|^unrecognized", message):
+            message = f"{message} (known: {', '.join(sorted(self._known_names(message)))})"
+        raise ParserError(message) from ex
+
+    def _known_names(self, message: str) -> set[str]:
+        subcommands = self._subcommands_action
+        parsers = [self] if subcommands is None else list(subcommands.choices.values())
+        actions = [action for parser in parsers for action in parser._actions]
+        if message.startswith("unrecognized"):
+            return {name for action in actions for name in action.option_strings if name.startswith("--")}
+        names = {action.dest.partition(".")[0] for action in actions} - {"help", "config", "print_config"}
+        return names | {action.dest for action in actions if "." in action.dest}
+
+
+class FlowTrainer(Trainer):
+    """A Trainer that writes nothing where nobody has asked for it."""
+
+    default_root_dir_given = False
+
+    @property
+    def log_dir(self) -> str | None:
+        """The run's folder; None without a logger, unless ``default_root_dir`` has been given."""
+        return super().log_dir if self.loggers or self.default_root_dir_given else None
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves ``config.yaml`` in the run's folder, if there is one, and never over that of another run."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Saves.
+
+        Raises:
+            RunError: the folder holds a run.
+        """
+        if trainer.log_dir is None or self.already_saved:
+            return
+        path = Path(trainer.log_dir) / self.config_filename
+        if path.is_file() and not self.overwrite:
+            raise RunError(
+                f"{path} is there already: its folder holds another run, so choose another --trainer.logger.version "
+                "or --trainer.logger.save_dir"
+            )
+        super().setup(trainer, pl_module, stage)
 
 
 class FlowCLI(LightningCLI):
     """LightningCLI with the papers' defaults, and the callbacks that every run has."""
 
     def __init__(self, args: Sequence[str]) -> None:
+        header = {"dump_header": [f"lazy-lightning=={__version__}", f"pytorch-lightning=={lightning_version}"]}
         super().__init__(
             LightningModule,
             FlowData,
             subclass_mode_model=True,
             subclass_mode_data=True,
             parser_class=FlowArgumentParser,
+            save_config_callback=SaveConfig,
+            trainer_class=FlowTrainer,
             trainer_defaults=_trainer_defaults(),
             seed_everything_default=False,  # every random number here has a seed of its own
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
-            parser_kwargs={"dump_header": [f"lazy-lightning=={__version__}"]},
+            parser_kwargs={
+                "prog": "lazy-lightning",
+                "description": "Follows the gradient flow of alpha-centred neural networks, lazy or feature-learning.",
+                "version": f"lazy-lightning {__version__} (torch {torch.__version__})",
+                **{name: dict(header) for name in self.subcommands()},
+            },
             args=list(args),
         )
+
+    # ------------------------------------------------------------------ parsing
+
+    def setup_parser(self, *args: Any, **kwargs: Any) -> None:
+        """Checkpoints are loaded without running code from them, unless asked for."""
+        super().setup_parser(*args, **kwargs)
+        for parser in self._subcommand_parsers.values():
+            parser.set_defaults({"weights_only": True})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses what ``main`` was given; the stock method warns about it when ``sys.argv`` is not empty too."""
         self.config = parser.parse_args(args)
+        subcommand = self.config["subcommand"]
+        config = self.config[subcommand]
+        _require_checkpoint(subcommand, config.get("ckpt_path"))
+        _refuse_ignored(config)
+
+    # ------------------------------------------------------------------ building
+
+    def instantiate_classes(self) -> None:
+        """Builds model, data and trainer.
+
+        Raises:
+            ConfigError: for a value that one of them refuses.
+        """
+        try:
+            super().instantiate_classes()
+        except LazyLightningError:
+            raise
+        except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
+            raise ParserError(str(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Leaves out the callbacks that the trainer has been told to do without."""
+        """Gives the trainer each observer once, and leaves out the callbacks that it has been told to do without."""
         chosen = self._get(self.config_init, "trainer", default={})
-        unwanted: list[type[Callback]] = []
-        if chosen.get("enable_progress_bar") is False:
+        given = chosen.get("callbacks") or []
+        given = single_observers(given if isinstance(given, list) else [given])
+        chosen["callbacks"] = given
+        unwanted: list[type[Callback]] = [type(c) for c in given if isinstance(c, _SINGLE)]
+        if chosen.get("enable_progress_bar") is False or chosen.get("barebones"):
             unwanted.append(ProgressBar)
-        if chosen.get("enable_checkpointing") is False:
+        if chosen.get("enable_checkpointing") is False or chosen.get("barebones"):
             unwanted.append(Checkpoint)
         always = self.trainer_defaults["callbacks"]
         self.trainer_defaults["callbacks"] = [c for c in always if not isinstance(c, tuple(unwanted))]
-        return super().instantiate_trainer(**kwargs)
+        trainer = super().instantiate_trainer(**kwargs)
+        trainer.default_root_dir_given = chosen.get("default_root_dir") is not None  # type: ignore[attr-defined]
+        return trainer
 
-    def before_fit(self) -> None:
-        """Finds out that the run's folder cannot be written before anything is computed."""
+    def after_instantiate_classes(self) -> None:
+        """Refuses what would be ignored, or silently wrong.
+
+        Raises:
+            ConfigError: for several devices, or mini-batches in full-batch flow.
+        """
+        if self.trainer.world_size > 1:
+            raise ConfigError(
+                f"a run uses one device, this one would start {self.trainer.world_size} equal copies: set "
+                "--trainer.devices 1 (all members of an ensemble are one batch already)"
+            )
+        if isinstance(self.model, FlowModule) and self.datamodule.batch_size is not None:
+            raise ConfigError(
+                f"data.batch_size is {self.datamodule.batch_size}, but FlowModule follows the gradient of the whole "
+                "training set: leave it null (model.chunk_size bounds the memory)"
+            )
+
+    # ------------------------------------------------------------------ running
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Finds out that the folder cannot be written or the data not be read before anything is computed or made."""
         if self.trainer.log_dir is not None:
             require_writable(Path(self.trainer.log_dir))
+        self.datamodule.setup()  # once; the trainer would first make the folder
+        try:
+            super()._run_subcommand(subcommand)
+        except (RuntimeError, ValueError) as error:
+            if _get_ckpt_path(self) is None or not re.search(r"loading state_dict for|the saved flow", str(error)):
+                raise
+            raise RunError(
+                f"the checkpoint {_get_ckpt_path(self)} does not fit this configuration "
+                f"({messages.squeeze(str(error))[:300]}): use the config.yaml in its folder"
+            ) from error
 
     def after_fit(self) -> None:
         """Ends with an error if there is nothing to show.
@@ -94,14 +224,68 @@ class FlowCLI(LightningCLI):
         Raises:
             RunError: if every member failed.
         """
-        if isinstance(self.model, FlowModule):
+        if isinstance(self.model, FlowModule) and self.model.flow.started:
             reasons = self.model.flow.reasons
+            self._tell_if_nothing_was_left(", ".join(sorted({reason.sentence for reason in reasons})))
             if all(reason.failed for reason in reasons):
+                kept = f"; what was observed is in {self.trainer.log_dir}" if self.trainer.log_dir else ""
                 raise RunError(
                     f"all {len(reasons)} members failed ({', '.join(sorted({r.sentence for r in reasons}))}): "
-                    "check the data for non-finite values, try a smaller --model.dt, or --trainer.precision 64-true; "
-                    f"what was observed is in {self.trainer.log_dir}"
+                    "check the data for huge values, try a smaller --model.dt, or --trainer.precision 64-true" + kept
                 )
+
+    def after_validate(self) -> None:
+        """Prints the result, which the trainer does only for what is sent to a logger."""
+        if not self.trainer.logged_metrics:
+            for name, value in sorted(self.trainer.callback_metrics.items()):
+                print(f"{name:<40} {float(value):.6g}")
+
+    def _tell_if_nothing_was_left(self, stops: str) -> None:
+        ckpt_path = _get_ckpt_path(self)
+        if ckpt_path is not None and read_checkpoint(Path(ckpt_path))[KEY]["observations"] == self.model.observations:
+            print(f"nothing was left to do: all members of {ckpt_path} had ended ({stops}); raise model.stop to go on")
+
+
+def single_observers(callbacks: Sequence[Callback]) -> list[Callback]:
+    """Each observer or sink once: where a class comes twice, as in a preset stacked on a base, the later one stays."""
+    kept: dict[Any, Callback] = {}
+    for callback in callbacks:
+        kept[type(callback) if isinstance(callback, _SINGLE) else id(callback)] = callback
+    return list(kept.values())
+
+
+def _get_ckpt_path(cli: FlowCLI) -> str | None:
+    path: str | None = cli._get(cli.config, "ckpt_path")
+    return path
+
+
+def _require_checkpoint(subcommand: str, ckpt_path: Any) -> None:
+    if ckpt_path is not None:
+        read_checkpoint(Path(ckpt_path))
+    elif subcommand != "fit":
+        raise ConfigError(
+            f"{subcommand} needs what a run has learnt: give --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt"
+        )
+
+
+def _refuse_ignored(config: Any) -> None:
+    """What would be changed without a word: half precision on a CPU, and a network's shape, which the data decide."""
+    precision = config.get("trainer.precision")
+    if str(config.get("model.class_path")).endswith(".FlowModule") and str(precision) not in _PRECISIONS:
+        raise ConfigError(f"trainer.precision is {precision}, expected {messages.PRECISIONS}")
+    network = config.get("model.init_args.network")
+    given = {} if network is None or not hasattr(network, "get") else network.get("init_args") or {}
+    for name in _FROM_DATA:
+        if name in given and given[name] != _default(network["class_path"], name):
+            raise ConfigError(
+                f"model.network.{name} is {given[name]}, but the data decide it: leave it out of the configuration"
+            )
+
+
+def _default(class_path: str, argument: str) -> Any:
+    module, _, name = class_path.rpartition(".")
+    parameter = inspect.signature(getattr(sys.modules[module], name)).parameters.get(argument)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
 def _trainer_defaults() -> dict[str, Any]:
@@ -123,8 +307,12 @@ def _trainer_defaults() -> dict[str, Any]:
             RunCheckpoint(),
             GracefulStop(),
             PredictionWriter(),
+            Resume(),
         ],
     }
+
+
+# ---------------------------------------------------------------------- the program
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -134,15 +322,55 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     flush_denormals()
     quieten()
+    socket.setdefaulttimeout(socket.getdefaulttimeout() or _NETWORK_TIMEOUT)
+    files: list[Path] = []
     try:
-        cli = FlowCLI(resolve_configs(sys.argv[1:] if args is None else args))
-    except LazyLightningError as error:
-        if os.environ.get(DEBUG_VARIABLE):
+        resolved, found = resolve_configs(sys.argv[1:] if args is None else args)
+        files.extend(found)
+        cli = FlowCLI(resolved)
+    except SystemExit as stop:  # --help, --version, --print_config, and Ctrl-C inside the trainer
+        return _exit_code(stop)
+    except KeyboardInterrupt:
+        return _interrupted()
+    except Exception as error:
+        sentence = told(error, files)
+        if sentence is None or os.environ.get(DEBUG_VARIABLE):
             raise
-        print(f"error: {error}", file=sys.stderr)
-        return 2 if isinstance(error, ConfigError) else 1
+        print(f"error: {sentence}", file=sys.stderr)
+        return 2 if isinstance(error, (ConfigError, MisconfigurationException)) else 1
     stops = [c for c in cli.trainer.callbacks if isinstance(c, GracefulStop)]  # type: ignore[attr-defined]
     return 130 if any(stop.received for stop in stops) else 0
+
+
+def told(error: Exception, files: Sequence[Path] = ()) -> str | None:
+    """What the user is told of an exception; None for one that is nobody's mistake but ours."""
+    if isinstance(error, ParserError):
+        sentence = messages.one_sentence(str(error), files)
+        if "no model" in sentence or "no data" in sentence:
+            sentence = f"{sentence}; there are {', '.join(sorted(bundled_configs()))}"
+        return sentence
+    if isinstance(error, (LazyLightningError, MisconfigurationException)):
+        return messages.squeeze(str(error))
+    if isinstance(error, torch.OutOfMemoryError):
+        return "the device is out of memory: set --model.chunk_size, or fewer seeds and alphas a run"
+    if isinstance(error, OSError):
+        return messages.squeeze(str(error))
+    return None
+
+
+def _exit_code(stop: SystemExit) -> int:
+    if isinstance(stop.__context__, KeyboardInterrupt):
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, signal.default_int_handler)  # the trainer has switched it off
+        return _interrupted()
+    if isinstance(stop.code, str):
+        print(stop.code, file=sys.stderr)
+    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+
+
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)
+    return 130
 
 
 def quieten() -> None:
@@ -153,4 +381,5 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about Lightning's calls of it
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

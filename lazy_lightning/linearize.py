@@ -1,6 +1,6 @@
 """The first-order model of a network at its initialisation, by forward-mode differentiation.
 
-F_lin(w, x) = alpha J(w0, x) (w - w0) (Chizat et al., section 1; Geiger et al., section 1).
+F_lin(w, x) = alpha J(w0, x) (w - w0) (arXiv:1812.07956, arXiv:1906.08034).
 """
 
 from __future__ import annotations

@@ -119,7 +119,7 @@ class Hinge(Loss):
 
 @dataclass(frozen=True)
 class SoftHinge(Hinge):
-    """ell = log(1 + exp(beta (1 - F y))) / beta, a smooth hinge (arXiv:1906.08034, section 2, beta = 20).
+    """ell = log(1 + exp(beta (1 - F y))) / beta, a smooth hinge (arXiv:1906.08034, beta = 20).
 
     Raises:
         ConfigError: ``beta`` is not a positive finite number.
@@ -229,7 +229,7 @@ def class_margins(F: Tensor, y: Tensor) -> Tensor:
 
 
 def scaled_loss(loss: Loss, F: Tensor, y: Tensor, alpha: float | Tensor) -> Tensor:
-    """L = 1/(alpha^2 n) sum_mu ell(F_mu, y_mu), one value per member (arXiv:1906.08034, section 2).
+    """L = 1/(alpha^2 n) sum_mu ell(F_mu, y_mu), one value per member (arXiv:1906.08034).
 
     The factor 1/alpha^2 makes the time of lazy convergence independent of alpha.
 

@@ -1,10 +1,304 @@
-"""Parser errors in one sentence."""
+"""Parser errors in one sentence.
+
+jsonargparse tells of every type that it has tried, as an indented tree: keys, unions, and the reason why each
+subtype does not fit. Here the tree is read back, its most telling leaf is found, and that is said with its key.
+"""
 
 from __future__ import annotations
 
+import difflib
 import re
+import textwrap
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+EXAMPLE = "fit --config digits_fc.yaml"
+
+_KEY = re.compile(r'Parser key "(?P<key>[^"]+)":\s*')
+_UNION = "Does not validate against any of the Union subtypes"
+_GOT = re.compile(r"\.? Got value: (?P<value>.*)$", re.DOTALL)
+_EXPECTED = re.compile(r"Expected an? (?P<type>.+?)\.?$|Expected (?P<bare>.+?)\.?$", re.DOTALL)
+_OPTION = re.compile(r"Option '(?P<key>[^']+)' is not accepted(?: \(known: (?P<known>[^)]*)\))?$")
+_UNKNOWN_KEY = (
+    _OPTION,
+    re.compile(r"Subcommand '\w+' does not accept option '(?P<key>[^']+)'(?: \(known: (?P<known>[^)]*)\))?$"),
+    re.compile(r"(?:.*No action for key|Key) [\"'](?P<key>[^\"']+)[\"'].*?(?: \(known: (?P<known>[^)]*)\))?$"),
+)
+_CLASS = (
+    re.compile(r"Problem with given class_path '(?P<name>[^']+)':\s*(?P<why>.*)", re.DOTALL),
+    re.compile(
+        r"Type .* expects a function or a callable class: (?P<why>.*?)\.? Got value: "
+        r"(?:Namespace\(class_path=')?(?P<name>[\w.]+).*",
+        re.DOTALL,
+    ),
+    re.compile(r"Expected a dot import path string: (?P<name>.*)(?P<why>)"),
+    re.compile(r"Import path (?:(?P<name>\S+) )?(?P<why>does not correspond.*)", re.DOTALL),
+)
+_TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"}
+# Values that the parser takes and a flow does not, or the other way round.
+PRECISIONS = "64-true (the papers') or 32-true"
+_HINTS = {"trainer.precision": PRECISIONS}
 
 
-def one_sentence(message: str) -> str:
-    """The first cause in a jsonargparse message, without the dump of every type that was tried."""
-    return re.sub(r"\s+", " ", message).strip()
+class Cause(NamedTuple):
+    """One leaf of the tree."""
+
+    path: tuple[str, ...]
+    text: str
+    given: str | None
+    expected: str | None
+    """What a union of plain types would have taken."""
+
+    @property
+    def key(self) -> str:
+        """``model.alpha``."""
+        return ".".join(self.path)
+
+
+def one_sentence(message: str, files: Sequence[Path] = ()) -> str:
+    """The most telling cause in a jsonargparse message, and what to do.
+
+    Args:
+        message: as given to ``ArgumentParser.error``.
+        files: configurations that were read, to say where an unknown key stands.
+
+    >>> one_sentence('Parser key "trainer.max_epochs":\\n  Expected a <class \\'int\\'>. Got value: ten')
+    'trainer.max_epochs is ten, expected an integer'
+    """
+    causes = _causes(message)
+    return _told(max(causes, key=_telling), files)  # the first of the best
+
+
+def suggestion(wrong: str, known: Iterable[str]) -> str:
+    """``: did you mean X?``, or nothing if no known name is near.
+
+    >>> suggestion("alhpa", ["alpha", "seeds"])
+    ': did you mean alpha?'
+    """
+    parent, _, leaf = wrong.rpartition(".")
+    siblings = {name.rpartition(".")[2]: name for name in known if name.rpartition(".")[0] == parent}
+    near = difflib.get_close_matches(leaf, list(siblings), n=1, cutoff=0.6)
+    return f": did you mean {siblings[near[0]]}?" if near else ""
+
+
+def squeeze(text: str) -> str:
+    """On one line."""
+    return re.sub(r"\s+", " ", text).strip()
+
+
+# ---------------------------------------------------------------------- reading the tree
+
+
+def _causes(block: str, path: tuple[str, ...] = (), given: str | None = None) -> list[Cause]:
+    block = _dedent(block)
+    key = _KEY.match(block)
+    if key is not None:
+        return _causes(block[key.end() :], (*path, *key["key"].split(".")), given)
+    if block.startswith(_UNION):
+        return _union(block, path)
+    items = _bullets(block)
+    if items:
+        return [cause for item in items for cause in _causes(item, path, given)]
+    got = _GOT.search(block)
+    plain = block.split("\nGiven value type:")[0]
+    return [Cause(path, squeeze(plain), squeeze(got["value"]) if got else given, None)]
+
+
+def _union(block: str, path: tuple[str, ...]) -> list[Cause]:
+    value = re.search(r"^Given value: (.*)", block, re.MULTILINE | re.DOTALL)
+    given = squeeze(value[1]) if value else None
+    errors = re.search(r"^Errors:\n(.*?)(?=^Given value|\Z)", block, re.MULTILINE | re.DOTALL)
+    causes = _causes(errors[1], path, given) if errors else []
+    if any(cause.path != path or not _is_plain_type(cause.text) for cause in causes):
+        return causes
+    subtypes = re.search(r"^Subtypes: [\[(](.*)[\])]$", block, re.MULTILINE)
+    return [Cause(path, _UNION, given, _readable(_split_types(subtypes[1])) if subtypes else None)]
+
+
+def _bullets(block: str) -> list[str]:
+    """The items of a list of ``- ``, each with the lines that belong to it."""
+    if not block.startswith("- "):
+        return []
+    return [item for item in re.split(r"^- ", block, flags=re.MULTILINE) if item.strip()]
+
+
+def _dedent(block: str) -> str:
+    """Takes off the indent, of the first line apart from that of the others."""
+    first, _, rest = block.strip("\n").partition("\n")
+    if first[:1].isspace():
+        return textwrap.dedent(block.strip("\n")).strip()
+    return f"{first}\n{textwrap.dedent(rest)}".strip()
+
+
+def _telling(cause: Cause) -> tuple[int, int]:
+    """Deep in the tree beats shallow; at the same depth, a wrong name beats a wrong type."""
+    text = cause.text
+    if text.startswith("Expected a path but") or "Subclasses are disabled" in text or "is abstract" in text:
+        return len(cause.path), 0
+    if any(pattern.match(text) for pattern in (*_UNKNOWN_KEY, *_CLASS[:2])):
+        return len(cause.path), 3
+    return len(cause.path), 1 if cause.expected is None and _is_plain_type(text) else 2
+
+
+def _is_plain_type(text: str) -> bool:
+    """Whether a leaf says no more than which type was expected."""
+    return _EXPECTED.match(text) is not None and not re.search(r"dot import path|is abstract|a path but", text)
+
+
+# ---------------------------------------------------------------------- saying it
+
+
+def _told(cause: Cause, files: Sequence[Path]) -> str:
+    for tell in (_told_unknown_key, _told_class, _told_type):
+        sentence = tell(cause, files)
+        if sentence:
+            return sentence
+    return _told_rest(cause)
+
+
+def _told_unknown_key(cause: Cause, files: Sequence[Path]) -> str | None:
+    for pattern in _UNKNOWN_KEY:
+        found = pattern.match(cause.text)
+        if found is not None:
+            key = found["key"]
+            known = [name.strip() for name in (found["known"] or "").split(",") if name.strip()]
+            full = f"{cause.key}.{key}" if cause.key else key
+            near = suggestion(key, known)
+            siblings = [name for name in known if "." not in name]
+            listed = f": known are {', '.join(siblings)}" if siblings and len(siblings) <= 20 else ""
+            return f"unknown key {full}{_where(key, files)}{near or listed}"
+    return None
+
+
+def _told_class(cause: Cause, files: Sequence[Path]) -> str | None:
+    for pattern in _CLASS:
+        found = pattern.match(cause.text)
+        if found is not None:
+            quoted = re.search(r"class_path='([^']+)'", cause.given or "")
+            name = found["name"] or (quoted[1] if quoted else cause.given) or "given"
+            return _told_bad_class(cause.key, name, squeeze(found["why"]))
+    return None
+
+
+def _told_bad_class(key: str, name: str, why: str) -> str:
+    known = _known_classes(key)
+    near = suggestion(name.rpartition(".")[2], known)
+    listed = f": give a full class_path, such as package.Class, or one of {', '.join(known)}" if known else ""
+    base = re.search(r"does not correspond to a subclass of (\w+)", why)
+    if base is not None:
+        return f"{key}: the class {name} is not a {base[1]}{listed}"
+    reason = f" ({why})" if why else ""
+    return f"{key}: the class {name} cannot be imported{reason}{near or listed}"
+
+
+def _known_classes(key: str) -> list[str]:
+    from lazy_lightning import callbacks, data, modules, nn
+
+    room = {"data": data, "model": modules, "trainer.callbacks": callbacks}.get(key)
+    if room is not None:
+        return [name for name in room.__all__ if name not in ("Split", "FlowData", "Roster", "Stop")]
+    return ["FC"] if key.endswith("network") and hasattr(nn, "FC") else []
+
+
+def _told_type(cause: Cause, files: Sequence[Path]) -> str | None:
+    expected = _HINTS.get(cause.key) or cause.expected
+    if expected is None:
+        match = _EXPECTED.match(_GOT.sub("", cause.text))
+        if match is None or not cause.key or not _is_plain_type(cause.text):
+            return None
+        expected = _readable([match["type"] or match["bare"]])
+    nested = re.match(r"NestedArg\(key='(.*?)', val='?(.*?)'?\)$", cause.given or "")
+    key, given = (f"{cause.key}.{nested[1]}", nested[2]) if nested else (cause.key, cause.given)
+    if given == "None" and "null" in expected:  # jsonargparse 4.53 reads a deep null twice, the second time as a text
+        return f"{key} cannot be null on the command line: leave it out, or set it to null in a YAML file"
+    return f"{key} is {given}, expected {expected}"
+
+
+def _told_rest(cause: Cause) -> str:
+    text = cause.text
+    needed = re.match(r"the following arguments are required: (.*)|Option '(.*?)' is required", text)
+    if needed is not None:
+        names = (needed[1] or needed[2]).split(",")
+        return _told_required(cause.key, [name.strip().rpartition(".")[2] for name in names])
+    if "before subcommand" in text:
+        return f"options and --config come after the subcommand: lazy-lightning {EXAMPLE}"
+    chosen = re.match(r"argument subcommand: invalid choice: '(.*?)' \(choose from (.*)\)", text)
+    if chosen is not None:
+        known = re.findall(r"\w+", chosen[2])
+        return f"unknown subcommand {chosen[1]}{suggestion(chosen[1], known) or ': choose from ' + ', '.join(known)}"
+    missing = re.match(r'[Ee]xpected "subcommand" to be one of \{(.*?)\}', text)
+    if missing is not None:
+        return f"no subcommand: start with lazy-lightning {EXAMPLE}; there are {missing[1].replace(',', ', ')}"
+    argument = re.match(r"unrecognized arguments: (.*?)(?: \(known: (.*)\))?$", text)
+    if argument is not None:
+        return _told_arguments(argument[1].split(), (argument[2] or "").split(", "))
+    return f"{cause.key}: {text}" if cause.key else _told_by_trainer(text)
+
+
+def _told_by_trainer(text: str) -> str:
+    """Lightning's own refusals: the first sentence, with the names that there are."""
+    if "gpu backend" in text:
+        return "there is no GPU that torch can use here: leave --trainer.accelerator at auto, or set it to cpu"
+    sentences = re.split(r"(?<=[`')\w])[.!] +(?=[A-Z])", text)
+    return "; ".join(part.rstrip(".") for i, part in enumerate(sentences) if i == 0 or part.startswith("Available"))
+
+
+def _told_required(key: str, names: list[str]) -> str:
+    if key:
+        return f"{key} needs {', '.join(names)}: for example --{key}.{names[0]} VALUE"
+    return (
+        f"no {' and no '.join(sorted(names, reverse=True))} given: name a configuration, as in --config digits_fc.yaml"
+    )
+
+
+def _told_arguments(arguments: list[str], known: list[str]) -> str:
+    options = [a.split("=")[0] for a in arguments if a.startswith("-")]
+    if not options:
+        return f"unexpected {' '.join(arguments)}: options begin with --, as in --config digits_fc.yaml"
+    return f"unknown option {options[0]}{suggestion(options[0], known) or ': see lazy-lightning fit --help'}"
+
+
+def _where(key: str, files: Sequence[Path]) -> str:
+    """`` (FILE, line N)`` if just one line of the configurations has this key."""
+    pattern = re.compile(rf"""^[^#]*?(?<![^\s{{,"'])["']?{re.escape(key.rpartition(".")[2])}["']?\+?\s*:""")
+    lines = [
+        f" ({path}, line {number})"
+        for path in files
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), start=1)
+        if pattern.match(line)
+    ]
+    return lines[0] if len(lines) == 1 else ""
+
+
+def _readable(types: Sequence[str]) -> str:
+    """Python's names of types as a person says them.
+
+    >>> _readable(["<class 'float'>", "list[float]"])
+    'a number or a list of numbers'
+    >>> _readable(["typing.Literal['ntk', 'mean_field']", "<class 'NoneType'>"])
+    'ntk, mean_field or null'
+    """
+    names: list[str] = []
+    for kind in types:
+        for name in _names(kind.strip()):
+            if name not in names:
+                names.append(name)
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
+
+
+def _names(kind: str) -> list[str]:
+    literal = re.fullmatch(r"(?:typing\.)?Literal\[(.*)\]", kind)
+    if literal is not None:
+        return [value.strip(" '\"") for value in literal[1].split(",")]
+    listed = re.fullmatch(r"(?:typing\.)?(?:list|List)\[(.*)\]", kind)
+    if listed is not None:
+        inner = _names(f"<class '{listed[1]}'>")[0].removeprefix("an ").removeprefix("a ")
+        return [f"a list of {inner}s"]
+    name = re.sub(r"<class '(.*)'>", r"\1", kind).partition("[")[0].rpartition(".")[2]
+    return [_TYPES.get(name, name)]
+
+
+def _split_types(listed: str) -> list[str]:
+    """At the commas outside brackets."""
+    return re.findall(r"(?:[^,\[\]]|\[(?:[^\[\]]|\[[^\[\]]*\])*\])+", listed)

@@ -77,8 +77,10 @@ class EnsembleError(Metric):
         weight = torch.zeros(self.groups, len(outputs), dtype=outputs.dtype, device=outputs.device)
         weight[self.group, torch.arange(len(outputs), device=outputs.device)] = finite.to(outputs.dtype)
         sums = weight @ outputs.masked_fill(~finite.view(-1, *(1,) * (outputs.ndim - 1)), 0.0).flatten(1)
-        mean = (sums / weight.sum(dim=1, keepdim=True)).view(self.groups, *outputs.shape[1:])
-        self.total += self.loss.errors(mean, y).sum(dim=1, dtype=torch.float64)
+        members = weight.sum(dim=1, keepdim=True)
+        mean = (sums / members).view(self.groups, *outputs.shape[1:])
+        wrong = self.loss.errors(mean, y).double()
+        self.total += wrong.masked_fill(members == 0, torch.nan).sum(dim=1)  # a group that failed has no error
         self.count += outputs.shape[1]
 
     def compute(self) -> Tensor:

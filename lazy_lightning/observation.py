@@ -49,6 +49,12 @@ class Record(NamedTuple):
     """(E,) each."""
 
 
+def finite_mean(values: NDArray[np.float64]) -> float:
+    """Mean of the finite numbers, NaN if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
 class Observer(Callback):
     """Measures. Subclasses give columns, and may give a column of the closing summary."""
 

@@ -44,6 +44,13 @@ class Problem:
             flow.step(closure)
         return flow
 
+    def to_end(self, *, steps: int = 20, **options) -> MomentumFlow:
+        """The flow by bursts of ``steps`` until all members have stopped."""
+        flow, closure = self.flow(steps=steps, **options)
+        while not flow.started or flow.flow.running.any():
+            flow.step(closure)
+        return flow
+
     def gradient(self, w: np.ndarray) -> np.ndarray:
         """grad L of the one member at w0 + w, in numpy, for scipy."""
         point = (self.w0 + torch.from_numpy(w).view(1, -1)).requires_grad_(True)
@@ -76,7 +83,9 @@ def problem(
     outputs = options.pop("num_outputs", 1)
     members = InitialMembers(functools.partial(FC, **options), [seed for _, seed in pairs], (inputs,), outputs)
     w0, x = members.w0.to(device, dtype), x.to(device, dtype)
-    scales = Centering(torch.tensor([alpha for alpha, _ in pairs], dtype=torch.float64, device=device), enabled=centering)
+    scales = Centering(
+        torch.tensor([alpha for alpha, _ in pairs], dtype=torch.float64, device=device), enabled=centering
+    )
     f0 = scales.base(lambda w: raw_outputs(members.network, w, x, {}), w0)
     y = (y.to(dtype) if y.is_floating_point() else y).to(device)
     return Problem(

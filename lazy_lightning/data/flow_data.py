@@ -99,7 +99,7 @@ class FlowData(LightningDataModule, ABC):
             self._bursts = BurstLoader()
             return self._bursts
         stream = generator("data/batches", self.train_seed)
-        return DataLoader(_dataset(self.train), self.batch_size, shuffle=True, generator=stream)
+        return DataLoader(_dataset(self.train), batch_size=self.batch_size, shuffle=True, generator=stream)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The test split, in order."""
@@ -121,7 +121,9 @@ class FlowData(LightningDataModule, ABC):
 
     def _test_loader(self) -> DataLoader[Batch]:
         # A loader without its own generator draws a seed from the global one at every iteration.
-        return DataLoader(_dataset(self.test), self.batch_size or _EVAL_BATCH, generator=generator("data/loader", 0))
+        return DataLoader(  # arguments by name: Lightning makes it anew to predict
+            _dataset(self.test), batch_size=self.batch_size or _EVAL_BATCH, generator=generator("data/loader", 0)
+        )
 
     if not TYPE_CHECKING:
 

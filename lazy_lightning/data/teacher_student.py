@@ -1,4 +1,4 @@
-"""Regression on the outputs of a small two-layer teacher (arXiv:1812.07956, section 3)."""
+"""Regression on the outputs of a small two-layer teacher (arXiv:1812.07956)."""
 
 from __future__ import annotations
 

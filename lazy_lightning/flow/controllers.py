@@ -69,7 +69,7 @@ class ConstantStep:
 
 @dataclass(frozen=True)
 class Band:
-    """Keeps the gradient change r, and if asked the output change, inside a band (paper, section 2).
+    """Keeps the gradient change r, and if asked the output change, inside a band (arXiv:1906.08034).
 
     A step is accepted if ``r < r_max`` and ``max|dF| < out_max``; otherwise dt is divided by ``shrink`` and
     the step is done again. An accepted step below ``r_grow`` and ``out_grow`` lets dt grow by ``growth``.

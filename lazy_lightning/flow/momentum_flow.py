@@ -168,7 +168,7 @@ class MomentumFlow(torch.optim.Optimizer):
         rows = self._running_rows(whole)
         if rows is not None and len(rows) == 0:
             self.trace = None
-            return whole.loss
+            return whole.loss.clone()  # the state's own changes in place
         self.active = rows
         part = whole if rows is None else whole.select(rows)
         self._burst(part, closure, self.dynamics if rows is None else self.dynamics.select(rows))
@@ -176,7 +176,7 @@ class MomentumFlow(torch.optim.Optimizer):
             whole.write(rows, part)
         self.rows.publish(whole.weights())
         self.rows.clear_gradients()
-        return whole.loss
+        return whole.loss.clone()  # the state's own changes in place
 
     def _burst(self, state: FlowState, closure: Closure, dynamics: Dynamics) -> None:
         evaluate = self._evaluator(closure)

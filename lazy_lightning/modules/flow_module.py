@@ -29,7 +29,7 @@ from lazy_lightning.modules.roster import Roster
 from lazy_lightning.modules.stop import Stop
 from lazy_lightning.nn.members import InitialMembers, MemberNetwork
 from lazy_lightning.objective import Objective, drop_single_output, raw_outputs
-from lazy_lightning.observation import Observation, Observer, Record, Sink
+from lazy_lightning.observation import Observation, Observer, Record, Sink, finite_mean
 
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32}
 
@@ -317,7 +317,7 @@ class FlowModule(LightningModule):
         alphas = np.asarray(self.roster.alphas)
         for name, host in on_host(self._computed("evaluated")).items():
             for alpha in dict.fromkeys(self.roster.alphas):
-                mean = torch.tensor(np.nanmean(host[alphas == alpha]), dtype=torch.float64)
+                mean = torch.tensor(finite_mean(host[alphas == alpha]), dtype=torch.float64)
                 self.log(f"{prefix}/{name}/alpha={alpha:g}", mean, logger=prefix == "test")
 
     def predict_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:

@@ -1,7 +1,7 @@
 """Nonlinearities normalised on Gaussian inputs: E[phi(z)^2] = 1 for z ~ N(0, 1).
 
 With this constant the preactivations of every hidden layer keep variance one at initialisation in the NTK
-parametrisation, whatever the depth (arXiv:1906.08034, section 2). Only the second moment is normalised; the
+parametrisation, whatever the depth (arXiv:1906.08034). Only the second moment is normalised; the
 mean is left as it is, as in the paper.
 """
 

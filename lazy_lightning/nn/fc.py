@@ -1,6 +1,6 @@
 """Fully connected networks in NTK parametrisation, for one set of parameters or for a batch of members.
 
-arXiv:1906.08034, section 2:
+arXiv:1906.08034:
 
     z^1 = W^0 x / sqrt(d),   z^(l+1) = W^l phi(z^l) / sqrt(h),   f = W^L phi(z^L) / sqrt(h)
 

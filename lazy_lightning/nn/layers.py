@@ -1,6 +1,6 @@
 """The linear layer in NTK parametrisation: weights of order one, the scale outside of them.
 
-arXiv:1906.08034, section 2: z = W x / sqrt(fan_in) + bias_scale * b, every entry of W and b drawn from
+arXiv:1906.08034: z = W x / sqrt(fan_in) + bias_scale * b, every entry of W and b drawn from
 N(0, 1). Under gradient descent the scale acts once on the output and once on the gradient.
 """
 

@@ -1,6 +1,6 @@
 """Exact conversion between this package's convention and those with 1/h at the end of the network.
 
-Here (arXiv:1906.08034, section 2) the head divides by sqrt(h). With f the output and F = alpha (f - f_0),
+Here (arXiv:1906.08034) the head divides by sqrt(h). With f the output and F = alpha (f - f_0),
 
     L(w) = 1/(alpha^2 n) sum_mu ell(F_mu, y_mu),   w' = -grad L(w).
 

@@ -84,5 +84,5 @@ def test_refused(options, message):
 
 def test_by_name():
     assert controller("reference") == reference()
-    with pytest.raises(ConfigError, match="'slide'.*reference, slides"):
+    with pytest.raises(ConfigError, match=r"'slide'.*reference, slides"):
         controller("slide")

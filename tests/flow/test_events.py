@@ -166,6 +166,7 @@ def test_gradient_exactly_zero_is_stationary():
     flow, closure = valley(controller=ConstantStep(), dt=1.0, steps=3)  # w = 1 - 1
     flow.step(closure)
     assert flow.reasons == [R.STATIONARY]
+    assert (flow.flow.t.tolist(), flow.flow.tried.tolist()) == ([1.0], [1])  # at once, not when the burst ends
 
 
 def test_moving_member_at_zero_gradient_is_not_stationary():

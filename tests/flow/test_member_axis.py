@@ -24,10 +24,7 @@ def setting(dtype=torch.float64, loss="softhinge(5)"):
 def run(part, **options):
     """Until the margins are met; members leave after different numbers of bursts."""
     given = {"controller": "slides", "dt": 1.0, "events": [MarginsMet(0.5), StepsTried(240)], "steps": 10}
-    flow, closure = part.flow(**{**given, "compact": True, **options})
-    while not flow.started or flow.flow.running.any():
-        flow.step(closure)
-    return flow.flow
+    return part.to_end(**{**given, "compact": True, **options}).flow
 
 
 def assert_same(state, reference, rows):
@@ -72,11 +69,10 @@ def test_by_bursts_of_any_length():
     assert_same(run(setting(), steps=7), together(), list(range(E)))
 
 
-@pytest.mark.parametrize(("loss", "reason"), [("hinge", StopReason.DT_UNDERFLOW), ("quadratic_hinge", StopReason.STATIONARY)])
-def test_end_without_an_event_does_not_depend_on_the_burst(loss, reason):
-    """A kink of the hinge bounds dt from above by nothing; zero slope ends the quadratic hinge. Both end at once."""
-    flows = [run(problem(loss=loss), steps=steps, events=[StepsTried(2000)]) for steps in (7, 100)]
-    assert [StopReason(int(f.reason)) for f in flows] == [reason] * 2
+def test_underflow_does_not_depend_on_the_burst():
+    """At a kink of the hinge with few samples no step is short enough: such a member ends at once."""
+    flows = [run(problem(loss="hinge"), steps=steps, events=[StepsTried(2000)]) for steps in (7, 100)]
+    assert [StopReason(int(f.reason)) for f in flows] == [StopReason.DT_UNDERFLOW] * 2
     assert_same(flows[0], flows[1], [0])
 
 
@@ -99,7 +95,9 @@ def test_member_that_blows_up_takes_nobody_along():
 
     def descend(rows):
         w = nn.Parameter(w0[rows].clone())
-        flow = MomentumFlow([w], members=len(rows), controller=ConstantStep(), dt=0.3, events=[TimeReached(6.0)], steps=40)
+        flow = MomentumFlow(
+            [w], members=len(rows), controller=ConstantStep(), dt=0.3, events=[TimeReached(6.0)], steps=40
+        )
 
         def closure():
             loss = w.square().sum(dim=1) ** 4

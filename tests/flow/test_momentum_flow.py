@@ -46,10 +46,11 @@ def vector(model):
 
 
 def test_ordinary_module_descends():
-    model, flow, closure = ordinary(events=[TimeReached(20.0)], steps=100)
+    model, flow, closure = ordinary(events=[TimeReached(20.0)], steps=40)
     start = closure().detach()
-    losses = [flow.step(closure) for _ in range(10)]
+    losses = [flow.step(closure) for _ in range(25)]
     assert flow.reasons == [StopReason.T_MAX]
+    assert float(losses[-1]) < float(losses[0]) < float(start)  # each keeps its value while the flow goes on
     assert float(losses[-1]) < 0.5 * float(start)
     assert_close(losses[-1][0], closure())  # the model holds the weights that the loss is of
     assert_close(vector(model), flow.flow.weights()[0], rtol=0.0)
@@ -232,7 +233,6 @@ def test_refused(params, options, error, message):
 @pytest.mark.parametrize("loss", ["softhinge(20)", "quadratic_hinge"])
 def test_converges_under_each_policy(policy, loss):
     margin = 1.0 if loss.startswith("soft") else 0.99  # the quadratic hinge has no slope at 1
-    flow, closure = problem(loss=loss, width=20).flow(controller=policy, events=[MarginsMet(margin)], steps=3000)
-    flow.step(closure)
+    flow = problem(loss=loss, width=20).to_end(controller=policy, events=[MarginsMet(margin), StepsTried(3000)])
     assert flow.reasons == [StopReason.MARGINS_MET]
     assert float(flow.flow.loss) < 0.05

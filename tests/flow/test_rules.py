@@ -38,9 +38,10 @@ def constant_gradient_flow(g, dt, **options):
 
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_gain_in_full_precision(ratio):
-    expected = float(one_minus_exp(Decimal(0.3 * ratio) / Decimal(0.3)))
+    tau, dt = 0.3, 0.3 * ratio
+    expected = float(one_minus_exp(Decimal(dt) / Decimal(tau)))
     # Two roundings: of dt/tau, and of expm1.
-    assert float(Momentum(0.3).gain(seconds(0.0), seconds(0.3 * ratio))) == pytest.approx(expected, rel=4e-16)
+    assert float(Momentum(tau).gain(seconds(0.0), seconds(dt))) == pytest.approx(expected, rel=4e-16)
 
 
 @pytest.mark.parametrize("ratio", RATIOS)

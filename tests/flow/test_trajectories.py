@@ -42,9 +42,7 @@ def exact(case, tau=0.0, mu=None):
 
 def end(setting, controller, dt, **rule):
     """dw at T_MAX, landed on to the bit."""
-    flow, closure = setting.flow(controller=controller, dt=dt, events=[TimeReached(T_MAX), StepsTried(20_000)], steps=20, **rule)
-    while not flow.started or flow.flow.running.any():
-        flow.step(closure)
+    flow = setting.to_end(controller=controller, dt=dt, events=[TimeReached(T_MAX), StepsTried(20_000)], **rule)
     assert flow.flow.t.tolist() == [T_MAX]
     return flow.flow.displacement.numpy().ravel()
 
@@ -100,7 +98,11 @@ def by_matrix_exponential(setting, tau):
     else:
         identity, zero = np.eye(d), np.zeros((d, d))
         system = np.block(
-            [[zero, identity, np.zeros((d, 1))], [-A / tau, -identity / tau, b[:, None] / tau], [np.zeros((1, 2 * d + 1))]]
+            [
+                [zero, identity, np.zeros((d, 1))],
+                [-A / tau, -identity / tau, b[:, None] / tau],
+                [np.zeros((1, 2 * d + 1))],
+            ]
         )
         start = np.zeros(2 * d + 1)
     start[-1] = 1.0  # the inhomogeneity rides along as a constant
@@ -130,5 +132,7 @@ def test_landing_on_t_max_is_exact_whatever_the_clock():
     setting = problem()
     draw = torch.Generator().manual_seed(0)
     for t_max in (0.1 + torch.rand(60, generator=draw, dtype=torch.float64)).tolist():
-        flow = setting.run(dt=0.18 * t_max, controller=Band(1e9, 1e9, growth=9.0), events=[TimeReached(t_max)], steps=20)
+        flow = setting.run(
+            dt=0.18 * t_max, controller=Band(1e9, 1e9, growth=9.0), events=[TimeReached(t_max)], steps=20
+        )
         assert (flow.flow.t.tolist(), flow.flow.accepted.tolist()) == ([t_max], [2])

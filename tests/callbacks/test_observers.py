@@ -1,0 +1,125 @@
+"""What observers measure, against its definition."""
+
+import math
+
+import pytest
+import torch
+from closeness import assert_close
+from fits import fit
+from pytorch_lightning import Callback
+
+from lazy_lightning.callbacks import ActivationDrift, TangentDeparture
+from lazy_lightning.callbacks.regime import Regime, regime
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.linearize import tangent_departure
+from lazy_lightning.modules import Stop
+from lazy_lightning.observation import Observer
+
+MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
+
+
+def numbers(run, column):
+    return torch.tensor(run.last(column), dtype=torch.float64)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("run"), **MEMBERS)
+
+
+def test_displacement_by_layer(run):
+    dw, w0 = run.module.flow.flow.displacement, run.module.w0
+    sizes = {"hidden.0": 12 * 64, "hidden.1": 12 * 12, "head": 12}
+    for (layer, size), part, start in zip(
+        sizes.items(), dw.split(list(sizes.values()), 1), w0.split(list(sizes.values()), 1), strict=True
+    ):
+        assert_close(numbers(run, f"displacement/{layer}"), part.norm(dim=1) / start.norm(dim=1))
+        assert_close(numbers(run, f"dw_max/{layer}"), part.abs().amax(dim=1))
+        assert_close(numbers(run, f"dw_mean/{layer}"), part.abs().sum(dim=1) / size)
+    assert_close(numbers(run, "displacement/total"), dw.norm(dim=1) / w0.norm(dim=1))
+
+
+def test_activation_drift(run):
+    m = run.module
+    x = m.data.test.x[:20]
+    now, start = (m.network.preactivations(w, x) for w in (m.w.detach(), m.w0))
+    for layer, z in now.items():
+        drift = (z - start[layer]).flatten(1).pow(2).mean(dim=1).sqrt()
+        assert_close(numbers(run, f"activation_drift/{layer}"), drift)
+    first = run.table[run.table.observation == 0]
+    assert (first.filter(like="activation_drift/") == 0).all(axis=None)
+
+
+def test_tangent_departure_at_the_end_only(run):
+    m = run.module
+    x, s = m.data.test.x[:20], 1e-5
+    step = s * m.flow.flow.displacement
+    # Central differences, relative to a step of which the square is 1e-10.
+    J = (m.network(m.w0 + step, x) - m.network(m.w0 - step, x)) / (2 * s)
+    with torch.no_grad():
+        expected = tangent_departure(m(x), m.centering(J, torch.zeros_like(J))[..., 0])
+    assert_close(numbers(run, "tangent_departure"), expected, rtol=1e-7)
+    before = run.table[run.table.observation < run.table.observation.max()]
+    assert before["tangent_departure"].isna().all()
+
+
+def test_tangent_departure_always(tmp_path):
+    run = fit(tmp_path, callbacks=[TangentDeparture(samples=10, always=True)], stop=Stop(max_steps=5))
+    assert run.last("t")[0] > 0
+    assert run.table[run.table.t > 0]["tangent_departure"].notna().all()  # at t = 0, F = 0
+
+
+def test_lazy_and_feature(run):
+    departure = run.last("tangent_departure")
+    assert max(departure[2:]) < min(departure[:2])
+
+
+@pytest.mark.parametrize(
+    ("departure", "expected"),
+    [
+        (0.0, Regime.LAZY),
+        (0.0999, Regime.LAZY),
+        (0.1, Regime.CROSSOVER),
+        (0.5, Regime.CROSSOVER),
+        (0.51, Regime.FEATURE),
+        (math.inf, Regime.FEATURE),
+        (math.nan, Regime.UNKNOWN),
+    ],
+)
+def test_regime(departure, expected):
+    assert regime(departure) is expected
+
+
+def test_activation_drift_needs_samples():
+    with pytest.raises(ConfigError, match="samples >= 1"):
+        ActivationDrift(samples=0)
+
+
+class Own(Observer):
+    """What a user would write."""
+
+    def observe(self, module, observation):
+        return {"twice_t": 2 * observation.state.t}
+
+
+def test_observer_of_ones_own(tmp_path):
+    table = fit(tmp_path, callbacks=[Own()], **MEMBERS, stop=Stop(max_steps=5)).table
+    assert (table["twice_t"] == 2 * table["t"]).all()
+
+
+class Bursts(Callback):
+    """The tried steps at each burst's end, as Lightning sees them."""
+
+    def __init__(self):
+        self.tried = []
+
+    def on_train_batch_end(self, trainer, module, *args):
+        self.tried.append(int(module.flow.flow.tried.max()))
+
+
+def test_one_observation_a_burst(tmp_path):
+    bursts = Bursts()
+    run = fit(tmp_path, callbacks=[bursts])
+    assert run.table.tried.tolist() == [0, *bursts.tried]
+    assert run.table.observation.tolist() == list(range(len(bursts.tried) + 1))
+    assert run.trainer.global_step == len(bursts.tried)

@@ -1,0 +1,203 @@
+"""What a run leaves in its folder, however it ends."""
+
+import json
+import os
+import signal
+import struct
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from fits import assert_same_curves, digits, fit
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import TensorBoardLogger
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from lazy_lightning.callbacks import (
+    ClosingSummary,
+    Curves,
+    FlowProgressBar,
+    GracefulStop,
+    LearningCurves,
+    RunCheckpoint,
+    TensorBoardScalars,
+)
+from lazy_lightning.callbacks.curves import FILE_NAME as CURVES
+from lazy_lightning.callbacks.progress import progress_share
+from lazy_lightning.callbacks.run_checkpoint import FILE_NAME as CHECKPOINT
+from lazy_lightning.flow import StopReason
+from lazy_lightning.modules import Stop
+from lazy_lightning.observation import Record
+
+MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
+
+
+def sinks():
+    return [ClosingSummary(), RunCheckpoint(), GracefulStop()]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return fit(tmp_path_factory.mktemp("run"), callbacks=[*sinks(), LearningCurves()], **MEMBERS)
+
+
+def summary_of(folder):
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads((folder / "summary.json").read_text(), parse_constant=refuse)
+
+
+def test_curves_are_float64_and_whole(run):
+    table = pd.read_parquet(run.folder / CURVES)
+    pd.testing.assert_frame_equal(table, run.table, check_exact=True)
+    measured = table.drop(columns=["observation", "member", "seed"])
+    assert {str(kind) for kind in measured.dtypes} == {"float64"}
+    assert len(table) == 4 * (table.observation.max() + 1)
+
+
+def test_summary(run):
+    summary = summary_of(run.folder)
+    assert summary["schema"] == 1
+    assert summary["width"] == 12
+    assert summary["weights"] == 12 * 64 + 12 * 12 + 12
+    assert summary["gradient_evaluations"] == 61
+    assert [m["alpha"] for m in summary["members"]] == [0.1, 0.1, 10.0, 10.0]
+    assert [m["seed"] for m in summary["members"]] == [0, 1, 0, 1]
+    assert {m["stop"] for m in summary["members"]} <= {"max_steps", "margins_met"}
+    assert [m["test/error"] for m in summary["members"]] == run.last("test/error")
+    for k, group in enumerate(summary["groups"]):
+        errors = run.last("test/error")[2 * k : 2 * k + 2]
+        assert group["mean"]["test/error"] == pytest.approx(np.mean(errors))
+        assert group["std"]["test/error"] == pytest.approx(np.std(errors, ddof=1))
+        assert group["sqrt_h_alpha"] == pytest.approx(np.sqrt(12) * group["alpha"])
+        assert (group["members"], group["failed"]) == (2, 0)
+        assert group["regime"] in ("lazy", "crossover", "feature")
+
+
+def test_figure_is_an_image(run):
+    content = (run.folder / "figures/learning_curves.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    width, height = struct.unpack(">2I", content[16:24])
+    assert 600 < width < 6000
+    assert 200 < height < 3000
+    assert len(content) > 10_000  # not blank
+    assert (run.folder / "figures/learning_curves.pdf").read_bytes().startswith(b"%PDF")
+
+
+class Interrupt(Callback):
+    def __init__(self, number, burst=6):
+        self.number, self.left = number, burst
+
+    def on_train_batch_start(self, *args):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), self.number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_ends_the_run_with_everything_written(tmp_path, run, number):
+    before = signal.getsignal(number)
+    callbacks = sinks()
+    stopped = fit(tmp_path / "a", callbacks=[*callbacks, Interrupt(number)], **MEMBERS)
+    assert callbacks[-1].received is number
+    assert signal.getsignal(number) is before
+    assert stopped.module.flow.reasons == [StopReason.RUNNING] * 4
+    assert stopped.table.observation.max() == 6  # the burst under way was finished
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a" / CURVES), stopped.table, check_exact=True)
+    assert {m["stop"] for m in summary_of(tmp_path / "a")["members"]} == {"running"}
+    assert torch.load(tmp_path / "a" / CHECKPOINT, weights_only=True)["lazy_lightning"]["observations"] == 7
+    resumed = fit(tmp_path / "b", ckpt_path=tmp_path / "a" / CHECKPOINT, **MEMBERS)
+    assert_same_curves(resumed.table, run.table)
+
+
+class Break(Callback):
+    def on_train_batch_end(self, trainer, module, *args):
+        if module.observations == 5:
+            raise RuntimeError("broken")
+
+
+def test_error_leaves_the_curves_and_gives_signals_back(tmp_path):
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(RuntimeError, match="broken"):
+        fit(tmp_path, callbacks=[*sinks(), Break()], **MEMBERS)
+    assert pd.read_parquet(tmp_path / CURVES).observation.max() == 4
+    assert signal.getsignal(signal.SIGINT) is before
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_all_members_failed(tmp_path):
+    """Every sink bears a run without a single finite number."""
+    data = digits()
+    data.setup()
+    data.train.x[0] = torch.nan
+    fit(tmp_path, data=data, callbacks=[*sinks(), LearningCurves(), FlowProgressBar()], **MEMBERS)
+    summary = summary_of(tmp_path)
+    assert [group["failed"] for group in summary["groups"]] == [2, 2]
+    assert {m["stop"] for m in summary["members"]} == {"non_finite"}
+    assert summary["groups"][0]["mean"]["train/loss"] is None
+    assert len(pd.read_parquet(tmp_path / CURVES)) == 4
+
+
+def test_no_temporary_files_are_left(run):
+    assert not list(run.folder.rglob(".*"))
+
+
+def test_progress_in_a_log(tmp_path, capsys):
+    fit(tmp_path, callbacks=[FlowProgressBar(every_seconds=0)], **MEMBERS, stop=Stop(max_steps=4))
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("flow")]
+    assert len(lines) == 5
+    assert "100.0 %" in lines[-1]
+    assert "members 0/4" in lines[-1]
+    assert "25.0 %" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("stop", "columns", "expected"),
+    [
+        (Stop(), {"train/margin_met": [0.5, 1.0]}, 0.75),
+        (Stop(margin_share=0.5), {"train/margin_met": [0.25, 0.0]}, 0.25),
+        (Stop(t_max=4.0), {"t": [1.0, 3.0]}, 0.5),
+        (Stop(max_steps=10), {"tried": [5.0, 5.0], "reason": [0.0, 1.0]}, 0.75),
+        (Stop(max_wall=4.0), {}, 0.25),
+        (Stop(t_max=1.0), {"t": [5.0, np.nan]}, 0.5),
+    ],
+)
+def test_progress_share(stop, columns, expected):
+    from fits import module
+
+    zero = {name: np.zeros(2) for name in ("reason", "t", "tried")}
+    record = Record(0, 1.0, False, zero | {name: np.array(x) for name, x in columns.items()})
+    assert progress_share(module(stop=stop), record) == pytest.approx(expected)
+
+
+def test_scalars_of_tensorboard(tmp_path):
+    from fits import module
+
+    curves, model = Curves(), module(**MEMBERS, stop=Stop(max_steps=5))
+    trainer = Trainer(
+        accelerator="cpu",
+        precision="64-true",
+        max_epochs=-1,
+        logger=TensorBoardLogger(tmp_path, default_hp_metric=False),
+        callbacks=[curves, TensorBoardScalars()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(model, datamodule=digits())
+    trainer.logger.experiment.flush()
+    events = EventAccumulator(trainer.log_dir).Reload()
+    table = curves.table(model)
+    for alpha in MEMBERS["alpha"]:
+        rows = table[table.alpha == alpha].groupby("observation")
+        found = events.Scalars(f"train/loss/alpha={alpha:g}")
+        assert [event.step for event in found] == list(range(6))
+        np.testing.assert_allclose([e.value for e in found], rows["train/loss"].mean(), rtol=1e-6)  # float32 events
+        times = [event.step for event in events.Scalars(f"against_t/train/loss/alpha={alpha:g}")]
+        assert times == [
+            round(1000 * x)
+            for x in np.log10(table[(table.alpha == alpha) & (table.t > 0)].t).groupby(table.observation).mean()
+        ]

@@ -1,0 +1,85 @@
+"""Small fits through a plain Trainer, without the command line."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.callbacks import Checkpoint, ProgressBar
+from pytorch_lightning.loggers import CSVLogger
+
+from lazy_lightning.callbacks import T1, ActivationDrift, Curves, TangentDeparture, WeightDisplacement
+from lazy_lightning.data import Digits, FlowData
+from lazy_lightning.flow import Schedule
+from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.nn import FC
+
+NOT_NUMBERS_OF_THE_FLOW = ["wall"]
+
+
+class Fit(NamedTuple):
+    trainer: Trainer
+    module: FlowModule
+    folder: Path
+    table: pd.DataFrame
+
+    def last(self, column: str) -> list[float]:
+        """The members' values at the last observation."""
+        return self.table[self.table.observation == self.table.observation.max()][column].tolist()
+
+
+def digits(**options) -> Digits:
+    return Digits(**{"n_train": 60, "n_test": 50, **options})
+
+
+def module(**options) -> FlowModule:
+    given = {"width": 12, "depth": 2} | options.pop("network", {})
+    return FlowModule(functools.partial(FC, **given), **{"stop": Stop(max_steps=60), **options})
+
+
+def observers() -> list[Callback]:
+    return [WeightDisplacement(), ActivationDrift(samples=20), T1(), TangentDeparture(samples=20)]
+
+
+def fit(
+    folder: Path,
+    model: FlowModule | None = None,
+    data: FlowData | None = None,
+    callbacks: Sequence[Callback] = (),
+    *,
+    precision: str = "64-true",
+    ckpt_path: Path | None = None,
+    **options,
+) -> Fit:
+    """Fits, with all observers and a table of curves."""
+    model = model or module(**options)
+    curves = Curves()
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=1,
+        precision=precision,
+        max_epochs=-1,
+        logger=CSVLogger(folder, name="", version=""),
+        callbacks=[*observers(), curves, *callbacks],
+        num_sanity_val_steps=0,
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+        enable_model_summary=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(model, datamodule=data or digits(), ckpt_path=ckpt_path, weights_only=True)
+    return Fit(trainer, model, folder, curves.table(model))
+
+
+def assert_same_curves(one: pd.DataFrame, other: pd.DataFrame) -> None:
+    """All numbers of the flow, to the bit."""
+    pd.testing.assert_frame_equal(
+        one.drop(columns=NOT_NUMBERS_OF_THE_FLOW), other.drop(columns=NOT_NUMBERS_OF_THE_FLOW), check_exact=True
+    )
+
+
+LONG_AND_COARSE = Schedule(max_burst=100, min_burst=20, step_factor=2.0, t_factor=100.0)
