@@ -12,15 +12,15 @@ import sys
 import threading
 import warnings
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning import __version__ as lightning_version
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from lazy_lightning import __version__, messages
 from lazy_lightning.atomic import require_writable
@@ -65,7 +65,7 @@ class FlowArgumentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raises instead of printing the usage of several hundred options."""
-        if re.search(r"Option '[^']*' is not accepted$|does not accept option '[^']*'$|^unrecognized", message):
+        if re.search(r"Option '[^']*' is not accepted$|does not accept option '[^']*'$|^[Uu]nrecognized", message):
             message = f"{message} (known: {', '.join(sorted(self._known_names(message)))})"
         raise ParserError(message) from ex
 
@@ -73,7 +73,7 @@ class FlowArgumentParser(LightningArgumentParser):
         subcommands = self._subcommands_action
         parsers = [self] if subcommands is None else list(subcommands.choices.values())
         actions = [action for parser in parsers for action in parser._actions]
-        if message.startswith("unrecognized"):
+        if message[1:].startswith("nrecognized"):
             return {name for action in actions for name in action.option_strings if name.startswith("--")}
         names = {action.dest.partition(".")[0] for action in actions} - {"help", "config", "print_config"}
         return names | {action.dest for action in actions if "." in action.dest}
@@ -114,7 +114,9 @@ class FlowCLI(LightningCLI):
     """LightningCLI with the papers' defaults, and the callbacks that every run has."""
 
     def __init__(self, args: Sequence[str]) -> None:
-        header = {"dump_header": [f"lazy-lightning=={__version__}", f"pytorch-lightning=={lightning_version}"]}
+        header = {
+            "dump_header": [f"lazy-lightning=={__version__}", f"pytorch-lightning=={version('pytorch-lightning')}"]
+        }
         super().__init__(
             LightningModule,
             FlowData,

@@ -230,7 +230,7 @@ def _told_rest(cause: Cause) -> str:
     missing = re.match(r'[Ee]xpected "subcommand" to be one of \{(.*?)\}', text)
     if missing is not None:
         return f"no subcommand: start with lazy-lightning {EXAMPLE}; there are {missing[1].replace(',', ', ')}"
-    argument = re.match(r"unrecognized arguments: (.*?)(?: \(known: (.*)\))?$", text)
+    argument = re.match(r"[Uu]nrecognized arguments: (.*?)(?: \(known: (.*)\))?$", text)
     if argument is not None:
         return _told_arguments(argument[1].split(), (argument[2] or "").split(", "))
     return f"{cause.key}: {text}" if cause.key else _told_by_trainer(text)
@@ -284,6 +284,7 @@ def _readable(types: Sequence[str]) -> str:
         for name in _names(kind.strip()):
             if name not in names:
                 names.append(name)
+    names.sort(key=lambda name: (name == "null", name.startswith("a list")))
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} or {names[-1]}"
 
 

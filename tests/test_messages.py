@@ -102,8 +102,8 @@ def test_broken_file_is_named_with_its_line(capsys: pytest.CaptureFixture[str]) 
 COMMANDS = {
     "": "no subcommand: start with lazy-lightning fit --config digits_fc.yaml",
     "fitt": "unknown subcommand fitt: did you mean fit?",
-    "fit": "no model and no data given: name a configuration, as in --config digits_fc.yaml; there are",
-    "fit --data Digits": "data needs n_train, n_test",
+    "fit": "given: name a configuration, as in --config digits_fc.yaml; there are callbacks/",
+    "fit --data Digits": "data needs n_train",
     "fit --config nope.yaml": "there is no configuration file nope.yaml: give the path of a YAML file, or one of",
     "fit --config digit_fc.yaml": "did you mean digits_fc.yaml?",
     "fit --config": "expected one argument",

@@ -73,6 +73,11 @@ class Band:
 
     A step is accepted if ``r < r_max`` and ``max|dF| < out_max``; otherwise dt is divided by ``shrink`` and
     the step is done again. An accepted step below ``r_grow`` and ``out_grow`` lets dt grow by ``growth``.
+
+    At a kink of the loss or of the activation (hinge, relu) the gradient jumps, and r with it, however short the step:
+    a member creeps up to the kink, or slides along it, with ever shorter steps, and ends in a step-size underflow.
+    ``dt_min`` bounds that: no step is shorter, and one that short is taken whatever it changes. For smooth problems
+    leave it 0.
     """
 
     r_max: float
@@ -81,6 +86,7 @@ class Band:
     out_grow: float | None = None
     growth: float = 1.1
     shrink: float = 10.0
+    dt_min: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.r_grow <= self.r_max:
@@ -95,6 +101,8 @@ class Band:
                 f"the output change must satisfy 0 < out_grow <= out_max, but out_grow is {self.out_grow} "
                 f"and out_max is {self.out_max}"
             )
+        if not 0 <= self.dt_min < float("inf"):
+            raise ConfigError(f"dt_min is a step size and must be >= 0 and finite, got {self.dt_min}")
         if not (self.growth >= 1 and self.shrink > 1):
             raise ConfigError(
                 f"a controller needs growth >= 1 and shrink > 1, got growth {self.growth} and shrink {self.shrink}"
@@ -113,7 +121,12 @@ class Band:
             assert change.output is not None  # whoever steps has seen watches_outputs
             accept = accept & (change.output < self.out_max)
             grow = grow & (change.output < self.out_grow)
-        return Decision(accept, torch.where(accept, torch.where(grow, dt * self.growth, dt), dt / self.shrink))
+        following = torch.where(accept, torch.where(grow, dt * self.growth, dt), dt / self.shrink)
+        if self.dt_min > 0:
+            finite = change.gradient < torch.inf
+            accept = accept | ((dt <= self.dt_min) & finite)
+            following = torch.where(finite, following.clamp_min(self.dt_min), following)
+        return Decision(accept, following)
 
 
 def slides(r_max: float = 1e-2, r_grow: float = 1e-4, growth: float = 1.1, shrink: float = 10.0) -> Band:

@@ -11,7 +11,7 @@ from torch import Tensor
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Controller, controller
 from lazy_lightning.flow.evaluation import Evaluation, as_evaluation
-from lazy_lightning.flow.events import Event, TimeReached
+from lazy_lightning.flow.events import Event, StepsTried, TimeReached
 from lazy_lightning.flow.parameters import ParameterRows
 from lazy_lightning.flow.rules import step_rule
 from lazy_lightning.flow.state import FlowState
@@ -91,7 +91,8 @@ class MomentumFlow(torch.optim.Optimizer):
             raise ConfigError("MomentumFlow follows one flow and takes one parameter group, not several")
         self.rows = ParameterRows(self.param_groups[0]["params"], members)
         _check_tau(tau, members or 1)
-        self.dynamics = _dynamics(tau, mu, controller, events)
+        device = self.rows.parameters[0].device
+        self.dynamics = _dynamics(torch.as_tensor(tau, dtype=torch.float64, device=device), mu, controller, events)
         self.first_dt = dt
         self.steps = steps
         self.compact = compact
@@ -163,6 +164,8 @@ class MomentumFlow(torch.optim.Optimizer):
             closure = self.closure
         if closure is None:
             raise TypeError("MomentumFlow.step needs a closure that evaluates the loss and its gradient")
+        if self.steps < 1:
+            raise ValueError(f"steps, the tried steps in a call, must be >= 1, got {self.steps}")
         self.start(closure)
         whole = self.flow
         rows = self._running_rows(whole)
@@ -171,11 +174,13 @@ class MomentumFlow(torch.optim.Optimizer):
             return whole.loss.clone()  # the state's own changes in place
         self.active = rows
         part = whole if rows is None else whole.select(rows)
-        self._burst(part, closure, self.dynamics if rows is None else self.dynamics.select(rows))
-        if rows is not None:
-            whole.write(rows, part)
-        self.rows.publish(whole.weights())
-        self.rows.clear_gradients()
+        try:
+            self._burst(part, closure, self.dynamics if rows is None else self.dynamics.select(rows))
+            if rows is not None:
+                whole.write(rows, part)
+        finally:  # a closure that raises leaves the last accepted weights, not a trial
+            self.rows.publish(whole.weights())
+            self.rows.clear_gradients()
         return whole.loss.clone()  # the state's own changes in place
 
     def _burst(self, state: FlowState, closure: Closure, dynamics: Dynamics) -> None:
@@ -210,6 +215,16 @@ class MomentumFlow(torch.optim.Optimizer):
         """Stops every member that still runs, for a reason known to the host (wall time, a signal)."""
         state = self.flow
         state.reason.copy_(torch.where(state.running, int(reason), state.reason).to(torch.int8))
+
+    def reopen(self) -> None:
+        """Lets members go on that an earlier session stopped by a limit which is not reached under the present ones."""
+        state = self.flow
+        max_steps = min((e.max_steps for e in self.dynamics.events if isinstance(e, StepsTried)), default=None)
+        reached = state.t >= self.dynamics.t_max
+        if max_steps is not None:
+            reached = reached | (state.tried >= max_steps)
+        for limit in (StopReason.T_MAX, StopReason.MAX_STEPS, StopReason.MAX_WALL):
+            state.reason.masked_fill_((state.reason == int(limit)) & ~reached, int(StopReason.RUNNING))
 
     # ------------------------------------------------------------------ saving
 
@@ -250,8 +265,6 @@ def _check_tau(tau: float | Sequence[float], members: int) -> None:
         )
 
 
-def _dynamics(
-    tau: float | Sequence[float], mu: float | None, steering: str | Controller, events: Sequence[Event]
-) -> Dynamics:
+def _dynamics(tau: Tensor, mu: float | None, steering: str | Controller, events: Sequence[Event]) -> Dynamics:
     t_max = min((event.t_max for event in events if isinstance(event, TimeReached)), default=float("inf"))
     return Dynamics(step_rule(tau, mu), controller(steering), tuple(events), t_max)

@@ -52,15 +52,13 @@ class Momentum:
 
     def gain(self, t: Tensor, dt: Tensor) -> Tensor:
         """1 - exp(-dt/tau), 1 where tau is 0."""
-        if self.tau.device != dt.device:  # moved once, at the first step
-            self.tau = self.tau.to(dt.device)
         return torch.where(self.tau == 0, 1.0, -torch.expm1(-dt / self.tau))  # 0/0 where a member stands at t_max
 
     def select(self, rows: Tensor) -> Momentum:
         """The same rule for some of the members."""
         if self.tau.ndim == 0:
             return self
-        chosen = Momentum(self.tau[rows.to(self.tau.device)])
+        chosen = Momentum(self.tau[rows])
         chosen.has_velocity = self.has_velocity  # the state keeps its velocity even if all that remain have tau = 0
         return chosen
 

@@ -90,13 +90,14 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
 def _halt(state: FlowState) -> None:
     """Stops members that cannot move any more, at once: their clocks must not depend on where a burst ends.
 
-    The gradient exactly zero: stationary. A step too short to change t: underflow, which is where a trial that is
-    non-finite however short the step ends too.
+    The gradient exactly zero: stationary. A step too short to change t: underflow, or non-finite if that is what the
+    trial was, however short.
     """
     if state.velocity is None:
         state.reason.masked_fill_((state.gradient_norm == 0) & state.running, int(StopReason.STATIONARY))
-    underflow = state.t + state.dt == state.t
-    state.reason.masked_fill_(underflow & state.running, int(StopReason.DT_UNDERFLOW))
+    underflow = (state.t + state.dt == state.t) & state.running
+    state.reason.masked_fill_(underflow, int(StopReason.DT_UNDERFLOW))
+    state.reason.masked_fill_(underflow & (state.gradient_change * 0 != 0), int(StopReason.NON_FINITE))
 
 
 def settle(state: FlowState) -> None:

@@ -37,6 +37,6 @@ _SENTENCES = {
     StopReason.MAX_STEPS: "step limit",
     StopReason.MAX_WALL: "wall-time limit",
     StopReason.STATIONARY: "gradient exactly zero",
-    StopReason.DT_UNDERFLOW: "step size underflow",
+    StopReason.DT_UNDERFLOW: "step size underflow: the gradient jumps, set a controller with dt_min",
     StopReason.NON_FINITE: "non-finite",
 }
