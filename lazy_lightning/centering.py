@@ -35,9 +35,16 @@ class Centering:
         """The same for some of the members; None for all."""
         if rows is None:
             return self
-        part = object.__new__(Centering)  # alpha has been checked: no second look, no synchronisation
-        part.alpha, part.enabled = self.alpha[rows], self.enabled
-        return part
+        return self._with(self.alpha[rows])
+
+    def to(self, device: torch.device) -> Centering:
+        """The same on another device."""
+        return self if self.alpha.device == device else self._with(self.alpha.to(device))
+
+    def _with(self, alpha: Tensor) -> Centering:
+        copy = object.__new__(Centering)  # alpha has been checked: no second look, no synchronisation
+        copy.alpha, copy.enabled = alpha, self.enabled
+        return copy
 
     def base(self, outputs: Callable[[Tensor], Tensor], w0: Tensor) -> Tensor:
         """f0 = f(w0, x) (E, n, c), computed once per data set and held; zeros if centering is off."""

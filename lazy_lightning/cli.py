@@ -36,7 +36,6 @@ from lazy_lightning.callbacks import (
     TensorBoardScalars,
 )
 from lazy_lightning.callbacks.predictions import PredictionWriter
-from lazy_lightning.callbacks.resume import Resume
 from lazy_lightning.checkpoints import KEY, read_checkpoint
 from lazy_lightning.data import FlowData
 from lazy_lightning.denormals import flush_denormals
@@ -53,7 +52,7 @@ _LOGGER = {
 _FROM_DATA = ("input_shape", "num_outputs")
 _PRECISIONS = ("64-true", "32-true", "64", "32")
 _NETWORK_TIMEOUT = 30.0  # seconds; torchvision sets none, and a firewall that swallows packets would hang a download
-_SINGLE = (Observer, Sink, Checkpoint, GracefulStop, PredictionWriter, Resume)
+_SINGLE = (Observer, Sink, Checkpoint, GracefulStop, PredictionWriter)
 
 
 class ParserError(ConfigError):
@@ -309,7 +308,6 @@ def _trainer_defaults() -> dict[str, Any]:
             RunCheckpoint(),
             GracefulStop(),
             PredictionWriter(),
-            Resume(),
         ],
     }
 

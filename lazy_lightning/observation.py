@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,6 @@ from torch import Tensor
 
 from lazy_lightning.flow.momentum_flow import Trace
 from lazy_lightning.flow.state import FlowState
-
-if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
 
 
 @dataclass(frozen=True)
@@ -56,19 +53,15 @@ def finite_mean(values: NDArray[np.float64]) -> float:
 
 
 class Observer(Callback):
-    """Measures. Subclasses give columns, and may give a column of the closing summary."""
+    """Measures: subclasses give columns. ``module`` is the :class:`~lazy_lightning.modules.FlowModule`."""
 
-    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: Any, observation: Observation) -> Mapping[str, Tensor]:
         """Columns by name, each (E,) on the device; names with a slash are grouped by TensorBoard."""
-        return {}
-
-    def summarize(self, module: FlowModule) -> Mapping[str, NDArray[np.float64]]:
-        """What is left to say at the end, (E,) each, on the host."""
         return {}
 
 
 class Sink(Callback):
     """Writes, draws or shows what has been observed."""
 
-    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
+    def record(self, trainer: Trainer, module: Any, record: Record) -> None:
         """Called once an observation, after all observers."""

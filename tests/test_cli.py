@@ -162,7 +162,7 @@ def test_ended_run_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
     [
         ("--model.network.width=7", "does not fit this configuration"),
         ("--model.seeds=3", "members of alpha"),
-        ("--data.n_train=41", "40 training samples"),
+        ("--data.n_train=41", "comes from 40 training samples, here are 41"),
         ("--trainer.precision=32-true", "does not fit this configuration"),
     ],
 )

@@ -28,10 +28,9 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiment(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    cli = built(["fit", "--config", name], monkeypatch)
+    with monkeypatch.context() as patch:  # the folder stays
+        cli = built(["fit", "--config", name], patch)
     assert f"name: {Path(name).stem}," in bundled_configs()[name].read_text()  # its runs lie in a folder of its name
-    monkeypatch.undo()
-    monkeypatch.chdir(Path.cwd())
     options = [] if not isinstance(cli.datamodule, TorchvisionData) else ["--data.files", images(cli.datamodule)]
     assert main(["fit", "--config", name, *SMALL, *options]) == 0
     assert "alpha" in capsys.readouterr().out

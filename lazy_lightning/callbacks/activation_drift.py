@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -45,6 +45,6 @@ class ActivationDrift(Observer):
         """``activation_drift/LAYER``."""
         x, buffers = module.test_split.x[: self.samples], module.member_buffers()
         if self._start is None:  # also after a resume
-            self._start = module.network.preactivations(cast(Tensor, module.w0), x, buffers)
+            self._start = module.network.preactivations(module.w0, x, buffers)
         now = module.network.preactivations(module.w.detach(), x, buffers)
         return {f"activation_drift/{layer}": rms_drift(z, self._start[layer]) for layer, z in now.items()}

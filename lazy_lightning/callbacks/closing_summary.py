@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lazy_lightning.atomic import written_atomically
+from lazy_lightning.callbacks.curves import Curves
 from lazy_lightning.callbacks.regime import regime
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.observation import Record, Sink
@@ -36,6 +37,8 @@ class ClosingSummary(Sink):
 
     def on_fit_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
         """Prints and saves."""
+        if self._last is None:  # a resumed run that had ended: its last observation is in the curves
+            self._last = next((c.records[-1] for c in trainer.callbacks if isinstance(c, Curves) and c.records), None)  # type: ignore[attr-defined]
         if self._last is None or not trainer.is_global_zero:
             return
         summary = summarize(pl_module, self._last)

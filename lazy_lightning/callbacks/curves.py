@@ -38,6 +38,8 @@ class Curves(Sink):
 
     def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
         """Keeps it, and writes when it is time."""
+        if record.index == 0:
+            self.records = []
         self.records.append(record)
         if record.final or time.monotonic() - self._written > self.every_seconds:
             self.write(trainer, module)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -61,7 +61,7 @@ class TangentDeparture(Observer):
         if not (observation.final or self.always):
             return {"tangent_departure": torch.full_like(state.t, torch.nan)}
         x = module.test_split.x[: self.samples]
-        buffers, w0 = module.member_buffers(), cast(Tensor, module.w0)
+        buffers, w0 = module.member_buffers(), module.w0
 
         def tangent(part: slice) -> Tensor:
             return tangent_outputs(lambda w: module.network(w, x[part], buffers), w0, state.displacement)

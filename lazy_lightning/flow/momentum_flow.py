@@ -216,14 +216,17 @@ class MomentumFlow(torch.optim.Optimizer):
         state = self.flow
         state.reason.copy_(torch.where(state.running, int(reason), state.reason).to(torch.int8))
 
-    def reopen(self) -> None:
-        """Lets members go on that an earlier session stopped by a limit which is not reached under the present ones."""
+    def reopen(self, *, wall: bool) -> None:
+        """Lets members go on that an earlier session stopped by a limit which is not reached under the present ones.
+
+        ``wall``: those stopped by the wall-time limit too.
+        """
         state = self.flow
         max_steps = min((e.max_steps for e in self.dynamics.events if isinstance(e, StepsTried)), default=None)
         reached = state.t >= self.dynamics.t_max
         if max_steps is not None:
             reached = reached | (state.tried >= max_steps)
-        for limit in (StopReason.T_MAX, StopReason.MAX_STEPS, StopReason.MAX_WALL):
+        for limit in (StopReason.T_MAX, StopReason.MAX_STEPS, *[StopReason.MAX_WALL] * wall):
             state.reason.masked_fill_((state.reason == int(limit)) & ~reached, int(StopReason.RUNNING))
 
     # ------------------------------------------------------------------ saving

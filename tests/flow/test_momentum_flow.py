@@ -8,6 +8,7 @@ from torch import nn
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import (
+    Band,
     ConstantStep,
     Evaluation,
     MarginsMet,
@@ -236,3 +237,61 @@ def test_converges_under_each_policy(policy, loss):
     flow = problem(loss=loss, width=20).to_end(controller=policy, events=[MarginsMet(margin), StepsTried(3000)])
     assert flow.reasons == [StopReason.MARGINS_MET]
     assert float(flow.flow.loss) < 0.05
+
+
+def test_dt_min_crosses_kinks():
+    """Hinge on few samples jumps at every margin; with a shortest step a member slides along the corner to the end."""
+    kinked = problem(loss="hinge")
+    flow, closure = kinked.flow(
+        events=[MarginsMet(), StepsTried(20_000)], controller=Band(1e-2, 1e-4, dt_min=0.05), steps=100
+    )
+    while bool(flow.flow.running.any() if flow.started else True):
+        flow.step(closure)
+    assert flow.reasons == [StopReason.MARGINS_MET]
+
+
+def test_closure_that_raises_leaves_the_accepted_weights():
+    flow, closure = problem().flow(steps=3)
+    flow.step(closure)
+    before = flow.param_groups[0]["params"][0].clone()
+
+    def broken():
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError, match="no more"):
+        flow.step(broken)
+    assert torch.equal(flow.param_groups[0]["params"][0], before)
+
+
+def test_no_steps_is_an_error():
+    flow, closure = problem().flow(steps=0)
+    with pytest.raises(ValueError, match="must be >= 1, got 0"):
+        flow.step(closure)
+
+
+def test_reopen_lifts_a_limit_that_has_been_raised():
+    flow, closure = problem().flow(events=[StepsTried(3)], steps=5)
+    flow.step(closure)
+    longer, again = problem().flow(events=[StepsTried(6)], steps=5)
+    longer.load_state_dict(flow.state_dict())
+    longer.reopen(wall=True)
+    longer.step(again)
+    assert longer.flow.tried.tolist() == [6]
+    flow.reopen(wall=True)
+    assert flow.reasons == [StopReason.MAX_STEPS]
+
+
+def test_trial_that_is_never_finite_is_told_as_such():
+    """Beyond w = 1/2 the loss is not a number: the member fails as non-finite, not for its step size."""
+    w = nn.Parameter(torch.ones(1, 1, dtype=torch.float64))
+    flow = MomentumFlow([w], members=1, dt=0.1, steps=100)
+
+    def closure():
+        loss = torch.where(w[:, 0] > 0.5, w[:, 0], torch.nan)
+        w.grad = torch.ones_like(w) if bool(loss.isfinite()) else torch.full_like(w, torch.nan)
+        return loss
+
+    while not flow.started or bool(flow.flow.running.any()):
+        flow.step(closure)
+    assert flow.reasons == [StopReason.NON_FINITE]
+    assert_close(w.detach(), torch.full_like(w, 0.5), rtol=1e-14)

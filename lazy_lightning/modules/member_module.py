@@ -1,0 +1,181 @@
+"""MemberModule: an ensemble of alpha-centred networks as a LightningModule, however it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from lazy_lightning.centering import Centering
+from lazy_lightning.data.flow_data import FlowData
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.losses import Loss, Task, build_loss
+from lazy_lightning.metrics import EnsembleError, MarginStatistics, MemberError, MemberLoss
+from lazy_lightning.modules.roster import Roster
+from lazy_lightning.nn.members import InitialMembers, MemberNetwork
+from lazy_lightning.objective import drop_single_output, raw_outputs
+from lazy_lightning.observation import finite_mean
+
+_DTYPES = {"64-true": torch.float64, "32-true": torch.float32}
+
+
+class MemberModule(LightningModule):
+    """The members' networks, F = alpha (f(w, x) - f(w0, x)), their metrics, and evaluation of a checkpoint.
+
+    Args:
+        network: builds one network; called once a seed, with ``input_shape`` and ``num_outputs`` taken from the
+            data if its constructor has arguments of these names.
+        loss: by name, or a Loss.
+        alpha: the scale, or several.
+        seeds: initial seeds of the members of each alpha; an integer k stands for 0, ..., k - 1.
+        centering: subtract f(w0, x); False trains alpha f.
+        margin_target: margins at or over this are counted as met.
+        chunk_size: samples evaluated at once; null for all.
+
+    Raises:
+        ConfigError: for a value out of range, or (in ``setup``) a loss that does not fit the labels.
+    """
+
+    w: nn.Parameter
+    w0: Tensor
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module],
+        loss: str | Loss,
+        alpha: float | list[float],
+        seeds: int | list[int],
+        centering: bool,
+        margin_target: float,
+        chunk_size: int | None,
+    ) -> None:
+        super().__init__()
+        self.factory = network
+        self.loss = build_loss(loss)
+        self.roster = Roster.of(alpha, seeds)
+        self.centering = Centering(self.roster.alpha_tensor(), enabled=centering)
+        self.margin_target = margin_target
+        self.chunk_size = chunk_size
+
+    # ------------------------------------------------------------------ building
+
+    @property
+    def data(self) -> FlowData:
+        """The datamodule of this run."""
+        return cast(FlowData, self.trainer.datamodule)  # type: ignore[attr-defined]
+
+    def setup(self, stage: str) -> None:
+        """Builds the members; the data's shapes are known now."""
+        if hasattr(self, "w"):
+            return
+        data = self.data
+        self.task: Task = data.task
+        self.loss.check(self.task)
+        dtype = self._run_dtype()
+        members = InitialMembers(self.factory, self.roster.seeds, data.input_shape, data.num_outputs)
+        self.network: MemberNetwork = members.network
+        self.w = nn.Parameter(members.w0.to(dtype, copy=True))  # the flow moves w in place, w0 must stay
+        self.register_buffer("w0", members.w0.to(dtype))
+        self._buffer_names = {name: f"member_{name.replace('.', '_')}" for name in members.buffers}
+        for name, held in self._buffer_names.items():
+            self.register_buffer(held, members.buffers[name].to(dtype))
+        self.metrics = nn.ModuleDict({name: self._build_metrics() for name in ("fitted", "held_out", "evaluated")})
+
+    def _run_dtype(self) -> torch.dtype:
+        precision = str(self.trainer.precision)
+        if precision not in _DTYPES:
+            raise ConfigError(
+                f"trainer.precision {precision!r} cannot follow a flow: use '64-true' (the papers') or '32-true'"
+            )
+        return _DTYPES[precision]
+
+    def _build_metrics(self) -> nn.ModuleDict:
+        members = len(self.roster)
+        metrics = nn.ModuleDict({"loss": MemberLoss(self.loss, members)})
+        if self.task != "regression":
+            metrics["error"] = MemberError(self.loss, members)
+            metrics["ensemble_error"] = EnsembleError(self.loss, self.roster.groups())
+            metrics["margins"] = MarginStatistics(self.loss, members, self.margin_target)
+        return metrics
+
+    # ------------------------------------------------------------------ outputs
+
+    def member_buffers(self) -> dict[str, Tensor]:
+        """The networks' own buffers, (E, *shape) each."""
+        return {name: cast(Tensor, getattr(self, held)) for name, held in self._buffer_names.items()}
+
+    def raw_outputs(self, w: Tensor, x: Tensor) -> Tensor:
+        """f(w, x) without a graph: (E, N) and (n, ...) give (E, n, c)."""
+        return raw_outputs(self.network, w, x, self.member_buffers(), self.chunk_size)
+
+    def initial_outputs(self, x: Tensor) -> Tensor:
+        """f0 = f(w0, x), (E, n, c); zeros without centering. The scales follow the weights to their device."""
+        self.centering = self.centering.to(self.w.device)
+        return self.centering.base(lambda w: self.raw_outputs(w, x), self.w0)
+
+    def centered_outputs(self, x: Tensor, f0: Tensor | None = None) -> Tensor:
+        """F at the present weights, (E, n) for one output and (E, n, c) for more."""
+        f = self.raw_outputs(self.w.detach(), x)
+        return drop_single_output(self.centering(f, self.initial_outputs(x) if f0 is None else f0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """F of every member, see :meth:`centered_outputs`."""
+        return self.centered_outputs(x.to(self.w.dtype))
+
+    # ------------------------------------------------------------------ metrics
+
+    def _metrics_of(self, use: str) -> dict[str, Metric]:
+        return dict(cast("nn.ModuleDict", self.metrics[use]).items())  # type: ignore[arg-type]
+
+    def _computed(self, use: str) -> dict[str, Tensor]:
+        """The values (E,) of all metrics, which are then reset."""
+        values: dict[str, Tensor] = {}
+        for name, metric in self._metrics_of(use).items():
+            value = metric.compute()
+            metric.reset()
+            values |= value if isinstance(value, dict) else {name: value}
+        return {name: value.reshape(-1) for name, value in values.items()}  # torchmetrics squeezes E = 1 away
+
+    # ------------------------------------------------------------------ evaluating a checkpoint
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        """Adds a batch of held-out samples to the metrics."""
+        x, y = batch
+        outputs = self(x)
+        for metric in self._metrics_of("evaluated").values():
+            metric.update(outputs, y)
+
+    def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        """As :meth:`validation_step`."""
+        self.validation_step(batch, batch_idx)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs means over the members of each alpha."""
+        self._log_evaluated("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Logs means over the members of each alpha."""
+        self._log_evaluated("test")
+
+    def _log_evaluated(self, prefix: str) -> None:
+        alphas = np.asarray(self.roster.alphas)
+        for name, host in on_host(self._computed("evaluated")).items():
+            for alpha in dict.fromkeys(self.roster.alphas):
+                mean = torch.tensor(finite_mean(host[alphas == alpha]), dtype=torch.float64)
+                self.log(f"{prefix}/{name}/alpha={alpha:g}", mean)
+
+    def predict_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """F of every member on a batch, (n, E) or (n, E, c)."""
+        return cast(Tensor, self(batch[0])).transpose(0, 1)
+
+
+def on_host(columns: dict[str, Tensor]) -> dict[str, NDArray[np.float64]]:
+    """Brings columns (E,) to the host in one transfer, as float64."""
+    stacked = torch.stack([column.detach().double() for column in columns.values()]).cpu().numpy()
+    return dict(zip(columns, stacked, strict=True))
