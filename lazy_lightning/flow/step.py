@@ -76,7 +76,7 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
     evaluation, gradient = evaluate(weights_at)
 
     norm = torch.linalg.vector_norm(gradient, dim=1).double()
-    r = gradient_change(state.gradient, gradient, state.gradient_norm, norm)
+    r = gradient_change(state.gradient, gradient, state.gradient_norm, norm, scratch=weights_at)
     output = _output_change(state, evaluation) if dynamics.controller.watches_outputs else None
     decision = dynamics.controller(dt, Change(r, output))
     accept = decision.accept & _finite(norm, evaluation.loss) & running
@@ -107,13 +107,16 @@ def settle(state: FlowState) -> None:
         state.reason.masked_fill_(at_rest & state.running, int(StopReason.STATIONARY))
 
 
-def gradient_change(old: Tensor, new: Tensor, old_norm: Tensor, new_norm: Tensor) -> Tensor:
+def gradient_change(
+    old: Tensor, new: Tensor, old_norm: Tensor, new_norm: Tensor, scratch: Tensor | None = None
+) -> Tensor:
     """r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖), (E,) float64; 0 where either gradient is exactly zero.
 
     A zero gradient after the step means that the step has solved a hinge loss: nothing is gained by refining it.
-    Norms of float32 gradients are squared in float64: at large alpha, where g ~ 1/alpha, they would underflow.
+    Norms of float32 gradients are squared in float64: at large alpha, where g ~ 1/alpha, they would underflow. The
+    difference is written to ``scratch`` (E, N) if given: new memory of that size costs more than the subtraction.
     """
-    distance = torch.linalg.vector_norm(new - old, dim=1).double()
+    distance = torch.linalg.vector_norm(torch.sub(new, old, out=scratch), dim=1).double()
     scale = old_norm * new_norm
     return torch.where(scale == 0, 0.0, distance * distance / scale)
 
