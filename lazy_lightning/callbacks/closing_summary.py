@@ -140,7 +140,7 @@ def _percent(name: str) -> Any:
         mean, std = group["mean"].get(name), group["std"].get(name)
         if mean is None:
             return None
-        spread = f" ± {100 * std:.2f}" if std is not None and "ensemble" not in name else ""
+        spread = f" ± {100 * std:.2f}" if std and "ensemble" not in name else ""
         return f"{100 * mean:.2f}{spread} %"
 
     return text
@@ -161,7 +161,7 @@ _COLUMNS: list[tuple[str, Any]] = [
     ("train error", _percent("train/error")),
     ("test error", _percent("test/error")),
     ("ensemble", _percent("test/ensemble_error")),
-    ("test loss", _number("test/loss")),
+    ("test loss", lambda group: None if "test/error" in group["mean"] else _number("test/loss")(group)),
     ("‖w-w0‖/‖w0‖", _number("displacement/total")),
     ("‖F-F_lin‖/‖F‖", _number("tangent_departure")),
     ("t1", _number("t1/half_loss")),

@@ -20,14 +20,14 @@ class _Panel(NamedTuple):
 
 
 _PANELS = (
-    _Panel(r"mean loss $\ell(F, y)$", "train/loss", "test/loss", True),
+    _Panel(r"mean loss $\ell(F, y)$", "test/loss", "train/loss", True),
     _Panel("error (%)", "test/error", "train/error", True, 100.0),
     _Panel(r"$\Vert w - w_0 \Vert / \Vert w_0 \Vert$", "displacement/total", None, True),
 )
 
 
 def learning_curves(curves: pd.DataFrame) -> Figure:
-    """One panel a quantity; members thin, their mean in log t thick; train solid and test dashed for the loss.
+    """One panel a quantity; a line a member; test solid and train dotted.
 
     Args:
         curves: the table of a run, as in ``curves.parquet``.
