@@ -1,16 +1,10 @@
-"""The command line: ``python -m lazy_lightning fit --config digits_fc.yaml``."""
+"""FlowCLI: LightningCLI with the papers' defaults, and with what it would ignore refused."""
 
 from __future__ import annotations
 
 import inspect
-import logging
-import os
 import re
-import signal
-import socket
 import sys
-import threading
-import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -20,11 +14,10 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from lazy_lightning import __version__, messages
 from lazy_lightning.atomic import require_writable
-from lazy_lightning.bundled import bundled_configs, resolve_configs
 from lazy_lightning.callbacks import (
     ClosingSummary,
     Curves,
@@ -37,13 +30,12 @@ from lazy_lightning.callbacks import (
 )
 from lazy_lightning.callbacks.predictions import PredictionWriter
 from lazy_lightning.checkpoints import KEY, read_checkpoint
+from lazy_lightning.cli.parser import FlowArgumentParser, ParserError
+from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
-from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
 from lazy_lightning.modules import FlowModule
 from lazy_lightning.observation import Observer, Sink
-
-DEBUG_VARIABLE = "LAZY_LIGHTNING_DEBUG"
 
 _LOGGER = {
     "class_path": "pytorch_lightning.loggers.TensorBoardLogger",
@@ -51,62 +43,7 @@ _LOGGER = {
 }
 _FROM_DATA = ("input_shape", "num_outputs")
 _PRECISIONS = ("64-true", "32-true", "64", "32")
-_NETWORK_TIMEOUT = 30.0  # seconds; torchvision sets none, and a firewall that swallows packets would hang a download
 _SINGLE = (Observer, Sink, Checkpoint, GracefulStop, PredictionWriter)
-
-
-class ParserError(ConfigError):
-    """What the parser has to say, not yet in one sentence: it may be quoted by the parser around it."""
-
-
-class FlowArgumentParser(LightningArgumentParser):
-    """A parser whose errors are exceptions, with the names that would have been known."""
-
-    def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raises instead of printing the usage of several hundred options."""
-        if re.search(r"Option '[^']*' is not accepted$|does not accept option '[^']*'$|^[Uu]nrecognized", message):
-            message = f"{message} (known: {', '.join(sorted(self._known_names(message)))})"
-        raise ParserError(message) from ex
-
-    def _known_names(self, message: str) -> set[str]:
-        subcommands = self._subcommands_action
-        parsers = [self] if subcommands is None else list(subcommands.choices.values())
-        actions = [action for parser in parsers for action in parser._actions]
-        if message[1:].startswith("nrecognized"):
-            return {name for action in actions for name in action.option_strings if name.startswith("--")}
-        names = {action.dest.partition(".")[0] for action in actions} - {"help", "config", "print_config"}
-        return names | {action.dest for action in actions if "." in action.dest}
-
-
-class FlowTrainer(Trainer):
-    """A Trainer that writes nothing where nobody has asked for it."""
-
-    default_root_dir_given = False
-
-    @property
-    def log_dir(self) -> str | None:
-        """The run's folder; None without a logger, unless ``default_root_dir`` has been given."""
-        return super().log_dir if self.loggers or self.default_root_dir_given else None
-
-
-class SaveConfig(SaveConfigCallback):
-    """Saves ``config.yaml`` in the run's folder, if there is one, and never over that of another run."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Saves.
-
-        Raises:
-            RunError: the folder holds a run.
-        """
-        if trainer.log_dir is None or self.already_saved:
-            return
-        path = Path(trainer.log_dir) / self.config_filename
-        if path.is_file() and not self.overwrite:
-            raise RunError(
-                f"{path} is there already: its folder holds another run, so choose another --trainer.logger.version "
-                "or --trainer.logger.save_dir"
-            )
-        super().setup(trainer, pl_module, stage)
 
 
 class FlowCLI(LightningCLI):
@@ -310,76 +247,3 @@ def _trainer_defaults() -> dict[str, Any]:
             PredictionWriter(),
         ],
     }
-
-
-# ---------------------------------------------------------------------- the program
-
-
-def main(args: Sequence[str] | None = None) -> int:
-    """Runs one subcommand and returns the exit code; the console script and ``python -m lazy_lightning``.
-
-    0: done. 1: the run failed. 2: the configuration is wrong. 130: stopped by a signal, all written.
-    """
-    flush_denormals()
-    quieten()
-    socket.setdefaulttimeout(socket.getdefaulttimeout() or _NETWORK_TIMEOUT)
-    files: list[Path] = []
-    try:
-        resolved, found = resolve_configs(sys.argv[1:] if args is None else args)
-        files.extend(found)
-        cli = FlowCLI(resolved)
-    except SystemExit as stop:  # --help, --version, --print_config, and Ctrl-C inside the trainer
-        return _exit_code(stop)
-    except KeyboardInterrupt:
-        return _interrupted()
-    except Exception as error:
-        sentence = told(error, files)
-        if sentence is None or os.environ.get(DEBUG_VARIABLE):
-            raise
-        print(f"error: {sentence}", file=sys.stderr)
-        return 2 if isinstance(error, (ConfigError, MisconfigurationException)) else 1
-    stops = [c for c in cli.trainer.callbacks if isinstance(c, GracefulStop)]  # type: ignore[attr-defined]
-    return 130 if any(stop.received for stop in stops) else 0
-
-
-def told(error: Exception, files: Sequence[Path] = ()) -> str | None:
-    """What the user is told of an exception; None for one that is nobody's mistake but ours."""
-    if isinstance(error, ParserError):
-        sentence = messages.one_sentence(str(error), files)
-        if "no model" in sentence or "no data" in sentence:
-            sentence = f"{sentence}; there are {', '.join(sorted(bundled_configs()))}"
-        return sentence
-    if isinstance(error, (LazyLightningError, MisconfigurationException)):
-        return messages.squeeze(str(error))
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the device is out of memory: set --model.chunk_size, or fewer seeds and alphas a run"
-    if isinstance(error, OSError):
-        return messages.squeeze(str(error))
-    return None
-
-
-def _exit_code(stop: SystemExit) -> int:
-    if isinstance(stop.__context__, KeyboardInterrupt):
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.default_int_handler)  # the trainer has switched it off
-        return _interrupted()
-    if isinstance(stop.code, str):
-        print(stop.code, file=sys.stderr)
-    return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-
-
-def _interrupted() -> int:
-    print("interrupted", file=sys.stderr)
-    return 130
-
-
-def quieten() -> None:
-    """Silences advice that does not apply: our loader has no workers to add, and tips are not results."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # remarks on the time stamps of fonts, once a PDF
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about Lightning's calls of it
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

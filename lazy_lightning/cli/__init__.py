@@ -1,0 +1,6 @@
+"""The command line: ``python -m lazy_lightning fit --config digits_fc.yaml``."""
+
+from lazy_lightning.cli.flow_cli import FlowCLI, single_observers
+from lazy_lightning.cli.program import main, quieten, told
+
+__all__ = ["FlowCLI", "main", "quieten", "single_observers", "told"]

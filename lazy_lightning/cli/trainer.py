@@ -1,0 +1,41 @@
+"""The trainer of the command line, and the configuration that it saves: a run is one folder, never two runs in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.cli import SaveConfigCallback
+
+from lazy_lightning.errors import RunError
+
+
+class FlowTrainer(Trainer):
+    """A Trainer that writes nothing where nobody has asked for it."""
+
+    default_root_dir_given = False
+
+    @property
+    def log_dir(self) -> str | None:
+        """The run's folder; None without a logger, unless ``default_root_dir`` has been given."""
+        return super().log_dir if self.loggers or self.default_root_dir_given else None
+
+
+class SaveConfig(SaveConfigCallback):
+    """Saves ``config.yaml`` in the run's folder, if there is one, and never over that of another run."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Saves.
+
+        Raises:
+            RunError: the folder holds a run.
+        """
+        if trainer.log_dir is None or self.already_saved:
+            return
+        path = Path(trainer.log_dir) / self.config_filename
+        if path.is_file() and not self.overwrite:
+            raise RunError(
+                f"{path} is there already: its folder holds another run, so choose another --trainer.logger.version "
+                "or --trainer.logger.save_dir"
+            )
+        super().setup(trainer, pl_module, stage)
