@@ -115,7 +115,8 @@ class MemberModule(LightningModule):
         return raw_outputs(self.network, w, x, self.member_buffers(), self.chunk_size)
 
     def initial_outputs(self, x: Tensor) -> Tensor:
-        """f0 = f(w0, x), (E, n, c); zeros without centering. The scales follow the weights to their device."""
+        """f0 = f(w0, x), (E, n, c); zeros without centering. Scales and template follow the weights to their device."""
+        self.network.template.to(self.w.device)  # for buffers that are the same for all members
         self.centering = self.centering.to(self.w.device)
         return self.centering.base(lambda w: self.raw_outputs(w, x), self.w0)
 
