@@ -18,7 +18,6 @@ The factor 1/2 of the quadratic losses makes their gradient the residual: d ell 
 from __future__ import annotations
 
 import math
-import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -28,12 +27,9 @@ import torch.nn.functional as nnf
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.softplus import SOFTPLUS_THRESHOLD, name_and_beta
 
 Task = Literal["binary", "multiclass", "regression"]
-
-# F.softplus becomes the identity above `threshold`: torch's default of 20 drops exp(-20) = 2e-9, which float64
-# sees as a step; exp(-40) = 4e-18 is below its rounding.
-_SOFTPLUS_THRESHOLD = 40.0
 
 
 class Loss(ABC):
@@ -136,7 +132,7 @@ class SoftHinge(Hinge):
 
     def penalty(self, gap: Tensor) -> Tensor:
         """Softplus of the gap."""
-        return nnf.softplus(gap, self.beta, _SOFTPLUS_THRESHOLD)
+        return nnf.softplus(gap, self.beta, SOFTPLUS_THRESHOLD)
 
 
 @dataclass(frozen=True)
@@ -191,8 +187,8 @@ class CrossEntropy(Loss):
         """The negative log-likelihood, (..., n); labels +-1 of shape (n, c) are summed over c."""
         if is_class_index(y):
             right, others = _right_and_others(F, y)
-            return nnf.softplus(others.logsumexp(-1) - right, 1.0, _SOFTPLUS_THRESHOLD)
-        return _sum_outputs(nnf.softplus(-_product(F, y), 1.0, _SOFTPLUS_THRESHOLD), y)
+            return nnf.softplus(others.logsumexp(-1) - right, 1.0, SOFTPLUS_THRESHOLD)
+        return _sum_outputs(nnf.softplus(-_product(F, y), 1.0, SOFTPLUS_THRESHOLD), y)
 
 
 def is_class_index(y: Tensor) -> bool:
@@ -287,8 +283,6 @@ def _check_labels(y: Tensor) -> None:
 
 LOSSES: dict[str, type[Loss]] = {kind.name: kind for kind in (Hinge, SoftHinge, QuadraticHinge, MSE, CrossEntropy)}
 
-_NAME_AND_VALUE = re.compile(r"(?P<name>\w+)\s*(?:\(\s*(?:beta\s*=\s*)?(?P<value>[^()=]*?)\s*\))?")
-
 
 def build_loss(spec: str | Loss) -> Loss:
     """The loss named by ``spec``: one of ``LOSSES``, ``softhinge(20)`` or ``softhinge(beta=20)``.
@@ -301,15 +295,5 @@ def build_loss(spec: str | Loss) -> Loss:
     """
     if isinstance(spec, Loss):
         return spec
-    match = _NAME_AND_VALUE.fullmatch(spec.strip())
-    if match is None or match["name"] not in LOSSES:
-        raise ConfigError(f"unknown loss {spec!r}, expected one of {', '.join(LOSSES)}, or softhinge(beta).")
-    if not match["value"]:
-        return LOSSES[match["name"]]()
-    if match["name"] != SoftHinge.name:
-        raise ConfigError(f"loss {spec!r} has a parameter but only softhinge takes one: write {match['name']}.")
-    try:
-        beta = float(match["value"])
-    except ValueError:
-        raise ConfigError(f"loss {spec!r} has a beta that is not a number: write softhinge(20).") from None
-    return SoftHinge(beta)
+    name, beta = name_and_beta(spec, "loss", LOSSES, SoftHinge.name, "softhinge(20)")
+    return LOSSES[name]() if beta is None else SoftHinge(beta)

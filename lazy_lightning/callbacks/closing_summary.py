@@ -16,7 +16,7 @@ from lazy_lightning.atomic import written_atomically
 from lazy_lightning.callbacks.curves import Curves
 from lazy_lightning.callbacks.regime import regime
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.observation import Record, Sink
+from lazy_lightning.observation import Record, Sink, finite_mean
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -89,8 +89,8 @@ def _group(
         "members": len(rows),
         "failed": len(rows) - len(good),
         "stops": sorted({reasons[i].sentence for i in rows}),
-        "regime": regime(_mean(departure)).value,
-        "mean": {name: _plain(_mean(column)) for name, column in values.items()},
+        "regime": regime(finite_mean(departure)).value,
+        "mean": {name: _plain(finite_mean(column)) for name, column in values.items()},
         "std": {name: _plain(_spread(column)) for name, column in values.items()},
     }
 
@@ -168,11 +168,6 @@ _COLUMNS: list[tuple[str, Any]] = [
     ("t end", _number("t")),
     ("steps", _number("tried")),
 ]
-
-
-def _mean(values: NDArray[np.float64]) -> float:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else float("nan")
 
 
 def _spread(values: NDArray[np.float64]) -> float:

@@ -41,7 +41,7 @@ class Curves(Sink):
         if record.index == 0:
             self.records = []
         self.records.append(record)
-        if record.final or time.monotonic() - self._written > self.every_seconds:
+        if time.monotonic() - self._written > self.every_seconds:
             self.write(trainer, module)
 
     def table(self, module: FlowModule) -> pd.DataFrame:
@@ -75,7 +75,7 @@ class Curves(Sink):
         return path
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """What was observed before a signal is kept, too."""
+        """Writes the end, also after a signal."""
         self.write(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from lazy_lightning.observation import Record, Sink
+from lazy_lightning.observation import Record, Sink, finite_mean
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -39,8 +39,8 @@ class TensorBoardScalars(Sink):
             chosen = alphas == alpha
             t = _log_mean(record.columns["t"][chosen])
             for name, column in record.columns.items():
-                value = _finite_mean(column[chosen])
-                if value is not None:
+                value = finite_mean(column[chosen])
+                if math.isfinite(value):
                     for writer in writers:
                         self._write(writer, f"{name}/alpha={alpha:g}", value, record.index, t)
 
@@ -50,12 +50,7 @@ class TensorBoardScalars(Sink):
             writer.add_scalar(f"against_t/{tag}", value, round(1000 * t))
 
 
-def _finite_mean(values: NDArray[np.float64]) -> float | None:
-    finite = values[np.isfinite(values)]
-    return float(finite.mean()) if len(finite) else None
-
-
 def _log_mean(t: NDArray[np.float64]) -> float | None:
     """log10 of the geometric mean of t, None at t = 0."""
-    mean = _finite_mean(np.log10(t[t > 0])) if (t > 0).all() else None
-    return mean if mean is not None and math.isfinite(mean) else None
+    mean = finite_mean(np.log10(t)) if (t > 0).all() else math.nan
+    return mean if math.isfinite(mean) else None

@@ -5,36 +5,14 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from lazy_lightning.data.flow_data import FlowData, Prepared
-from lazy_lightning.data.split import Split
+from lazy_lightning.data.streams import StreamedTask
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.seeding import generator
-
-_ROWS = 1024
 
 
-def normal_rows(n: int, d: int, purpose: str, seed: int) -> Tensor:
-    """``(n, d)`` float64 standard normal numbers; fewer rows are the beginning of more rows.
-
-    Rows are drawn in whole blocks, as the sampler of normal numbers treats the end of an array apart and its
-    results for one size are not the beginning of those for another.
-
-    >>> torch.equal(normal_rows(5, 3, "data/test", 0), normal_rows(2000, 3, "data/test", 0)[:5])
-    True
-    """
-    stream = generator(purpose, seed)
-    blocks = [torch.randn(_ROWS, d, dtype=torch.float64, generator=stream) for _ in range(1 + n // _ROWS)]
-    return torch.cat(blocks)[:n].clone()
-
-
-class GaussianTask(FlowData):
-    """Inputs ``(n, d)`` from N(0, 1)^d; train, test and kernel sets come from streams of their own.
-
-    So each set depends on its own seed only, and a smaller set is the beginning of a larger one.
-    ``Split.index`` counts within the set's own stream.
+class GaussianTask(StreamedTask):
+    """Inputs ``(n, d)`` from N(0, 1)^d, labelled by a region.
 
     Args:
         d: number of inputs.
@@ -44,11 +22,12 @@ class GaussianTask(FlowData):
         ConfigError: d is under 1.
     """
 
+    kind = "binary"
+
     def __init__(self, d: int, **options: Any) -> None:
-        super().__init__(**options)
+        super().__init__(d, **options)
         if d < 1:
             raise ConfigError(f"d, the number of inputs, must be at least 1, got {d}")
-        self.d = d
 
     @abstractmethod
     def positive(self, x: Tensor) -> Tensor:
@@ -58,19 +37,10 @@ class GaussianTask(FlowData):
         """The inputs made from standard normal numbers, both ``(n, d)``."""
         return x
 
-    def build(self) -> Prepared:
-        """Draw and label the three sets."""
-        return Prepared(
-            self._split("train", self.n_train, self.train_seed),
-            self._split("test", self.n_test, self.test_seed),
-            self._split("kernel", self.n_kernel, self.kernel_seed),
-            num_outputs=1,
-            task="binary",
-        )
-
-    def _split(self, name: str, n: int, seed: int) -> Split:
-        x = self.inputs(normal_rows(n, self.d, f"data/{name}", seed))
-        return Split(x, 2 * self.positive(x).double() - 1, torch.arange(n))
+    def samples(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs, and +1 where they are ``positive``."""
+        x = self.inputs(rows)
+        return x, 2 * self.positive(x).double() - 1
 
 
 class Stripe(GaussianTask):

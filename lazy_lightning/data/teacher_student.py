@@ -8,14 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazy_lightning.data.flow_data import FlowData, Prepared
-from lazy_lightning.data.gaussian import normal_rows
-from lazy_lightning.data.split import Split
+from lazy_lightning.data.streams import StreamedTask, normal_rows
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.seeding import generator
 
 
-class TeacherStudent(FlowData):
+class TeacherStudent(StreamedTask):
     """Inputs uniform on the unit sphere in d dimensions, y = s sum_j b_j relu(w_j . x).
 
     The teacher's weights w_j are random unit vectors and its signs b_j = +1 or -1 are random. On the unit
@@ -40,6 +38,8 @@ class TeacherStudent(FlowData):
         ConfigError: d or teacher_neurons is out of range.
     """
 
+    kind = "regression"
+
     def __init__(
         self,
         d: int = 100,
@@ -48,13 +48,12 @@ class TeacherStudent(FlowData):
         normalise: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(d, **options)
         if d < 2 or teacher_neurons < 1:
             raise ConfigError(
                 f"a teacher needs d >= 2 inputs and at least one neuron, got d = {d} and "
                 f"teacher_neurons = {teacher_neurons}"
             )
-        self.d = d
         self.teacher_weights = _unit(normal_rows(teacher_neurons, d, "data/teacher/weights", teacher_seed))
         coins = torch.randint(2, (teacher_neurons,), generator=generator("data/teacher/signs", teacher_seed))
         self.teacher_signs = 2 * coins.double() - 1
@@ -65,19 +64,10 @@ class TeacherStudent(FlowData):
         """The teacher's outputs ``(n,)`` for inputs ``(n, d)``."""
         return self.teacher_scale * (x @ self.teacher_weights.T).relu() @ self.teacher_signs
 
-    def build(self) -> Prepared:
-        """Draw the three sets and ask the teacher."""
-        return Prepared(
-            self._split("train", self.n_train, self.train_seed),
-            self._split("test", self.n_test, self.test_seed),
-            self._split("kernel", self.n_kernel, self.kernel_seed),
-            num_outputs=1,
-            task="regression",
-        )
-
-    def _split(self, name: str, n: int, seed: int) -> Split:
-        x = _unit(normal_rows(n, self.d, f"data/{name}", seed))
-        return Split(x, self.teacher(x), torch.arange(n))
+    def samples(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs on the sphere, and what the teacher says of them."""
+        x = _unit(rows)
+        return x, self.teacher(x)
 
 
 def mean_square(weights: Tensor, signs: Tensor) -> float:

@@ -10,6 +10,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from lazy_lightning.checkpoints import KEY
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Band, ConstantStep, controller
@@ -93,6 +94,11 @@ class FlowModule(MemberModule):
         """The optimizer that holds the flow's state."""
         return cast(MomentumFlow, self.optimizers(use_pl_optimizer=False))
 
+    def setup(self, stage: str) -> None:
+        """Builds the members, and notes what a checkpoint must agree with: once, not at every save."""
+        super().setup(stage)
+        self._digest = self._objective_digest()
+
     def configure_optimizers(self) -> MomentumFlow:
         """One flow over (E, N)."""
         options = self._flow_options
@@ -131,8 +137,7 @@ class FlowModule(MemberModule):
             self.trainer.should_stop = self._all_stopped()
             return
         self.observations, self._wall_before = 0, 0.0  # a module may be fitted again
-        with torch.enable_grad():
-            self.flow.start(lambda: self.objective.backward(self.w))
+        self.flow.start(lambda: self.objective.backward(self.w))
         self._observe()
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
@@ -207,13 +212,13 @@ class FlowModule(MemberModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the count of observations and the wall time to the checkpoint."""
-        checkpoint["lazy_lightning"] = {
+        checkpoint[KEY] = {
             "observations": self.observations,
             "wall": self._seconds_so_far(),
             "alphas": list(self.roster.alphas),
             "seeds": list(self.roster.seeds),
             "samples": len(self.data.train.y),
-            "objective": self._objective_digest(),
+            "objective": self._digest,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -222,14 +227,14 @@ class FlowModule(MemberModule):
         Raises:
             ConfigError: if the checkpoint holds other members, data or loss than the configuration asks for.
         """
-        saved = checkpoint["lazy_lightning"]
+        saved = checkpoint[KEY]
         if (tuple(saved["alphas"]), tuple(saved["seeds"])) != (self.roster.alphas, self.roster.seeds):
             raise ConfigError(
                 f"the checkpoint holds members of alpha {sorted(set(saved['alphas']))} and seeds "
                 f"{sorted(set(saved['seeds']))}, the configuration asks for alpha {sorted(set(self.roster.alphas))} "
                 f"and seeds {sorted(set(self.roster.seeds))}: resume with the run's own config.yaml"
             )
-        if self.trainer.training and saved["objective"] != self._objective_digest():
+        if self.trainer.training and saved["objective"] != self._digest:
             raise ConfigError(
                 f"the checkpoint comes from {saved['samples']} training samples, here are {len(self.data.train.y)}, or "
                 "their content, the loss or the centering is another: resume with the run's own config.yaml and files"
@@ -239,9 +244,10 @@ class FlowModule(MemberModule):
 
     def _objective_digest(self) -> str:
         """What must not change on the way: training samples, labels, loss, centering."""
-        train = self.data.train
-        arrays = b"".join(part.contiguous().numpy().tobytes() for part in (train.x, train.y))
-        return hashlib.sha256(arrays + f"{self.loss!r} {self.centering.enabled}".encode()).hexdigest()
+        digest = hashlib.sha256(f"{self.loss!r} {self.centering.enabled}".encode())
+        for part in (self.data.train.x, self.data.train.y):
+            digest.update(part.contiguous().numpy().data)
+        return digest.hexdigest()
 
 
 def without_failed(outputs: Tensor, reason: Tensor) -> Tensor:

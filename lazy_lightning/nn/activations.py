@@ -8,7 +8,6 @@ mean is left as it is, as in the paper.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -18,10 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
-
-# F.softplus becomes the identity where beta * z exceeds `threshold`. Torch's default of 20 drops exp(-20) = 2e-9
-# there, a step in the function and its slope that float64 sees; exp(-40) = 4e-18 is below its rounding.
-SOFTPLUS_THRESHOLD = 40.0
+from lazy_lightning.softplus import SOFTPLUS_THRESHOLD, name_and_beta
 
 # Panels [2^k, 2^(k+1)] on both sides of zero: kinks at zero and widths down to 1e-6 are resolved alike.
 _LARGEST_POWER = 4  # the Gaussian weight at 16 is 1e-56
@@ -142,8 +138,6 @@ _BUILDERS: dict[str, Callable[[], Activation]] = {
 }
 ACTIVATIONS: tuple[str, ...] = tuple(_BUILDERS)
 
-_NAME_AND_VALUE = re.compile(r"(?P<name>\w+)\s*(?:\(\s*(?:beta\s*=\s*)?(?P<value>[^()=]*?)\s*\))?")
-
 
 def activation(spec: str | Activation) -> Activation:
     """The activation named by ``spec``: one of ``ACTIVATIONS``, ``softplus(5)`` or ``softplus(beta=5)``.
@@ -158,18 +152,5 @@ def activation(spec: str | Activation) -> Activation:
     """
     if isinstance(spec, Activation):
         return spec
-    match = _NAME_AND_VALUE.fullmatch(spec.strip())
-    if match is None or match["name"] not in _BUILDERS:
-        known = ", ".join(ACTIVATIONS)
-        raise ConfigError(f"unknown activation {spec!r}, expected one of {known}, or softplus(beta).")
-    if not match["value"]:
-        return _BUILDERS[match["name"]]()
-    if match["name"] != "softplus":
-        raise ConfigError(f"activation {spec!r} has a parameter but only softplus takes one: write {match['name']}.")
-    try:
-        beta = float(match["value"])
-    except ValueError:
-        raise ConfigError(
-            f"activation {spec!r} has a beta that is not a number: write for example softplus(5)."
-        ) from None
-    return Softplus(beta)
+    name, beta = name_and_beta(spec, "activation", ACTIVATIONS, "softplus", "for example softplus(5)")
+    return _BUILDERS[name]() if beta is None else Softplus(beta)

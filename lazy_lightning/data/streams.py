@@ -1,0 +1,64 @@
+"""Data made from random streams: each set from a stream of its own, a smaller set the beginning of a larger one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.data.flow_data import FlowData, Prepared
+from lazy_lightning.data.split import Split, Task
+from lazy_lightning.seeding import generator
+
+_ROWS = 1024
+
+
+def normal_rows(n: int, d: int, purpose: str, seed: int) -> Tensor:
+    """``(n, d)`` float64 standard normal numbers; fewer rows are the beginning of more rows.
+
+    Rows are drawn in whole blocks, as the sampler of normal numbers treats the end of an array apart and its
+    results for one size are not the beginning of those for another.
+
+    >>> torch.equal(normal_rows(5, 3, "data/test", 0), normal_rows(2000, 3, "data/test", 0)[:5])
+    True
+    """
+    stream = generator(purpose, seed)
+    blocks = [torch.randn(_ROWS, d, dtype=torch.float64, generator=stream) for _ in range(1 + n // _ROWS)]
+    return torch.cat(blocks)[:n].clone()
+
+
+class StreamedTask(FlowData):
+    """Samples made from rows of standard normal numbers; one network output.
+
+    Train, test and kernel sets come from streams of their own, so each depends on its own seed only.
+    ``Split.index`` counts within the set's own stream.
+
+    Args:
+        d: number of inputs; subclasses say what is allowed.
+        options: n_train, n_test, n_kernel, batch_size and the seeds of :class:`FlowData`.
+    """
+
+    kind: ClassVar[Task]
+
+    def __init__(self, d: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.d = d
+
+    @abstractmethod
+    def samples(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Inputs ``(n, d)`` and targets ``(n,)`` made from standard normal numbers ``(n, d)``."""
+
+    def build(self) -> Prepared:
+        """Draw the three sets."""
+        return Prepared(
+            self._split("train", self.n_train, self.train_seed),
+            self._split("test", self.n_test, self.test_seed),
+            self._split("kernel", self.n_kernel, self.kernel_seed),
+            num_outputs=1,
+            task=self.kind,
+        )
+
+    def _split(self, name: str, n: int, seed: int) -> Split:
+        return Split(*self.samples(normal_rows(n, self.d, f"data/{name}", seed)), torch.arange(n))
