@@ -44,7 +44,7 @@ class MemberNetwork:
         self.sizes = [p.numel() for p in template.parameters()]
         if not self.names:
             raise ConfigError(f"the network {type(template).__name__} has no parameters, so there is nothing to train")
-        self.layers = _layers(self.names)
+        self.layers = layers_of(self.names)
         self._batched = template if isinstance(template, BatchedOverMembers) else None  # a slow question, asked once
 
     @property
@@ -77,7 +77,7 @@ class MemberNetwork:
 
     def _vmapped(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         def one(p: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
-            return _as_columns(functional_call(self.template, (p, b), (x,)), len(x), self.template)
+            return as_columns(functional_call(self.template, (p, b), (x,)), len(x), self.template)
 
         return vmap(one)(params, buffers)
 
@@ -156,7 +156,8 @@ def _flat(module: nn.Module) -> Tensor:
     return torch.cat(parameters) if parameters else torch.empty(0)
 
 
-def _layers(names: Sequence[str]) -> dict[str, list[int]]:
+def layers_of(names: Sequence[str]) -> dict[str, list[int]]:
+    """Positions of the parameters by the module that owns them, whose name is theirs up to the last dot."""
     layers: dict[str, list[int]] = {}
     for i, name in enumerate(names):
         layers.setdefault(name.rpartition(".")[0], []).append(i)
@@ -167,7 +168,12 @@ def _catch(caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple
     caught[layer] = output
 
 
-def _as_columns(output: Tensor, samples: int, template: nn.Module) -> Tensor:
+def as_columns(output: Tensor, samples: int, template: nn.Module) -> Tensor:
+    """The output of a network as (n, c).
+
+    Raises:
+        ConfigError: if it is neither (n, c) nor (n,).
+    """
     if output.ndim == 1 and len(output) == samples:
         return output.unsqueeze(1)
     if output.ndim != 2 or len(output) != samples:

@@ -1,0 +1,62 @@
+"""How much memory there is, so that what does not fit is told beforehand."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+from lazy_lightning.errors import RunError
+
+_MEMINFO = Path("/proc/meminfo")
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def available_bytes(device: torch.device) -> int:
+    """What may still be allocated on a device; of a host, what is free or can be freed, in its container's limit."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return min(_host_bytes(), _container_bytes())
+
+
+def require_bytes(needed: int, device: torch.device, what: str, remedy: str) -> None:
+    """Lets pass what fits.
+
+    Raises:
+        RunError: otherwise, with both sizes and what to do.
+    """
+    free = available_bytes(device)
+    if needed > free:
+        raise RunError(f"{what} needs {readable(needed)}, but {readable(free)} are free on {device}: {remedy}")
+
+
+def readable(size: float) -> str:
+    """Bytes for a person.
+
+    >>> readable(20_000_000_000)
+    '18.6 GiB'
+    """
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
+
+
+def _host_bytes() -> int:
+    if _MEMINFO.is_file():
+        for line in _MEMINFO.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _container_bytes() -> int:
+    """Of the control group that a container or a job scheduler sets; no limit is a word, or no file."""
+    try:
+        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        return int(limit) - int(used)
+    except (OSError, ValueError):
+        return 2**63 - 1

@@ -1,0 +1,39 @@
+"""A progress bar for long work, and silence for short."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+_PATIENCE = 2.0  # seconds
+
+
+def shown(items: Iterable[T], total: int, what: str, progress: bool | None = None) -> Iterator[T]:
+    """The items, with a bar on the error stream: always, never, or (None) in a terminal after two seconds."""
+    if progress is False or (progress is None and not sys.stderr.isatty()):
+        yield from items
+        return
+    begin, bar, task = time.monotonic(), None, None
+    try:
+        for done, item in enumerate(items):
+            yield item
+            if bar is None and (progress or time.monotonic() - begin > _PATIENCE):
+                bar = _bar()
+                bar.start()
+                task = bar.add_task(what, total=total)
+            if bar is not None and task is not None:
+                bar.update(task, completed=done + 1)
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _bar() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True)
