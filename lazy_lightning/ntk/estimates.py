@@ -64,7 +64,7 @@ def top_eigenpairs(operator: NTKOperator, count: int, *, tolerance: float = 0.0,
 def hutchinson_trace(operator: NTKOperator, vectors: int = 64, *, seed: int = 0) -> Estimate:
     """tr K = E[v^T K v] for v of independent signs, with the standard error of the mean.
 
-    Where the factors of the layers fit in memory, :func:`~lazy_lightning.ntk.empirical_ntk_diagonal` is exact and faster.
+    Where the factors fit in memory, :func:`~lazy_lightning.ntk.empirical_ntk_diagonal` is exact and faster.
 
     Raises:
         ConfigError: for an operator that is not symmetric, or fewer than two vectors.
