@@ -55,9 +55,21 @@ def finite_mean(values: NDArray[np.float64]) -> float:
 class Observer(Callback):
     """Measures: subclasses give columns. ``module`` is the :class:`~lazy_lightning.modules.FlowModule`."""
 
+    def applies_to(self, module: Any) -> bool:
+        """Whether there is something to measure."""
+        return True
+
     def observe(self, module: Any, observation: Observation) -> Mapping[str, Tensor]:
         """Columns by name, each (E,) on the device; names with a slash are grouped by TensorBoard."""
         return {}
+
+
+class NetworkObserver(Observer):
+    """Measures the networks' weights or what is inside of them, so it has nothing to do on a frozen kernel."""
+
+    def applies_to(self, module: Any) -> bool:
+        """Whether networks are trained."""
+        return bool(module.trains_network)
 
 
 class Sink(Callback):

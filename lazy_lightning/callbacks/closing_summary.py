@@ -14,7 +14,7 @@ from rich.table import Table
 
 from lazy_lightning.atomic import written_atomically
 from lazy_lightning.callbacks.curves import Curves
-from lazy_lightning.callbacks.regime import regime
+from lazy_lightning.callbacks.regime import Regime, regime
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.observation import Record, Sink, finite_mean
 
@@ -65,6 +65,7 @@ def summarize(module: FlowModule, record: Record) -> dict[str, Any]:
     alphas = np.asarray(module.roster.alphas)
     return {
         "schema": SCHEMA,
+        "model": module.title,
         "width": getattr(module.network.template, "width", None),
         "weights": module.network.weights,
         "wall_seconds": round(record.wall, 3),
@@ -89,7 +90,7 @@ def _group(
         "members": len(rows),
         "failed": len(rows) - len(good),
         "stops": sorted({reasons[i].sentence for i in rows}),
-        "regime": regime(finite_mean(departure)).value,
+        "regime": (regime(finite_mean(departure)) if module.trains_network else Regime.KERNEL).value,
         "mean": {name: _plain(finite_mean(column)) for name, column in values.items()},
         "std": {name: _plain(_spread(column)) for name, column in values.items()},
     }
@@ -98,7 +99,8 @@ def _group(
 def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
     """The table and the places, for a person."""
     groups = summary["groups"]
-    table = Table(title=f"{summary['weights']} weights a member, {summary['wall_seconds']:.1f} s", title_justify="left")
+    title = f"{summary['model']}: {summary['weights']} weights a member, {summary['wall_seconds']:.1f} s"
+    table = Table(title=title, title_justify="left")
     shown = [column for column in _COLUMNS if any(column[1](group) is not None for group in groups)]
     for heading, _ in shown:
         table.add_column(heading, justify="left" if heading == "regime" else "right")
@@ -122,6 +124,7 @@ def _sentence(group: dict[str, Any]) -> str:
         "lazy": "trained lazily: its linearisation at w0 gives nearly the same function",
         "feature": "learnt features: its linearisation at w0 does not describe it",
         "crossover": "trained in the crossover between lazy and feature learning",
+        "kernel": "followed a frozen kernel, so its outputs do not depend on alpha",
         "unknown": "ended before its regime was measured",
     }[group["regime"]]
     failed = f"; {group['failed']} of {group['members']} members failed" if group["failed"] else ""

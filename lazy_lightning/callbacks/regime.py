@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lazy_lightning.linearize import tangent_departure, tangent_outputs
 from lazy_lightning.objective import chunks, drop_single_output
-from lazy_lightning.observation import Observation, Observer
+from lazy_lightning.observation import NetworkObserver, Observation
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -27,6 +27,8 @@ class Regime(StrEnum):
     CROSSOVER = "crossover"
     FEATURE = "feature"
     UNKNOWN = "unknown"
+    KERNEL = "kernel"
+    """Not measured: the model was a frozen kernel."""
 
 
 def regime(departure: float) -> Regime:
@@ -42,7 +44,7 @@ def regime(departure: float) -> Regime:
     return Regime.FEATURE if departure > FEATURE_ABOVE else Regime.CROSSOVER
 
 
-class TangentDeparture(Observer):
+class TangentDeparture(NetworkObserver):
     """‖F - alpha J(w0)(w - w0)‖ / ‖F‖ on test samples, when a run ends: the definition of lazy, in one number.
 
     Args:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lazy_lightning.observation import Observation, Observer
+from lazy_lightning.observation import NetworkObserver, Observation
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -25,7 +25,7 @@ def relative_displacement(displacement: Tensor, origin: Tensor) -> Tensor:
     return moved / size
 
 
-class WeightDisplacement(Observer):
+class WeightDisplacement(NetworkObserver):
     """‖w - w0‖/‖w0‖ in all and by layer, and the largest and mean |dW_ij| by layer.
 
     Lazy: |dW_ij| ~ 1/(alpha h) inside and ~ 1/(alpha sqrt(h)) in the first and last layer, while

@@ -34,7 +34,7 @@ from lazy_lightning.cli.parser import FlowArgumentParser, ParserError
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
-from lazy_lightning.modules import FlowModule
+from lazy_lightning.modules import FlowModule, KernelModule
 from lazy_lightning.observation import Observer, Sink
 
 _LOGGER = {
@@ -82,12 +82,19 @@ class FlowCLI(LightningCLI):
         for parser in self._subcommand_parsers.values():
             parser.set_defaults({"weights_only": True})
 
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The trainer's, and ``kernel``."""
+        return {**LightningCLI.subcommands(), "kernel": {"model", "datamodule"}}
+
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses what ``main`` was given; the stock method warns about it when ``sys.argv`` is not empty too."""
         self.config = parser.parse_args(args)
         subcommand = self.config["subcommand"]
         config = self.config[subcommand]
         _require_checkpoint(subcommand, config.get("ckpt_path"))
+        if subcommand == "kernel":
+            _freeze_kernel(config)
         _refuse_ignored(config)
 
     # ------------------------------------------------------------------ building
@@ -172,6 +179,10 @@ class FlowCLI(LightningCLI):
                     "check the data for huge values, try a smaller --model.dt, or --trainer.precision 64-true" + kept
                 )
 
+    def after_kernel(self) -> None:
+        """As after a fit."""
+        self.after_fit()
+
     def after_validate(self) -> None:
         """Prints the result, which the trainer does only for what is sent to a logger."""
         if not self.trainer.logged_metrics:
@@ -200,16 +211,35 @@ def _get_ckpt_path(cli: FlowCLI) -> str | None:
 def _require_checkpoint(subcommand: str, ckpt_path: Any) -> None:
     if ckpt_path is not None:
         read_checkpoint(Path(ckpt_path))
-    elif subcommand != "fit":
+    elif subcommand not in ("fit", "kernel"):
         raise ConfigError(
             f"{subcommand} needs what a run has learnt: give --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt"
         )
 
 
+def _freeze_kernel(config: Any) -> None:
+    """Puts the kernel's module in the place of the network's; the saved configuration is then one for ``fit``.
+
+    Raises:
+        ConfigError: if the model is no FlowModule.
+    """
+    name = str(config.get("model.class_path"))
+    if not name.endswith((".FlowModule", ".KernelModule")):
+        raise ConfigError(f"kernel freezes the tangent kernel of a FlowModule, but the model is {name}")
+    options = {name: config.pop(name) for name in ("at", "layers", "kernel_outputs", "ckpt_path")}
+    config.pop("weights_only")
+    checkpoint = options.pop("ckpt_path")
+    options["at"] = options["at"] or ("init" if checkpoint is None else "end")
+    config.model.class_path = f"{KernelModule.__module__}.{KernelModule.__name__}"
+    for key, value in {**options, "checkpoint": None if checkpoint is None else str(checkpoint)}.items():
+        config.model.init_args[key] = value
+
+
 def _refuse_ignored(config: Any) -> None:
     """What would be changed without a word: half precision on a CPU, and a network's shape, which the data decide."""
     precision = config.get("trainer.precision")
-    if str(config.get("model.class_path")).endswith(".FlowModule") and str(precision) not in _PRECISIONS:
+    model = str(config.get("model.class_path"))
+    if model.endswith((".FlowModule", ".KernelModule")) and str(precision) not in _PRECISIONS:
         raise ConfigError(f"trainer.precision is {precision}, expected {messages.PRECISIONS}")
     network = config.get("model.init_args.network")
     given = {} if network is None or not hasattr(network, "get") else network.get("init_args") or {}

@@ -4,16 +4,41 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 from lazy_lightning.errors import RunError
+from lazy_lightning.modules.kernel_module import At, Outputs
 
 
 class FlowTrainer(Trainer):
     """A Trainer that writes nothing where nobody has asked for it."""
 
     default_root_dir_given = False
+
+    def kernel(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        at: At | None = None,
+        layers: list[str] | str | None = None,
+        kernel_outputs: Outputs = "full",
+        ckpt_path: str | None = None,
+        weights_only: bool = True,
+    ) -> None:
+        """Follows the same flow on the frozen tangent kernel of the network, instead of the network.
+
+        Args:
+            model: the KernelModule that the command line has made of the configuration's model.
+            datamodule: the data.
+            at: the weights whose kernel it is, initial or those of the checkpoint; by default those of the checkpoint
+                if one is given.
+            layers: the part of some layers alone; ``last`` is the kernel of the features before the output layer.
+            kernel_outputs: couple the outputs as the network does, or give each the mean kernel.
+            ckpt_path: the checkpoint of a run of the same configuration.
+            weights_only: load it without running code from it.
+        """
+        self.fit(model, datamodule=datamodule)
 
     @property
     def log_dir(self) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -50,10 +51,11 @@ def _draw(axis: Axes, curves: pd.DataFrame, panel: _Panel) -> None:
         for column, style in ((panel.solid, "-"), (panel.dashed, ":")):
             if column is not None and column in moving:
                 values = panel.factor * moving[column]
-                axis.plot(moving["t"], values.where(values > 0), style, color=colors[alpha], lw=1.0, alpha=0.75)
+                shown = values.where((values > 0) & np.isfinite(values))
+                axis.plot(moving["t"], shown, style, color=colors[alpha], lw=1.0, alpha=0.75)
         axis.plot(moving["t"].iloc[-1:], panel.factor * moving[panel.solid].iloc[-1:], "o", color=colors[alpha])
     axis.set_xscale("log")
-    if panel.log:
+    if panel.log and np.isfinite(axis.dataLim.minposy):  # matplotlib fails on a log axis without a positive number
         axis.set_yscale("log")
     axis.set_xlabel("flow time $t$")
     names = "" if panel.dashed is None else f"\n{_name(panel.solid)} —   {_name(panel.dashed)} ···"

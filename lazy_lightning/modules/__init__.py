@@ -1,7 +1,8 @@
 """LightningModules."""
 
 from lazy_lightning.modules.flow_module import FlowModule
+from lazy_lightning.modules.kernel_module import KernelModule
 from lazy_lightning.modules.roster import Roster
 from lazy_lightning.modules.stop import Stop
 
-__all__ = ["FlowModule", "Roster", "Stop"]
+__all__ = ["FlowModule", "KernelModule", "Roster", "Stop"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from lazy_lightning.checkpoints import KEY
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Band, ConstantStep, controller
+from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.events import MarginsMet
 from lazy_lightning.flow.momentum_flow import MomentumFlow
 from lazy_lightning.flow.rules import step_rule
@@ -24,6 +25,18 @@ from lazy_lightning.modules.member_module import MemberModule, on_host
 from lazy_lightning.modules.stop import Stop
 from lazy_lightning.objective import Objective
 from lazy_lightning.observation import Observation, Observer, Record, Sink
+
+
+class FullBatchObjective(Protocol):
+    """What a flow descends."""
+
+    def select(self, rows: Tensor | None) -> FullBatchObjective:
+        """Of some members."""
+        ...
+
+    def backward(self, w: Tensor) -> Evaluation:
+        """Evaluates, and leaves the gradient in ``w.grad``."""
+        ...
 
 
 class FlowModule(MemberModule):
@@ -51,6 +64,9 @@ class FlowModule(MemberModule):
     Raises:
         ConfigError: for a value out of range, or a loss that does not fit the labels.
     """
+
+    trains_network: ClassVar[bool] = True
+    """Whether ``w`` are the weights of the networks; observers of these are passed over where it is not."""
 
     def __init__(
         self,
@@ -87,6 +103,11 @@ class FlowModule(MemberModule):
         self._wall_before = 0.0
         self._seconds_per_step: float | None = None
 
+    @property
+    def title(self) -> str:
+        """What is trained, for the closing summary."""
+        return "flow of the network"
+
     # ------------------------------------------------------------------ the flow
 
     @property
@@ -110,8 +131,19 @@ class FlowModule(MemberModule):
         """Brings the data to the device, once, and computes f0 there."""
         self.train_split = self._resident(self.data.train)
         self.test_split = self._resident(self.data.test)
+        self._prepare_held_out()
+        self.objective = self._build_objective()
+
+    def _prepare_held_out(self) -> None:
+        """What evaluating the test set takes, once."""
         self._test_f0 = self.initial_outputs(self.test_split.x)
-        self.objective = Objective(
+
+    def _held_out(self) -> Tensor:
+        """F on the test set."""
+        return self.centered_outputs(self.test_split.x, self._test_f0)
+
+    def _build_objective(self) -> FullBatchObjective:
+        return Objective(
             network=self.network,
             loss=self.loss,
             centering=self.centering,
@@ -145,7 +177,7 @@ class FlowModule(MemberModule):
         flow = self.flow
         flow.steps = self._burst_length()
         begin = time.perf_counter()
-        active_objective: list[Objective] = []
+        active_objective: list[FullBatchObjective] = []
 
         def closure() -> Any:
             if not active_objective:  # the rows are known from the first call in the burst on
@@ -181,7 +213,7 @@ class FlowModule(MemberModule):
         columns = self._own_columns(observation)
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         for observer in callbacks:
-            if isinstance(observer, Observer):
+            if isinstance(observer, Observer) and observer.applies_to(self):
                 columns.update(observer.observe(self, observation))
         record = Record(self.observations, self.wall, final, on_host(columns))
         for sink in callbacks:
@@ -198,7 +230,7 @@ class FlowModule(MemberModule):
         clock = {name: getattr(state, name) for name in ("t", "dt", "tried", "accepted", "reason", "gradient_change")}
         columns: dict[str, Tensor] = {**clock, "gradient_norm": state.gradient_norm}
         assert state.outputs is not None  # our closure always reports them
-        held_out = self.centered_outputs(self.test_split.x, self._test_f0)
+        held_out = self._held_out()
         columns |= self._measured("fitted", without_failed(state.outputs, state.reason), self.train_split.y, "train")
         columns |= self._measured("held_out", without_failed(held_out, state.reason), self.test_split.y, "test")
         return columns
@@ -242,9 +274,12 @@ class FlowModule(MemberModule):
         self.observations = saved["observations"]
         self._wall_before = saved["wall"]
 
+    def _identity(self) -> str:
+        return f"{self.loss!r} {self.centering.enabled}"
+
     def _objective_digest(self) -> str:
         """What must not change on the way: training samples, labels, loss, centering."""
-        digest = hashlib.sha256(f"{self.loss!r} {self.centering.enabled}".encode())
+        digest = hashlib.sha256(self._identity().encode())
         for part in (self.data.train.x, self.data.train.y):
             digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()

@@ -50,6 +50,26 @@ def test_activation_drift(run):
     assert (first.filter(like="activation_drift/") == 0).all(axis=None)
 
 
+def gradient_at(m, w):
+    at = w.clone().requires_grad_(True)
+    m.objective.backward(at)
+    return at.grad
+
+
+@pytest.mark.parametrize("options", [{}, {"tau": 0.5}, {"centering": False, "chunk_size": 13}], ids=str)
+def test_activation_velocity(tmp_path, options):
+    """Against the difference of two tiny steps of gradient flow, forth and back; the same in every record."""
+    run = fit(tmp_path, **MEMBERS, **options, stop=Stop(max_steps=5))
+    m, x, s = run.module, run.module.data.test.x[:20], 1e-4
+    step = s * gradient_at(m, m.w0)
+    step = step * m.centering.alpha.unsqueeze(1)  # alike for all: the gradient is ~ 1/alpha
+    behind, ahead = (m.network.preactivations(m.w0 + sign * step, x) for sign in (1, -1))
+    for layer, z in ahead.items():
+        rate = (z - behind[layer]) / (2 * s * m.centering.alpha.view(-1, 1, 1))
+        assert_close(numbers(run, f"activation_velocity/{layer}"), rate.flatten(1).square().mean(1).sqrt(), rtol=1e-6)
+        assert (run.table.groupby("member")[f"activation_velocity/{layer}"].nunique() == 1).all()
+
+
 def test_tangent_departure_at_the_end_only(run):
     m = run.module
     x, s = m.data.test.x[:20], 1e-5

@@ -1,0 +1,94 @@
+"""How lazy a member must train, told before it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.laziness import (
+    Laziness,
+    PowerMethod,
+    jacobian_norm,
+    laziness_index,
+    second_derivative_norm,
+    target_distance,
+)
+from lazy_lightning.objective import drop_single_output
+from lazy_lightning.observation import NetworkObserver, Observation
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+
+class LazinessIndex(NetworkObserver):
+    """kappa = ‖F - y‖ ‖D^2 F‖/‖D F‖^2 on training samples, with ‖D f‖ and ‖D^2 f‖ (arXiv:1812.07956).
+
+    At w0 it is about 1/(sqrt(h) alpha), and small when training will be lazy; see :mod:`lazy_lightning.laziness`. It is
+    defined by the square loss; for other losses y are the labels as +-1 or one-hot. With the default the records of all
+    times carry the value at t = 0.
+
+    Args:
+        samples: how many training samples to use; the norms are those of an average over them.
+        always: measure at the present weights, at every observation. Each costs some thousand evaluations of the
+            samples.
+        method: when the norms' power methods are content.
+
+    Raises:
+        ConfigError: no samples.
+    """
+
+    def __init__(self, samples: int = 100, always: bool = False, method: PowerMethod | None = None) -> None:
+        if samples < 1:
+            raise ConfigError(f"LazinessIndex needs samples >= 1, got {samples}")
+        self.samples = samples
+        self.always = always
+        self.method = method or PowerMethod()
+        self._columns: dict[str, Tensor] | None = None
+
+    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+        """``laziness_index``, ``laziness/jacobian_norm``, ``laziness/second_derivative_norm``."""
+        if self._columns is None or self.always or observation.index == 0:
+            found = self._measure(module, module.w.detach() if self.always else module.w0)
+            self._columns = {
+                "laziness_index": found.kappa,
+                "laziness/jacobian_norm": found.jacobian_norm,
+                "laziness/second_derivative_norm": found.second_derivative_norm,
+            }
+        device = observation.state.t.device
+        return {name: column.to(device) for name, column in self._columns.items()}
+
+    def _measure(self, module: FlowModule, w: Tensor) -> Laziness:
+        x, y = module.train_split.x[: self.samples], module.train_split.y[: self.samples]
+        F = module.centering(module.raw_outputs(w, x), module.initial_outputs(x))
+        distance = target_distance(drop_single_output(F), y)
+        jacobian, second = self._norms(module, w, x)
+        return Laziness(laziness_index(distance, jacobian, second, module.centering.alpha), jacobian, second)
+
+    def _norms(self, module: FlowModule, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """‖D f‖ and ‖D^2 f‖, (E,). At w0 one member stands for all of its seed, which differ by alpha alone."""
+        members = list(range(len(w)) if self.always else module.roster.seeds)
+        distinct = list(dict.fromkeys(members))
+        rows = torch.tensor([members.index(one) for one in distinct], device=w.device)
+        back = torch.tensor([distinct.index(one) for one in members], device=w.device)
+        buffers = {name: b[rows] for name, b in module.member_buffers().items()}
+
+        def outputs(weights: Tensor, part: Tensor) -> Tensor:
+            return module.network(weights, part, buffers)
+
+        method, size = self.method, module.chunk_size
+        jacobian = jacobian_norm(outputs, w[rows], x, method=method, chunk_size=size)
+        second = second_derivative_norm(outputs, w[rows], x, method=method, chunk_size=size)
+        return jacobian[back], second[back]
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: a resumed run keeps what was found at t = 0."""
+        return {} if self._columns is None else dict(self._columns)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        if state_dict:
+            self._columns = dict(state_dict)

@@ -1,0 +1,64 @@
+"""The objective of a model that is linear in given features, with its gradient written out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.losses import Loss
+from lazy_lightning.objective import drop_single_output
+
+
+@dataclass(frozen=True)
+class KernelObjective:
+    """L(v) = 1/(alpha^2 n) sum_i ell(F_i, y_i) with F = F(0) + alpha Phi v, for each member.
+
+    It stands in for :class:`~lazy_lightning.objective.Objective`, and needs two matrix-vector products, no graph.
+    """
+
+    features: Tensor
+    """(E, n c, n c), or (E, n, n) where all outputs share one kernel."""
+    start: Tensor | None
+    """(E, n, c) F(0); None for zero, as it is with centering."""
+    alpha: Tensor
+    """(E,)"""
+    loss: Loss
+    y: Tensor
+    outputs: int
+    """c"""
+    reports_margins: bool = True
+
+    def select(self, rows: Tensor | None) -> KernelObjective:
+        """The objective of some members; None for all."""
+        if rows is None:
+            return self
+        start = None if self.start is None else self.start[rows]
+        return replace(self, features=self.features[rows], start=start, alpha=self.alpha[rows])
+
+    def backward(self, v: Tensor) -> Evaluation:
+        """Evaluates at ``v`` (E, N) and leaves grad L in ``v.grad``."""
+        samples = len(self.y)
+        alpha = self.alpha.to(v.dtype)
+        outputs = kernel_outputs(self.features, v.detach(), alpha, self.start, self.outputs).requires_grad_()
+        total = self.loss.per_sample(drop_single_output(outputs), self.y).sum(dim=-1)
+        (slope,) = torch.autograd.grad(total.sum(), outputs)
+        columns = _columns(self.features, v, slope)
+        v.grad = (self.features.mT @ columns).flatten(1).mul_((1 / (alpha * samples)).unsqueeze(1))
+        shown = drop_single_output(outputs.detach())
+        margins = self.loss.margins(shown, self.y) if self.reports_margins else None
+        return Evaluation(total.detach() / (alpha**2 * samples), shown, margins)
+
+
+def kernel_outputs(features: Tensor, v: Tensor, alpha: Tensor, start: Tensor | None, outputs: int) -> Tensor:
+    """F(0) + alpha Phi v, (E, n, c)."""
+    moved = features @ _columns(features, v, v)
+    centered = moved.view(len(v), -1, outputs) * alpha.view(-1, 1, 1)
+    return centered if start is None else centered + start
+
+
+def _columns(features: Tensor, v: Tensor, values: Tensor) -> Tensor:
+    """(E, rows of the kernel, 1 or c): the outputs are columns where they share a kernel, rows where they do not."""
+    return values.reshape(len(v), -1, v.shape[1] // features.shape[-1])
