@@ -7,8 +7,8 @@ all together, once an observation, and handed to every :class:`Sink` as a :class
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,8 @@ class Observation:
     """Members that took part in the burst; None for all."""
     final: bool
     """Nothing runs any more."""
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    """What has been measured at this observation so far, for observers that look at others."""
 
 
 class Record(NamedTuple):
@@ -54,6 +56,9 @@ def finite_mean(values: NDArray[np.float64]) -> float:
 
 class Observer(Callback):
     """Measures: subclasses give columns. ``module`` is the :class:`~lazy_lightning.modules.FlowModule`."""
+
+    looks_at_others: ClassVar[bool] = False
+    """Whether it comes after the others, and finds their columns in the observation."""
 
     def applies_to(self, module: Any) -> bool:
         """Whether there is something to measure."""

@@ -4,12 +4,17 @@ from lazy_lightning.callbacks.activation_drift import ActivationDrift
 from lazy_lightning.callbacks.closing_summary import ClosingSummary
 from lazy_lightning.callbacks.curves import Curves
 from lazy_lightning.callbacks.graceful_stop import GracefulStop
+from lazy_lightning.callbacks.kernel_drift import KernelDrift
+from lazy_lightning.callbacks.kernel_spectrum import KernelSpectrum
+from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.callbacks.learning_curves import LearningCurves
+from lazy_lightning.callbacks.path_distance import PathDistance
 from lazy_lightning.callbacks.progress import FlowProgressBar
 from lazy_lightning.callbacks.regime import TangentDeparture
 from lazy_lightning.callbacks.run_checkpoint import RunCheckpoint
 from lazy_lightning.callbacks.scalars import TensorBoardScalars
 from lazy_lightning.callbacks.t1 import T1
+from lazy_lightning.callbacks.t_lazy import TLazy
 from lazy_lightning.callbacks.weight_displacement import WeightDisplacement
 
 __all__ = [
@@ -19,8 +24,13 @@ __all__ = [
     "Curves",
     "FlowProgressBar",
     "GracefulStop",
+    "KernelDrift",
+    "KernelSpectrum",
+    "LazinessIndex",
     "LearningCurves",
+    "PathDistance",
     "RunCheckpoint",
+    "TLazy",
     "TangentDeparture",
     "TensorBoardScalars",
     "WeightDisplacement",

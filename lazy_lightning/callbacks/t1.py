@@ -1,17 +1,25 @@
-"""t1: the time at which a member has left the tangent space, by the reference's definition."""
+"""t1: the time at which a member has left the tangent space, by three definitions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from lazy_lightning.callbacks.kernel_drift import DRIFT, KernelDrift
+from lazy_lightning.callbacks.regime import TangentDeparture
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.ntk.reference import TOTAL
 from lazy_lightning.observation import Observation, Observer
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
+
+Definition = Literal["half_loss", "kernel_drift", "tangent_departure"]
+_LOOKED_AT = {"kernel_drift": f"{DRIFT}/{TOTAL}", "tangent_departure": "tangent_departure"}
+_OTHERS = ", ".join(_LOOKED_AT)
 
 
 def first_crossing(t: Tensor, values: Tensor, level: Tensor) -> Tensor:
@@ -39,38 +47,104 @@ def first_crossing(t: Tensor, values: Tensor, level: Tensor) -> Tensor:
 
 
 class T1(Observer):
-    """t1 by ``half_loss``: the train loss has fallen under half its start; ~ sqrt(h) alpha in the feature regime.
+    """The time to leave the tangent space, by up to three definitions; ~ sqrt(h) alpha in the feature regime.
 
-    Every step of a burst is looked at, not only its end.
+    * ``half_loss``: the train loss has fallen under half its start (the reference's); every step is looked at. When
+      lazy, that happens at a time of its own, independent of alpha, without leaving the tangent space.
+    * ``kernel_drift``: ‖Theta_t - Theta_0‖/‖Theta_0‖ has reached ``drift_level``; needs :class:`KernelDrift`.
+    * ``tangent_departure``: ‖F - F_lin‖/‖F‖ has reached ``departure_level``; needs :class:`TangentDeparture`, always.
+
+    The last two are looked at when their observers look, and interpolated in log t between these times.
+
+    Args:
+        definitions: some of the three.
+        drift_level: see above.
+        departure_level: see above.
+
+    Raises:
+        ConfigError: an unknown definition, a level out of range, or (at the start of a run) an observer that is
+            missing.
     """
 
-    def __init__(self) -> None:
-        self._t1: Tensor | None = None
-        self._last: tuple[Tensor, Tensor] | None = None
+    looks_at_others = True
+
+    def __init__(
+        self,
+        definitions: Sequence[Definition] = ("half_loss",),
+        drift_level: float = 0.1,
+        departure_level: float = 0.1,
+    ) -> None:
+        unknown = sorted(set(definitions) - {"half_loss", *_LOOKED_AT})
+        if unknown or not definitions:
+            raise ConfigError(f"t1 has no definition {unknown or 'at all'}, expected some of half_loss, {_OTHERS}")
+        if not (drift_level > 0 and departure_level > 0):
+            raise ConfigError(f"t1 needs levels > 0, got {drift_level} of the drift and {departure_level} of departure")
+        self.definitions = tuple(definitions)
+        self._levels = {"kernel_drift": drift_level, "tangent_departure": departure_level}
+        self._t1: dict[str, Tensor] = {}
+        self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
     def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``t1/half_loss``; NaN until it has happened."""
-        state = observation.state
-        if self._t1 is None:
-            self._t1 = torch.full_like(state.t, torch.nan)
-        self._t1 = self._t1.to(state.t.device)
-        if observation.trace is not None and self._last is not None:
+        """``t1/DEFINITION``; NaN until it has happened."""
+        wanted = [name for name in self.definitions if name == "half_loss" or module.trains_network]
+        if observation.index == 0:
+            self._t1, self._last = {}, {}
+        for name in wanted:
+            if name not in self._t1:
+                self._require(name, module)
+                self._t1[name] = torch.full_like(observation.state.t, torch.nan)
+            self._t1[name] = self._t1[name].to(observation.state.t.device)
+            if name == "half_loss":
+                self._look_at_loss(observation)
+            else:
+                self._look_at_column(name, observation)
+        return {f"t1/{name}": self._t1[name] for name in wanted}
+
+    def _look_at_loss(self, observation: Observation) -> None:
+        state, t1 = observation.state, self._t1["half_loss"]
+        if observation.trace is not None and "half_loss" in self._last:
             rows = slice(None) if observation.rows is None else observation.rows
-            t_last, loss_last = (x.to(state.t.device)[rows] for x in self._last)
+            t_last, loss_last = (x.to(state.t.device)[rows] for x in self._last["half_loss"])
             t = torch.cat([t_last[None], observation.trace.t])
             loss = torch.cat([loss_last[None], observation.trace.loss.double()])
             found = first_crossing(t, loss, 0.5 * state.loss_start[rows].double())
-            self._t1[rows] = torch.where(self._t1[rows].isnan(), found, self._t1[rows])
-        self._last = (state.t.clone(), state.loss.to(torch.float64, copy=True))  # the flow goes on in place
-        return {"t1/half_loss": self._t1}
+            t1[rows] = torch.where(t1[rows].isnan(), found, t1[rows])
+        self._last["half_loss"] = (
+            state.t.clone(),
+            state.loss.to(torch.float64, copy=True),
+        )  # the flow goes on in place
+
+    def _look_at_column(self, name: str, observation: Observation) -> None:
+        t, value = observation.state.t, observation.columns[_LOOKED_AT[name]].double()
+        # Both quantities are zero at t = 0, where the departure is 0/0.
+        zero = (torch.zeros_like(t), torch.zeros_like(t))
+        t_last, last = (x.to(t.device) for x in self._last.get(name, zero))
+        level = torch.full_like(t, self._levels[name])
+        found = first_crossing(torch.stack([t_last, t]), -torch.stack([last, value]), -level)
+        self._t1[name] = torch.where(self._t1[name].isnan(), found, self._t1[name])
+        looked = value.isfinite()
+        self._last[name] = (torch.where(looked, t, t_last), torch.where(looked, value, last))
+
+    def _require(self, name: str, module: FlowModule) -> None:
+        callbacks = module.trainer.callbacks  # type: ignore[attr-defined]
+        if name == "kernel_drift" and not any(isinstance(c, KernelDrift) for c in callbacks):
+            raise ConfigError(
+                "t1 by kernel_drift needs the KernelDrift observer, which this run does not have: add --config "
+                "callbacks/ntk.yaml"
+            )
+        if name == "tangent_departure" and not any(isinstance(c, TangentDeparture) and c.always for c in callbacks):
+            raise ConfigError(
+                "t1 by tangent_departure needs the TangentDeparture observer with always: true, which this run does "
+                "not have: add --config callbacks/tangent.yaml"
+            )
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: a resumed run finds the same t1."""
-        if self._t1 is None or self._last is None:
-            return {}
-        return {"t1": self._t1, "t": self._last[0], "loss": self._last[1]}
+        last = {name: {"t": t, "value": value} for name, (t, value) in self._last.items()}
+        return {"t1": self._t1, "last": last} if self._t1 else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
         if state_dict:
-            self._t1, self._last = state_dict["t1"], (state_dict["t"], state_dict["loss"])
+            self._t1 = dict(state_dict["t1"])
+            self._last = {name: (held["t"], held["value"]) for name, held in state_dict["last"].items()}

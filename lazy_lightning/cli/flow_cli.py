@@ -43,6 +43,7 @@ _LOGGER = {
 }
 _FROM_DATA = ("input_shape", "num_outputs")
 _PRECISIONS = ("64-true", "32-true", "64", "32")
+_KERNEL_DEFAULTS = {"at": "init", "layers": None, "kernel_outputs": "full", "checkpoint": None}
 _SINGLE = (Observer, Sink, Checkpoint, GracefulStop, PredictionWriter)
 
 
@@ -226,13 +227,19 @@ def _freeze_kernel(config: Any) -> None:
     name = str(config.get("model.class_path"))
     if not name.endswith((".FlowModule", ".KernelModule")):
         raise ConfigError(f"kernel freezes the tangent kernel of a FlowModule, but the model is {name}")
-    options = {name: config.pop(name) for name in ("at", "layers", "kernel_outputs", "ckpt_path")}
+    given = {name: config.pop(name) for name in ("at", "layers", "kernel_outputs")}
     config.pop("weights_only")
-    checkpoint = options.pop("ckpt_path")
-    options["at"] = options["at"] or ("init" if checkpoint is None else "end")
+    checkpoint = config.pop("ckpt_path")
+    if checkpoint is not None:
+        given["checkpoint"] = str(checkpoint)
+        given["at"] = given["at"] or "end"
     config.model.class_path = f"{KernelModule.__module__}.{KernelModule.__name__}"
-    for key, value in {**options, "checkpoint": None if checkpoint is None else str(checkpoint)}.items():
-        config.model.init_args[key] = value
+    model = config.model.init_args
+    earlier = {name: model.get(name) for name in _KERNEL_DEFAULTS}  # of the configuration of a kernel flow
+    for options in (_KERNEL_DEFAULTS, earlier, given):
+        for option, value in options.items():
+            if value is not None or option not in model:
+                model[option] = value
 
 
 def _refuse_ignored(config: Any) -> None:

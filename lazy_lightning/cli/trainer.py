@@ -8,7 +8,8 @@ from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
 from lazy_lightning.errors import RunError
-from lazy_lightning.modules.kernel_module import At, Outputs
+from lazy_lightning.modules.kernel_module import At
+from lazy_lightning.ntk.frozen_kernel import Outputs
 
 
 class FlowTrainer(Trainer):
@@ -22,7 +23,7 @@ class FlowTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         at: At | None = None,
         layers: list[str] | str | None = None,
-        kernel_outputs: Outputs = "full",
+        kernel_outputs: Outputs | None = None,
         ckpt_path: str | None = None,
         weights_only: bool = True,
     ) -> None:
@@ -34,7 +35,7 @@ class FlowTrainer(Trainer):
             at: the weights whose kernel it is, initial or those of the checkpoint; by default those of the checkpoint
                 if one is given.
             layers: the part of some layers alone; ``last`` is the kernel of the features before the output layer.
-            kernel_outputs: couple the outputs as the network does, or give each the mean kernel.
+            kernel_outputs: couple the outputs as the network does (the default), or give each the mean kernel.
             ckpt_path: the checkpoint of a run of the same configuration.
             weights_only: load it without running code from it.
         """

@@ -95,6 +95,19 @@ class TimeReached:
 
 
 @dataclass(frozen=True)
+class TimesReached:
+    """t >= its own time for each member."""
+
+    times: Tensor
+    """(E,) float64"""
+    reason = StopReason.T_MAX
+
+    def __call__(self, moment: Moment) -> Tensor:
+        """Compares the times."""
+        return moment.t >= self.times
+
+
+@dataclass(frozen=True)
 class StepsTried:
     """A member has tried ``max_steps`` steps, accepted or not. Looked at after rejected steps too."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Controller, controller
 from lazy_lightning.flow.evaluation import Evaluation, as_evaluation
-from lazy_lightning.flow.events import Event, StepsTried, TimeReached
+from lazy_lightning.flow.events import Event, StepsTried, TimeReached, TimesReached
 from lazy_lightning.flow.parameters import ParameterRows
 from lazy_lightning.flow.rules import step_rule
 from lazy_lightning.flow.state import FlowState
@@ -182,6 +183,39 @@ class MomentumFlow(torch.optim.Optimizer):
             self.rows.publish(whole.weights())
             self.rows.clear_gradients()
         return whole.loss.clone()  # the state's own changes in place
+
+    def advance(self, times: Tensor, closure: Closure) -> Tensor:
+        """Follows each member to a time of its own, on which it lands exactly, and returns the loss (E,) there.
+
+        Members that are there already, or that another event has ended, stay as they are. Bursts of up to
+        :attr:`steps`.
+
+        Args:
+            times: (E,)
+            closure: as for :meth:`step`.
+
+        Raises:
+            ConfigError: with ``compact``, which leaves out the members that have arrived.
+        """
+        if self.compact:
+            raise ConfigError("advance keeps all members in one batch: make this MomentumFlow with compact=False")
+        self.start(closure)
+        state, ordinary = self.flow, self.dynamics
+        times = times.to(state.t)
+        waiting = state.reason == int(StopReason.T_MAX)
+        state.reason.masked_fill_(waiting & (state.t < times), int(StopReason.RUNNING))
+        state.reason.masked_fill_(state.running & (state.t >= times), int(StopReason.T_MAX))
+        self.dynamics = replace(ordinary, events=(*ordinary.events, TimesReached(times)), t_max=times)
+        most = self.steps
+        try:
+            while bool((running := state.running).any()):
+                # As many as are needed at the present dt: steps after the last arrival would be wasted.
+                needed = torch.ceil((times - state.t) / state.dt)[running].amax().clamp(1, most)
+                self.steps = int(needed)
+                self.step(closure)
+        finally:
+            self.dynamics, self.steps = ordinary, most
+        return state.loss.clone()
 
     def _burst(self, state: FlowState, closure: Closure, dynamics: Dynamics) -> None:
         evaluate = self._evaluator(closure)

@@ -26,11 +26,13 @@ class Dynamics:
     rule: StepRule
     controller: Controller
     events: tuple[Event, ...]
-    t_max: float = float("inf")
+    t_max: float | Tensor = float("inf")
+    """Steps are shortened to land on it; a tensor (E,) has a time for each member."""
 
     def select(self, rows: Tensor) -> Dynamics:
         """The same for some of the members."""
-        return replace(self, rule=self.rule.select(rows))
+        t_max = self.t_max[rows] if isinstance(self.t_max, Tensor) else self.t_max
+        return replace(self, rule=self.rule.select(rows), t_max=t_max)
 
 
 def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics, dt: float) -> FlowState:
@@ -68,7 +70,7 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
     """
     running = state.running
     dt = state.dt
-    if dynamics.t_max != float("inf"):
+    if isinstance(dynamics.t_max, Tensor) or dynamics.t_max != float("inf"):
         dt = torch.minimum(dt, dynamics.t_max - state.t)
     velocity, rate = _propose(state, dt, dynamics.rule)
     torch.addcmul(state.displacement, velocity, rate.unsqueeze(1), out=weights_at).add_(state.origin)
@@ -159,7 +161,7 @@ def _keep(old: Tensor, new: Tensor, accept: Tensor) -> None:
 
 
 def _advance_clock(
-    state: FlowState, dt: Tensor, proposed: Tensor, r: Tensor, accept: Tensor, running: Tensor, t_max: float
+    state: FlowState, dt: Tensor, proposed: Tensor, r: Tensor, accept: Tensor, running: Tensor, t_max: float | Tensor
 ) -> None:
     lands = None if dt is state.dt else accept & (dt == t_max - state.t)
     state.t.add_(dt * accept)
@@ -167,7 +169,7 @@ def _advance_clock(
     state.accepted.add_(accept)
     moves = running
     if lands is not None:
-        state.t.masked_fill_(lands, t_max)  # t + (t_max - t) may round to a neighbour of t_max
+        state.t.copy_(torch.where(lands, t_max, state.t))  # t + (t_max - t) may round to a neighbour of t_max
         # A step shortened to land on t_max says nothing about the step size that the member can bear.
         moves = running & ~(accept & (dt < state.dt))
     torch.where(moves, proposed, state.dt, out=state.dt)

@@ -125,12 +125,16 @@ class FlowModule(MemberModule):
         options = self._flow_options
         return MomentumFlow([self.w], members=len(self.w0), compact=True, origin=self.w0, **options)
 
+    def companion_flow(self, w: nn.Parameter, steps: int) -> MomentumFlow:
+        """The same flow of other weights (E, N'), which ends at no event: for what is trained side by side."""
+        return MomentumFlow([w], members=len(self.w0), steps=steps, **{**self._flow_options, "events": ()})
+
     # ------------------------------------------------------------------ fitting
 
     def on_fit_start(self) -> None:
         """Brings the data to the device, once, and computes f0 there."""
-        self.train_split = self._resident(self.data.train)
-        self.test_split = self._resident(self.data.test)
+        self.train_split = self.resident(self.data.train)
+        self.test_split = self.resident(self.data.test)
         self._prepare_held_out()
         self.objective = self._build_objective()
 
@@ -155,7 +159,8 @@ class FlowModule(MemberModule):
             reports_margins=any(isinstance(event, MarginsMet) for event in self.flow.dynamics.events),
         )
 
-    def _resident(self, split: Split) -> Split:
+    def resident(self, split: Split) -> Split:
+        """The split on the device, in the precision of the run."""
         y = split.y.to(self.device)
         return Split(
             split.x.to(self.device, self.w.dtype), y.to(self.w.dtype) if y.is_floating_point() else y, split.index
@@ -209,12 +214,13 @@ class FlowModule(MemberModule):
             self.flow.stop_running(StopReason.MAX_WALL)
         final = self._all_stopped()
         flow = self.flow
-        observation = Observation(self.observations, flow.flow, flow.trace, flow.active, final)
-        columns = self._own_columns(observation)
+        columns: dict[str, Tensor] = {}
+        observation = Observation(self.observations, flow.flow, flow.trace, flow.active, final, columns)
+        columns.update(self._own_columns(observation))
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        for observer in callbacks:
-            if isinstance(observer, Observer) and observer.applies_to(self):
-                columns.update(observer.observe(self, observation))
+        observers = [c for c in callbacks if isinstance(c, Observer) and c.applies_to(self)]
+        for observer in sorted(observers, key=lambda one: one.looks_at_others):
+            columns.update(observer.observe(self, observation))
         record = Record(self.observations, self.wall, final, on_host(columns))
         for sink in callbacks:
             if isinstance(sink, Sink):

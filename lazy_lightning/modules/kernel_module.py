@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,12 +18,16 @@ from lazy_lightning.losses import Loss
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_objective import KernelObjective, kernel_outputs
 from lazy_lightning.modules.stop import Stop
-from lazy_lightning.ntk.empirical import empirical_ntk
 from lazy_lightning.ntk.features import KernelFeatures
+from lazy_lightning.ntk.frozen_kernel import Outputs, frozen_kernels
+from lazy_lightning.ntk.memory import require_bytes
+from lazy_lightning.ntk.plan import LayerChoice
 from lazy_lightning.objective import drop_single_output
 
 At = Literal["init", "end"]
-Outputs = Literal["full", "mean"]
+
+_MATRICES = 6
+"""As large as the kernel, that its decomposition holds at once."""
 
 
 class KernelModule(FlowModule):
@@ -31,8 +35,8 @@ class KernelModule(FlowModule):
     :class:`FlowModule`.
 
     The kernel is a linear model in n c features (see :class:`~lazy_lightning.ntk.features.KernelFeatures`); its
-    weights v move as far, and at the same steps, as those of the linearised network would. Its outputs do not depend
-    on alpha, which only weighs the loss.
+    weights v move as far, and at the same steps, as those of the linearised network would. Alpha only weighs the loss:
+    with the kernel at initialisation, centred outputs do not depend on it.
 
     Args:
         network: as for FlowModule, and so are all other arguments up to ``chunk_size``.
@@ -54,7 +58,9 @@ class KernelModule(FlowModule):
             times cheaper to decompose.
 
     Raises:
-        ConfigError: as for FlowModule, for ``end`` without a checkpoint, and for one of other members.
+        ConfigError: as for FlowModule, for ``end`` without a checkpoint, for one of other members, and for a kernel
+            that is not finite or not the one that a checkpoint was trained on.
+        RunError: if the kernel does not fit in memory.
     """
 
     trains_network = False
@@ -79,22 +85,36 @@ class KernelModule(FlowModule):
         kernel_outputs: Outputs = "full",
     ) -> None:
         super().__init__(network, loss, alpha, seeds, centering, tau, mu, controller, dt, stop, schedule, chunk_size)
+        for name, value, known in (("at", at, get_args(At)), ("kernel_outputs", kernel_outputs, get_args(Outputs))):
+            if value not in known:
+                raise ConfigError(f"{name} is {value!r}, expected {' or '.join(known)}")
         if at == "end" and checkpoint is None:
             raise ConfigError(
-                "the kernel at the end of training needs a run that has ended: fit first, then give its checkpoint.ckpt"
+                "the kernel at the end of training needs a run that has ended: fit first, then give its "
+                "checkpoint.ckpt as --ckpt_path"
             )
         self.at = at
         self.checkpoint = checkpoint
         self.layers = layers
         self.kernel_outputs = kernel_outputs
+        self._awaited = checkpoint
+        """The file that the frozen weights are still to be read from."""
         self._features: KernelFeatures | None = None
+        self._train_x: Tensor | None = None
 
     @property
     def title(self) -> str:
         """What has been trained, for the closing summary."""
+        return f"flow on {self._kernel_name}"
+
+    @property
+    def _kernel_name(self) -> str:
         when = {"init": "at initialisation", "end": f"at the end of {self.checkpoint}"}[self.at]
-        part = "" if self.layers is None else f", of the layers {self.layers} alone"
-        return f"flow on the tangent kernel {when}{part}"
+        if self.layers is None:
+            return f"the tangent kernel {when}"
+        names = [self.layers] if isinstance(self.layers, str) else self.layers
+        part = f"layer{'s' * (len(names) > 1)} {', '.join(names)}"
+        return f"the part of {'the last layer' if self.layers == 'last' else part} in the tangent kernel {when}"
 
     # ------------------------------------------------------------------ building
 
@@ -104,29 +124,57 @@ class KernelModule(FlowModule):
             return
         super().setup(stage)
         initial = self.w0
-        self.register_buffer("frozen", self._weights_of_checkpoint(initial) if self.checkpoint else initial)
+        self.register_buffer("frozen", initial.clone())  # a checkpoint is read into it
         if not self.centering.enabled:
             self.register_buffer("initial", initial)
-        size = len(self.data.train.y) * self.data.num_outputs
-        self.w = nn.Parameter(initial.new_zeros(len(initial), size))
-        self.w0 = initial.new_zeros(len(initial), size)
+        samples, outputs = len(self.data.train.y), self.data.num_outputs
+        rows = samples * (outputs if self.kernel_outputs == "full" else 1)
+        self.register_buffer("row_sums", initial.new_zeros(len(initial), rows))
+        self.w = nn.Parameter(initial.new_zeros(len(initial), samples * outputs))
+        self.w0 = initial.new_zeros(len(initial), samples * outputs)
 
-    def _weights_of_checkpoint(self, initial: Tensor) -> Tensor:
-        path = Path(cast(str, self.checkpoint))
+    def on_fit_start(self) -> None:
+        """As any flow; the samples and the precision may be others than in a fit before."""
+        self._forget()
+        cast(Tensor, self.row_sums).zero_()
+        super().on_fit_start()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Also forgets the kernel, and the file of the frozen weights: a checkpoint of our own holds them."""
+        super().on_load_checkpoint(checkpoint)
+        self._forget()
+        self._awaited = None
+
+    def _forget(self) -> None:
+        self._features, self._train_x = None, None
+
+    def _frozen_weights(self) -> Tensor:
+        frozen = cast(Tensor, self.frozen)
+        if self._awaited is not None:
+            frozen.copy_(self._weights_of_checkpoint(Path(self._awaited), frozen.shape))
+            self._awaited = None
+        return frozen
+
+    def _weights_of_checkpoint(self, path: Path, shape: torch.Size) -> Tensor:
         saved = read_checkpoint(path)
-        members = saved[KEY]
+        members, state = saved[KEY], saved["state_dict"]
+        if "frozen" in state:
+            raise ConfigError(
+                f"{path} is of a flow on a kernel, and has no trained network: give the checkpoint of a fit, or go on "
+                "with fit and the config.yaml in its folder"
+            )
         if (tuple(members["alphas"]), tuple(members["seeds"])) != (self.roster.alphas, self.roster.seeds):
             raise ConfigError(
                 f"{path} holds members of alpha {sorted(set(members['alphas']))} and seeds "
                 f"{sorted(set(members['seeds']))}, other than this configuration's: give the config.yaml in its folder"
             )
-        weights = saved["state_dict"].get("w" if self.at == "end" else "w0")
-        if weights is None or weights.shape != initial.shape:
+        weights = state.get("w" if self.at == "end" else "w0")
+        if weights is None or weights.shape != shape:
             raise ConfigError(
                 f"{path} holds weights of shape {None if weights is None else tuple(weights.shape)}, the networks of "
-                f"this configuration have {tuple(initial.shape)}: give the config.yaml in its folder"
+                f"this configuration have {tuple(shape)}: give the config.yaml in its folder"
             )
-        return cast(Tensor, weights.to(initial.dtype))
+        return cast(Tensor, weights)
 
     def _identity(self) -> str:
         return f"{super()._identity()} kernel {self.at} {self.layers} {self.kernel_outputs}"
@@ -134,34 +182,56 @@ class KernelModule(FlowModule):
     # ------------------------------------------------------------------ the kernel
 
     def _kernel(self, x: Tensor, train: Tensor | None) -> Tensor:
-        """(E, rows, rows) between samples and the training samples; members of equal weights share the work."""
-        weights, positions = torch.unique(cast(Tensor, self.frozen), dim=0, return_inverse=True)
-        buffers = self.member_buffers()
-        if buffers:
-            weights, positions = cast(Tensor, self.frozen), torch.arange(len(self.w0), device=x.device)
-        outputs = self.data.num_outputs
-        full = self.kernel_outputs == "full" and outputs > 1
-        kernel = empirical_ntk(
+        return frozen_kernels(
             self.network,
-            weights,
+            self._frozen_weights(),
+            self.member_buffers(),
             x,
             train,
-            output="full" if full else "mean",
-            layers=cast(Any, self.layers),
-            buffers=buffers,
+            outputs=self.data.num_outputs,
+            kernel_outputs=self.kernel_outputs,
+            layers=cast("LayerChoice", self.layers),
         )
-        if full:
-            kernel = kernel.transpose(2, 3).reshape(len(weights), len(x) * outputs, -1)
-        return kernel[positions]
 
-    def _decomposed(self, x: Tensor) -> KernelFeatures:
-        """Of the training samples, once."""
-        if self._features is None:
-            kernel = self._kernel(x, None)
+    def _train_inputs(self) -> Tensor:
+        """The samples that v belongs to: those of the fit, even if other data are evaluated since."""
+        if self._train_x is None:
+            self._train_x = self.resident(self.data.train).x
+        return self._train_x.to(self.w.device)
+
+    def _decomposed(self) -> KernelFeatures:
+        """Of the training samples, once a device."""
+        if self._features is None or self._features.train.device != self.w.device:
+            self._require_memory()
+            kernel = self._kernel(self._train_inputs(), None)
             if not bool(kernel.isfinite().all()):
                 raise ConfigError("the tangent kernel has entries that are not finite: look at weights and data")
+            self._check_same(kernel.sum(dim=-1))
             self._features = KernelFeatures.of(kernel)
         return self._features
+
+    def _require_memory(self) -> None:
+        members, rows = cast(Tensor, self.row_sums).shape
+        what = f"decomposing the kernels of {members} members on {rows} outputs"
+        remedy = "use fewer samples, seeds or alphas" + (", or kernel_outputs mean" if self._is_full else "")
+        require_bytes(_MATRICES * members * rows**2 * torch.float64.itemsize, self.device, what, remedy)
+
+    def _check_same(self, sums: Tensor) -> None:
+        """Refuses weights that were trained on another kernel: v means nothing there."""
+        trained = cast(Tensor, self.row_sums)
+        if not bool(trained.any()):
+            trained.copy_(sums)
+            return
+        slack = torch.finfo(sums.dtype).eps ** 0.5 * trained.abs().amax(dim=1)  # another machine rounds otherwise
+        if not bool(((sums - trained).abs().amax(dim=1) <= slack).all()):
+            raise ConfigError(
+                "the tangent kernel is another than the one that the checkpoint was trained on, so its training "
+                "samples or layers are others: use the config.yaml in its folder, with the same files"
+            )
+
+    @property
+    def _is_full(self) -> bool:
+        return self.kernel_outputs == "full" and self.data.num_outputs > 1
 
     def _check_ends(self, features: KernelFeatures) -> None:
         """Refuses to wait for margins that a kernel of low rank may never let the flow meet."""
@@ -171,7 +241,7 @@ class KernelModule(FlowModule):
         rank, size = int(features.rank.min()), features.train.shape[-1]
         if rank < size:
             raise ConfigError(
-                f"the {self.title} has rank {rank} for {size} outputs, so all margins may never be met: set one of "
+                f"{self._kernel_name} has rank {rank} for {size} outputs, so all margins may never be met: set one of "
                 "model.stop.t_max, model.stop.max_steps, model.stop.max_wall or model.stop.loss"
             )
 
@@ -179,6 +249,7 @@ class KernelModule(FlowModule):
         """F(0) = alpha f(w0, x) without centering, else None for zero."""
         if self.centering.enabled:
             return None
+        self.network.template.to(x.device)  # for buffers that are the same for all members
         f0 = self.raw_outputs(cast(Tensor, self.initial), x)
         return f0 * self.centering.to(x.device).column(x.dtype)
 
@@ -186,7 +257,7 @@ class KernelModule(FlowModule):
 
     def _build_objective(self) -> KernelObjective:
         self.centering = self.centering.to(self.device)
-        features = self._decomposed(self.train_split.x)
+        features = self._decomposed()
         self._check_ends(features)
         return KernelObjective(
             features=features.train,
@@ -200,8 +271,7 @@ class KernelModule(FlowModule):
 
     def _prepare_held_out(self) -> None:
         x = self.test_split.x
-        cross = self._kernel(x, self.train_split.x)
-        self._held_out_features = self._decomposed(self.train_split.x).of_others(cross)
+        self._held_out_features = self._features_of(x)
         self._held_out_start = self._start_outputs(x)
 
     def _held_out(self) -> Tensor:
@@ -209,9 +279,10 @@ class KernelModule(FlowModule):
 
     def centered_outputs(self, x: Tensor, f0: Tensor | None = None) -> Tensor:
         """F at the present weights of the kernel's model, (E, n) for one output and (E, n, c) for more."""
-        train = self._resident(self.data.train).x
-        features = self._decomposed(train).of_others(self._kernel(x, train))
-        return self._outputs(features, self._start_outputs(x))
+        return self._outputs(self._features_of(x), self._start_outputs(x))
+
+    def _features_of(self, x: Tensor) -> Tensor:
+        return self._decomposed().of_others(self._kernel(x, self._train_inputs()))
 
     def _outputs(self, features: Tensor, start: Tensor | None) -> Tensor:
         alpha = self.centering.to(self.device).alpha.to(features.dtype)

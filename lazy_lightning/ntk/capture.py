@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lazy_lightning.ntk.tangent_model import TangentModel
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.ntk.tangent_model import TangentModel, gradients_of, gradients_on
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Passes:
 class _Tape:
     """What hooks write down during one forward pass."""
 
+    calls: Sequence[Call] = ()
     probes: Sequence[Tensor] | None = None
     names: list[str] = field(default_factory=list)
     inputs: list[Any] = field(default_factory=list)
@@ -49,8 +51,13 @@ class _Tape:
         self.names.append(name)
         self.inputs.append(args[0] if args else None)
         self.outputs.append(output)
+        if self.probes is None:
+            return None
+        known = position < len(self.calls) and self.calls[position].layer == name
+        if not known or output.shape != self.probes[position].shape:
+            raise _called_otherwise(name)
         # A zero added to the output: its gradient is the gradient there, and the weights need none.
-        return None if self.probes is None else output + self.probes[position]
+        return output + self.probes[position]
 
 
 @contextmanager
@@ -64,6 +71,13 @@ def _recorded(template: nn.Module, layers: Sequence[str], tape: _Tape) -> Iterat
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _called_otherwise(name: str) -> ConfigError:
+    return ConfigError(
+        f"layer {name!r} is called otherwise for some samples than for the first ones (how often, in which order, or "
+        "with another shape), so it has no structure that holds for all: use method='jacobian'"
+    )
 
 
 def calls_of(model: TangentModel, layers: Sequence[str], x: Tensor) -> list[Call | str]:
@@ -87,9 +101,13 @@ def _call(name: str, given: Any, output: Any, samples: int) -> Call | str:
 
 
 def run_passes(model: TangentModel, calls: Sequence[Call], x: Tensor) -> Passes:
-    """The passes for all members; ``calls`` are those of :func:`calls_of`, all of them layers of known shape."""
+    """The passes for all members; ``calls`` are those of :func:`calls_of`, all of them layers of known shape.
+
+    Raises:
+        ConfigError: if the layers are called otherwise for these samples.
+    """
     layers = list(dict.fromkeys(call.layer for call in calls))
-    with torch.enable_grad():
+    with gradients_on():
         probes = [
             torch.zeros(model.members, len(x), *call.output_shape, dtype=model.dtype, device=model.device)
             for call in calls
@@ -98,9 +116,11 @@ def run_passes(model: TangentModel, calls: Sequence[Call], x: Tensor) -> Passes:
             probe.requires_grad_()
 
         def forward(params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], probes: list[Tensor]) -> Any:
-            tape = _Tape(probes)
+            tape = _Tape(calls, probes)
             with _recorded(model.template, layers, tape):
                 out = model.call(params, buffers, x)
+            if len(tape.names) < len(calls):
+                raise _called_otherwise(calls[len(tape.names)].layer)
             return out, tape.inputs
 
         out, inputs = model.over_members(forward, probes)
@@ -111,12 +131,7 @@ def run_passes(model: TangentModel, calls: Sequence[Call], x: Tensor) -> Passes:
 def _backward(outputs: Tensor, probes: Sequence[Tensor]) -> list[Tensor]:
     """Gradients of each output: samples do not mix, so one pass serves all samples of all members."""
     count = outputs.shape[-1]
-    by_output = [
-        torch.autograd.grad(
-            outputs[..., k].sum(), probes, retain_graph=k + 1 < count, allow_unused=True, materialize_grads=True
-        )
-        for k in range(count)
-    ]
+    by_output = [gradients_of(outputs[..., k].sum(), probes, keep=k + 1 < count) for k in range(count)]
     return [torch.stack(gradients, dim=2) for gradients in zip(*by_output, strict=True)]
 
 

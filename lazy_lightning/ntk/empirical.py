@@ -16,9 +16,9 @@ from lazy_lightning.ntk.factors import Contraction, Output
 from lazy_lightning.ntk.memory import require_bytes
 from lazy_lightning.ntk.plan import LayerChoice, Method, Plan, make_plan
 from lazy_lightning.ntk.tangent_map import TangentMap
-from lazy_lightning.ntk.tangent_model import Parameters, TangentModel
+from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, told
 from lazy_lightning.ntk.tangents import Tangents
-from lazy_lightning.ntk.tiles import Tile, kernel_tiles, tile_count
+from lazy_lightning.ntk.tiles import Tile, kernel_tiles, tile_size
 from lazy_lightning.ntk.waiting import shown
 
 OUTPUTS = ("full", "diagonal", "trace", "mean")
@@ -145,7 +145,7 @@ def empirical_ntk_diagonal(
     pair = _Pair.of(model, params, x, None, output, dtype, device, buffers)
     plan = pair.plan("jacobian" if method == "jvp" else method, layers)
     tangents = Tangents(pair.model, plan, pair.x1, pair.contraction)
-    size = tile or 256
+    size = tile_size(tile, pair.model.device)
     parts = []
     for start in range(0, len(x), size):
         factors = tangents.factors(slice(start, start + size))
@@ -198,14 +198,25 @@ class _Pair(NamedTuple):
         lead = () if self.model.single else (self.model.members,)
         return (*lead, len(self.x1), len(self.x1 if self.x2 is None else self.x2), *tail)
 
+    @property
+    def alike(self) -> bool:
+        """Whether all samples have one shape."""
+        return self.x2 is None or self.x1.shape[1:] == self.x2.shape[1:]
+
     def plan(self, method: Method, layers: LayerChoice) -> Plan:
-        return make_plan(self.model, self.x1, method, layers)
+        # One sample shows no mixing of samples, so those of the other side help out.
+        few = self.x1[:3] if self.x2 is None or not self.alike else torch.cat([self.x1[:3], self.x2[:3]])[:3]
+        return make_plan(self.model, few, method, layers)
 
     def tiles(self, plan: Plan, tile: int | None, memory: int | None, progress: bool | None) -> Iterator[Tile]:
         left = Tangents(self.model, plan, self.x1, self.contraction)
-        right = None if self.x2 is None else Tangents(self.model, plan, self.x2, self.contraction)
+        right = None
+        if self.x2 is not None:
+            there = plan if self.alike else plan.fitted(self.model, self.x2)
+            right = Tangents(self.model, there, self.x2, self.contraction)
         blocks = kernel_tiles(left, right, tile=tile, memory=memory)
-        return shown(blocks, tile_count(left, right, tile), "tangent kernel", progress)
+        pairs = len(left) * len(left if right is None else right)
+        return shown(blocks, pairs, "tangent kernel", progress, size=lambda block: block.pairs)
 
     def target(self, out: Tensor | NDArray[Any] | None, *, kernels: int = 1) -> Tensor:
         """Where the result goes, as a tensor; an array on disk shares its memory with it."""
@@ -257,7 +268,8 @@ def _columns(left: TangentMap, right: TangentMap, cols: slice, k: int, outputs: 
     unit[here, :, here, k] = 1.0
     part = TangentMap(model, right.x[cols], right.names)
     apply: Callable[[Tensor], Tensor] = torch.func.vmap(lambda u: left.push(part.pull(u)))
-    with torch.no_grad():
+    remedy = "use method='auto'"
+    with torch.no_grad(), told(model.template, "cannot be differentiated in forward mode", remedy):
         return apply(unit.to(model.device)).movedim(0, 2)
 
 

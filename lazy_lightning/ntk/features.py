@@ -1,4 +1,4 @@
-"""A kernel as a linear model: features Phi with Phi Phi^T = K, one a direction that training can move in."""
+"""A kernel as a linear model: features Phi with Phi Phi^T = K, as many as there are training samples."""
 
 from __future__ import annotations
 
@@ -13,17 +13,20 @@ from lazy_lightning.ntk.spectrum import eigensystem
 
 @dataclass(frozen=True)
 class KernelFeatures:
-    """Phi = V Lambda^(1/2) of K = V Lambda V^T, and by the same basis the features of any other sample.
+    """Phi = K^(1/2) = V Lambda^(1/2) V^T of K = V Lambda V^T, and by the same basis the features of any other sample.
 
-    The map from the weights' displacement J^T u to v = Lambda^(1/2) V^T u keeps norms, so that a flow of v has the
-    gradients, the step sizes and the stops of the flow of the weights it stands for. Directions up to
-    ``rtol`` lambda_max are rounding, and are zero in all features.
+    The map from the weights' displacement J^T u to v = K^(1/2) u keeps norms, so that a flow of v has the gradients,
+    the step sizes and the stops of the flow of the weights it stands for. Of all square roots of K, the symmetric one
+    does not depend on the signs and order of eigenvectors, which differ between machines: v means the same on each.
+    Directions up to ``rtol`` lambda_max are rounding, and are left out of all features.
     """
 
     train: Tensor
     """(..., n, n) Phi, in the dtype of the kernel."""
-    basis: Tensor
-    """(..., n, n) V Lambda^(-1/2), in float64."""
+    vectors: Tensor
+    """(..., n, n) V, in float64."""
+    inverse_roots: Tensor
+    """(..., n) Lambda^(-1/2) in float64, zero in the directions left out."""
 
     @classmethod
     def of(cls, kernel: Tensor) -> KernelFeatures:
@@ -31,26 +34,33 @@ class KernelFeatures:
 
         Raises:
             ConfigError: if it is not square, or has an eigenvalue below zero by more than rounding.
+
+        >>> KernelFeatures.of(torch.tensor([[5.0, 4.0], [4.0, 5.0]])).train
+        tensor([[2., 1.],
+                [1., 2.]])
         """
         values, vectors = eigensystem(kernel)
         # What rounding leaves: of the entries, and of the n-fold sums in their decomposition.
         rtol = max(8 * torch.finfo(kernel.dtype).eps, kernel.shape[-1] * torch.finfo(torch.float64).eps)
         cutoff = rtol * values[..., :1].clamp_min(0)
-        if bool((values < -cutoff).any()):
+        negative = (values < -cutoff).any(dim=-1)
+        if bool(negative.any()):
+            worst = values[negative]
             raise ConfigError(
-                f"a kernel has the eigenvalue {float(values.min()):.3g} beside {float(values.max()):.3g}, expected "
+                f"a kernel has the eigenvalue {float(worst.min()):.3g} beside {float(worst.max()):.3g}, expected "
                 "none below zero: compute it in float64, between one set of samples and itself"
             )
-        roots = values.clamp_min(0).sqrt()
-        inverse = torch.where(values > cutoff, 1 / roots, 0.0)
-        kept = torch.where(values > cutoff, roots, 0.0)
-        return cls((vectors * kept.unsqueeze(-2)).to(kernel.dtype), vectors * inverse.unsqueeze(-2))
+        roots = torch.where(values > cutoff, values, 0.0).sqrt()
+        inverse = torch.where(values > cutoff, values.rsqrt(), 0.0)
+        return cls(((vectors * roots.unsqueeze(-2)) @ vectors.mT).to(kernel.dtype), vectors, inverse)
 
     @property
     def rank(self) -> Tensor:
         """(...,) directions that are not rounding."""
-        return (self.basis != 0).any(dim=-2).sum(dim=-1)
+        return (self.inverse_roots != 0).sum(dim=-1)
 
     def of_others(self, cross: Tensor) -> Tensor:
         """The features (..., m, n) of other samples from their kernel (..., m, n) with the training samples."""
-        return (cross.double() @ self.basis).to(cross.dtype)
+        # In this order, rounding stays in the direction that it comes from; the small ones amplify theirs.
+        scaled = (cross.double() @ self.vectors) * self.inverse_roots.unsqueeze(-2)
+        return (scaled @ self.vectors.mT).to(cross.dtype)

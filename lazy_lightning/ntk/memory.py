@@ -11,6 +11,7 @@ from lazy_lightning.errors import RunError
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
 
 
 def available_bytes(device: torch.device) -> int:
@@ -54,9 +55,24 @@ def _host_bytes() -> int:
 
 
 def _container_bytes() -> int:
-    """Of the control group that a container or a job scheduler sets; no limit is a word, or no file."""
+    """Of the control groups that containers and job schedulers set: the process's own and those around it."""
+    return min(_group_bytes(group) for group in _groups())
+
+
+def _groups() -> list[Path]:
     try:
-        limit, used = ((_CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        return int(limit) - int(used)
+        own = next(line for line in _MEMBERSHIP.read_text().splitlines() if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return [_CGROUP]
+    path = _CGROUP / own.removeprefix("0::").strip("/")
+    return [path, *(group for group in path.parents if group.is_relative_to(_CGROUP))]
+
+
+def _group_bytes(group: Path) -> int:
+    """What is left in one group; no limit is a word, or no file. Files read lately count as used, but can be freed."""
+    try:
+        limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return limit - used + int(statistics.get("inactive_file", 0))
     except (OSError, ValueError):
         return 2**63 - 1

@@ -15,7 +15,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.plan import LayerChoice, check_independence, chosen_layers
 from lazy_lightning.ntk.tangent_map import TangentMap
-from lazy_lightning.ntk.tangent_model import Parameters, TangentModel
+from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, told
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -62,8 +62,12 @@ class NTKOperator:
     ) -> None:
         network = TangentModel.of(model, params, buffers=buffers, dtype=dtype, device=device)
         names = tuple(name for own in chosen_layers(network, layers).values() for name in own)
+        if not len(x1) or (x2 is not None and not len(x2)):
+            raise ConfigError("a kernel operator between no samples was asked for: give at least one")
+        if vectors < 1:
+            raise ConfigError(f"vectors is {vectors}, expected at least 1 to go through the network at once")
         x1 = network.accept(x1)
-        check_independence(network.first_member(), x1[:3])
+        check_independence(network.first_member().nearby(), x1[:3])
         self._left = TangentMap(network, x1, names, chunk_size)
         self._right = self._left if x2 is None else TangentMap(network, network.accept(x2), names, chunk_size)
         self._vectors = vectors
@@ -123,7 +127,9 @@ class NTKOperator:
     def _product(self, vectors: Tensor) -> Tensor:
         """(k, E, n2 c) to (k, E, n1 c)."""
         cotangents = vectors.reshape(*vectors.shape[:2], len(self._right.x), -1)
-        products: Tensor = vmap(lambda u: self._left.push(self._right.pull(u)), chunk_size=self._vectors)(cotangents)
+        apply = vmap(lambda u: self._left.push(self._right.pull(u)), chunk_size=self._vectors)
+        with told(self._left.model.template, "has no products with its Jacobian", "use empirical_ntk"):
+            products: Tensor = apply(cotangents)
         return products.flatten(-2)
 
     def to_scipy(self) -> LinearOperator:

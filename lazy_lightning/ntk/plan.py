@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.ntk.capture import Call, Passes, calls_of, run_passes
 from lazy_lightning.ntk.factors import Outer
+from lazy_lightning.ntk.jacobian import mapped_rows
 from lazy_lightning.ntk.layer_rules import rule_for
-from lazy_lightning.ntk.tangent_model import TangentModel
+from lazy_lightning.ntk.tangent_model import TangentModel, gradients_of, gradients_on
 
 Method = Literal["auto", "structured", "jacobian", "jvp"]
 METHODS = ("auto", "structured", "jacobian", "jvp")
@@ -35,18 +36,33 @@ class Plan:
     """Parameter names by layer, for the layers whose Jacobian is formed sample by sample."""
     reasons: Mapping[str, str]
     """Why a layer is not structured, by name."""
+    mapped: bool = True
+    """Whether ``torch.func`` gives the right Jacobian for all samples at once; else one sample at a time."""
 
     @property
     def layers(self) -> tuple[str, ...]:
         """All layers that the kernel is made of."""
         return (*self.structured, *self.jacobian)
 
+    def fitted(self, model: TangentModel, x: Tensor) -> Plan:
+        """For samples of another shape, at which the same layers have other positions.
 
+        Raises:
+            ConfigError: if a layer does not look as its rule expects there.
+        """
+        calls = calls_of(model.first_member(), self.structured, x[:1]) if self.structured else []
+        wrong = [call for call in calls if not isinstance(call, Call)]
+        if wrong:
+            raise ConfigError(f"{wrong[0]} for samples of shape {tuple(x.shape[1:])}: use method='jacobian'")
+        return replace(self, calls=tuple(call for call in calls if isinstance(call, Call)))
+
+
+@torch.inference_mode(False)
 def make_plan(model: TangentModel, x: Tensor, method: Method = "auto", layers: LayerChoice = None) -> Plan:
-    """Tries the structure of each layer on the first samples, against autograd.
+    """Tries the structure of each layer, and what ``torch.func`` makes of the others, on some samples against autograd.
 
     Args:
-        model: the network; its first member is looked at.
+        model: the network; it is tried near the weights of its first member, where none is zero.
         x: samples; the first three are used.
         method: ``structured`` refuses layers without structure, ``jacobian`` uses none of it.
         layers: names of the layers whose kernel is wanted, ``last`` for the output layer, None for all.
@@ -57,13 +73,15 @@ def make_plan(model: TangentModel, x: Tensor, method: Method = "auto", layers: L
     """
     if method not in METHODS:
         raise ConfigError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
-    one, few = model.first_member(), x[:3]
+    one, few = model.first_member().nearby(), x[:3]
+    few = few.nan_to_num(0.0, 0.0, 0.0) if few.is_floating_point() else few
     check_independence(one, few)
     parameters = chosen_layers(model, layers)
-    if method in ("jacobian", "jvp"):
+    if method == "jvp":
         return Plan((), (), {name: tuple(own) for name, own in parameters.items()}, {})
-    calls, reasons = _candidates(one, parameters, few)
-    good = _verified(one, parameters, calls, few, reasons)
+    calls, reasons = ([], {}) if method == "jacobian" else _candidates(one, parameters, few)
+    trial = _Trial.of(one, parameters, few)
+    good = _verified(trial, calls, reasons)
     if method == "structured" and reasons:
         told = "; ".join(reasons[name] for name in sorted(reasons))
         raise ConfigError(
@@ -71,7 +89,8 @@ def make_plan(model: TangentModel, x: Tensor, method: Method = "auto", layers: L
             "which forms the Jacobian of these alone"
         )
     others = {name: tuple(own) for name, own in parameters.items() if name not in good}
-    return Plan(tuple(call for call in calls if call.layer in good), tuple(good), others, reasons)
+    mapped = _can_be_mapped(trial, others)
+    return Plan(tuple(call for call in calls if call.layer in good), tuple(good), others, reasons, mapped)
 
 
 def chosen_layers(model: TangentModel, layers: LayerChoice) -> dict[str, list[str]]:
@@ -90,24 +109,43 @@ def chosen_layers(model: TangentModel, layers: LayerChoice) -> dict[str, list[st
     return {name: own for name, own in known.items() if name in wanted}
 
 
-def check_independence(model: TangentModel, x: Tensor) -> None:
+def check_independence(near: TangentModel, x: Tensor) -> None:
     """Compares the output for a sample alone with that in company.
 
+    Args:
+        near: of one member; what :meth:`TangentModel.nearby` gives, so that no zero weight hides anything.
+        x: some samples.
+
     Raises:
-        ConfigError: if they differ by more than rounding.
+        ConfigError: if they differ by more than rounding, or evaluating the network has other effects.
     """
-    if len(x) < 2:
-        return
+    held = {**near.shared_buffers, **near.member_buffers, **near.params}
+    versions, state = {name: t._version for name, t in held.items()}, _random_state(near.device)
     with torch.no_grad():
-        together, alone = model.outputs(x)[:, :1], model.outputs(x[:1])
+        together, alone = near.outputs(x), torch.cat([near.outputs(sample.unsqueeze(0)) for sample in x], dim=1)
+    if not torch.equal(state, _random_state(near.device)):
+        raise ConfigError(
+            f"{type(near.template).__name__} draws random numbers, so it is no function of its weights: call "
+            "model.eval(), or remove the layer that draws"
+        )
+    changed = [name for name, t in held.items() if t._version != versions[name]]
+    if changed:
+        raise ConfigError(
+            f"{type(near.template).__name__} changes {', '.join(changed)} at each evaluation: call model.eval(), or "
+            "remove the layer that does so"
+        )
     if not bool(together.isfinite().all()):
         return  # nothing can be compared; the kernel will not be finite either, and say so
     distance = (together - alone).norm()
-    if bool(distance > _AGREEMENT.get(model.dtype, 1e-2) * (together.norm() + alone.norm())):
+    if bool(distance > _AGREEMENT.get(near.dtype, 1e-2) * (together.norm() + alone.norm())):
         raise ConfigError(
-            f"{type(model.template).__name__} gives another output for a sample when others are in the batch, so the "
+            f"{type(near.template).__name__} gives another output for a sample when others are in the batch, so the "
             "tangent kernel of a pair of samples is not defined: replace the layer that mixes samples"
         )
+
+
+def _random_state(device: torch.device) -> Tensor:
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
 
 
 def _candidates(
@@ -119,7 +157,7 @@ def _candidates(
         module = model.template.get_submodule(name)
         if rule_for(module) is None:
             reasons[name] = f"{_named(model.template, name)} has no structured rule"
-        elif _tied(model.template, own):
+        elif any(first in own and place not in own for place, first in model.places.items()):
             reasons[name] = f"{_named(model.template, name)} shares a parameter with another layer"
     names = [name for name in parameters if name not in reasons]
     calls: list[Call] = []
@@ -134,29 +172,68 @@ def _candidates(
     return [call for call in calls if call.layer not in reasons], reasons
 
 
-def _verified(
-    model: TangentModel,
-    parameters: Mapping[str, list[str]],
-    calls: Sequence[Call],
-    x: Tensor,
-    reasons: dict[str, str],
-) -> list[str]:
+@dataclass(frozen=True)
+class _Trial:
+    """What autograd says on some samples, one backward pass each: the measure of all shorter ways."""
+
+    model: TangentModel
+    x: Tensor
+    cotangent: Tensor
+    """(n, c) of numbers v; what is compared is the gradient of sum_k v_k f_k."""
+    gradients: Mapping[str, Tensor]
+    """(n, P) by layer."""
+
+    @classmethod
+    def of(cls, model: TangentModel, parameters: Mapping[str, list[str]], x: Tensor) -> _Trial:
+        params = {name: p[0].clone().requires_grad_() for name, p in model.params.items()}
+        buffers = {**model.shared_buffers, **{name: b[0] for name, b in model.member_buffers.items()}}
+        wanted = [params[name] for own in parameters.values() for name in own]
+        with gradients_on():
+            outputs = model.call(params, buffers, x)
+            cotangent = torch.linspace(1.0, 2.0, outputs.numel(), dtype=model.dtype, device=model.device)
+            cotangent = cotangent.view_as(outputs)
+            values = (outputs * cotangent).sum(dim=1)
+            rows = torch.stack([torch.cat([g.flatten() for g in gradients_of(value, wanted)]) for value in values])
+        sizes = [sum(params[name].numel() for name in own) for own in parameters.values()]
+        return cls(model, x, cotangent, dict(zip(parameters, torch.split(rows, sizes, dim=1), strict=True)))
+
+    def agrees(self, found: Tensor, expected: Tensor) -> bool:
+        """To rounding, relative to the size of what is expected."""
+        return bool((found - expected).norm() <= _AGREEMENT.get(self.model.dtype, 1e-2) * expected.norm())
+
+
+def _verified(trial: _Trial, calls: Sequence[Call], reasons: dict[str, str]) -> list[str]:
     """The layers whose structured kernel between the samples is that of autograd; notes the others' reason."""
     names = list(dict.fromkeys(call.layer for call in calls))
     if not names:
         return []
-    passes = run_passes(model, calls, x)
-    cotangent = torch.linspace(1.0, 2.0, passes.outputs[0].numel(), dtype=model.dtype, device=model.device)
-    cotangent = cotangent.view(passes.outputs.shape[1:])
-    expected = _autograd_kernels(model, {name: parameters[name] for name in names}, x, cotangent)
+    template, passes = trial.model.template, run_passes(trial.model, calls, trial.x)
     good = []
     for name in names:
-        difference = (_projected_kernel(model.template, name, calls, passes, cotangent) - expected[name]).norm()
-        if bool(difference <= _AGREEMENT.get(model.dtype, 1e-2) * expected[name].norm()):
+        expected = trial.gradients[name] @ trial.gradients[name].mT
+        if trial.agrees(_projected_kernel(template, name, calls, passes, trial.cotangent), expected):
             good.append(name)
         else:
-            reasons[name] = f"{_named(model.template, name)} is used otherwise than by being called"
+            reasons[name] = f"{_named(template, name)} is used otherwise than by being called"
     return good
+
+
+def _can_be_mapped(trial: _Trial, parameters: Mapping[str, Sequence[str]]) -> bool:
+    """Whether ``torch.func`` gives what autograd gives: of PReLU it gives wrong numbers when n = c, else none."""
+    names = [name for own in parameters.values() for name in own]
+    if not names:
+        return True
+    try:
+        with gradients_on():
+            rows = mapped_rows(trial.model, names, trial.x)[0]
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ConfigError):
+        return False
+    found = torch.einsum("ncp,nc->np", rows, trial.cotangent)
+    sizes = [trial.gradients[layer].shape[1] for layer in parameters]
+    parts = zip(parameters, torch.split(found, sizes, dim=1), strict=True)
+    return all(trial.agrees(part, trial.gradients[layer]) for layer, part in parts)
 
 
 def _projected_kernel(
@@ -166,27 +243,6 @@ def _projected_kernel(
     outer = layer_factors(template, name, calls, passes)
     b = torch.einsum("enc...,nc->en...", outer.b, cotangent).unsqueeze(2)
     return Outer(outer.a, b).product(Outer(outer.a, b), "trace")[0]
-
-
-def _autograd_kernels(
-    model: TangentModel, parameters: Mapping[str, list[str]], x: Tensor, cotangent: Tensor
-) -> dict[str, Tensor]:
-    """(n, n) the same by gradients of each sample's output, one backward pass a sample."""
-    params = {name: p[0].clone().requires_grad_() for name, p in model.params.items()}
-    buffers = {**model.shared_buffers, **{name: b[0] for name, b in model.member_buffers.items()}}
-    wanted = [params[p] for own in parameters.values() for p in own]
-    with torch.enable_grad():
-        projected = (model.call(params, buffers, x) * cotangent).sum(dim=1)
-        rows = [
-            torch.autograd.grad(value, wanted, retain_graph=True, allow_unused=True, materialize_grads=True)
-            for value in projected
-        ]
-    kernels, start = {}, 0
-    for name, own in parameters.items():
-        part = [torch.cat([g.flatten() for g in row[start : start + len(own)]]) for row in rows]
-        kernels[name] = torch.stack(part) @ torch.stack(part).mT
-        start += len(own)
-    return kernels
 
 
 def layer_factors(template: nn.Module, name: str, calls: Sequence[Call], passes: Passes) -> Outer:
@@ -201,12 +257,6 @@ def layer_factors(template: nn.Module, name: str, calls: Sequence[Call], passes:
     members = max(len(a) for a, _ in parts)
     a = torch.cat([a.expand(members, *a.shape[1:]) for a, _ in parts], dim=3)
     return Outer(a, torch.cat([b for _, b in parts], dim=4))
-
-
-def _tied(template: nn.Module, own: Sequence[str]) -> bool:
-    by_name = dict(template.named_parameters(remove_duplicate=False))
-    mine = {id(by_name[name]) for name in own}
-    return any(id(p) in mine for name, p in by_name.items() if name not in own)
 
 
 def _named(template: nn.Module, name: str) -> str:

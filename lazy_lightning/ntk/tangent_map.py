@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.func import jvp, vjp
 
-from lazy_lightning.ntk.tangent_model import TangentModel
+from lazy_lightning.ntk.tangent_model import TangentModel, gradients_on
 from lazy_lightning.objective import chunks
 
 Tangent = dict[str, Tensor]
@@ -35,18 +35,20 @@ class TangentMap:
 
     def push(self, tangent: Tangent) -> Tensor:
         """J dw, (E, n, c)."""
-        parts = [
-            cast(Tensor, jvp(self._outputs(part), (self._weights,), (tangent,))[1])
-            for part in chunks(len(self.x), self.chunk_size)
-        ]
+        with gradients_on():
+            parts = [
+                cast(Tensor, jvp(self._outputs(part), (self._weights,), (tangent,))[1])
+                for part in chunks(len(self.x), self.chunk_size)
+            ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
     def pull(self, cotangent: Tensor) -> Tangent:
         """J^T u for u (E, n, c)."""
         total: Tangent = {}
         for part in chunks(len(self.x), self.chunk_size):
-            backward = vjp(self._outputs(part), self._weights)[1]
-            (tangent,) = backward(cotangent[:, part])
+            with gradients_on():
+                backward = vjp(self._outputs(part), self._weights)[1]
+                (tangent,) = backward(cotangent[:, part])
             total = {name: total[name] + t if total else t for name, t in tangent.items()}
         return total
 

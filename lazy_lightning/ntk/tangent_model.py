@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -32,6 +32,8 @@ class TangentModel:
     """(*shape) each."""
     single: bool
     """Whether the parameters came without a member axis, so that results go without one."""
+    places: dict[str, str]
+    """Each place of a parameter or buffer in the template, and the first name of what stands there."""
 
     @classmethod
     def of(
@@ -49,7 +51,7 @@ class TangentModel:
             model: a module, or the :class:`MemberNetwork` of a run.
             params: None for the module's own; a mapping from names to tensors (*shape) or (E, *shape); or
                 flat weights (N,) or (E, N) in the order of ``named_parameters``.
-            buffers: buffers in which the members differ, (E, *shape).
+            buffers: buffers in which the members differ, (E, *shape); (*shape) will do without a member axis.
             dtype: in which to compute; that of the parameters by default.
             device: where to compute; that of the parameters by default.
 
@@ -62,14 +64,16 @@ class TangentModel:
         named, single = _with_member_axis(template, params)
         first = next(iter(named.values()))
         dtype, device = dtype or first.dtype, first.device if device is None else torch.device(device)
-        held = dict(buffers or {})
+        held = _member_buffers(template, buffers or {}, len(first), single)
         shared = {name: b for name, b in template.named_buffers() if name not in held}
         return cls(
             template,
-            {name: p.detach().to(device, dtype) for name, p in named.items()},
-            {name: _cast(b, dtype, device) for name, b in held.items()},
-            {name: _cast(b, dtype, device) for name, b in shared.items()},
+            {name: _cast(p, dtype, device) for name, p in named.items()},
+            # Copies, since some layers write to their buffers.
+            {name: _cast(b, dtype, device).clone() for name, b in held.items()},
+            {name: _cast(b, dtype, device).clone() for name, b in shared.items()},
             single,
+            places_of(template),
         )
 
     @property
@@ -97,6 +101,23 @@ class TangentModel:
         first = {name: p[:1] for name, p in self.params.items()}
         return replace(self, params=first, member_buffers={name: b[:1] for name, b in self.member_buffers.items()})
 
+    def nearby(self) -> TangentModel:
+        """The same network at other weights, all finite, none zero: there, no layer hides behind one that is zero.
+
+        Buffers are copies. Each weight is multiplied by a number from 0.9 to 1.1, so that its sign stays.
+        """
+
+        def moved(p: Tensor) -> Tensor:
+            p = p.nan_to_num(0.0, 0.0, 0.0)
+            period = 0.1 * torch.arange(1009.0, device=p.device).cos().to(p.dtype)
+            wave = period.repeat(-(-p.numel() // len(period)))[: p.numel()].view(p.shape)
+            return torch.where(p == 0, wave, p * (1 + wave))
+
+        params = {name: moved(p) for name, p in self.params.items()}
+        shared = {name: b.clone() for name, b in self.shared_buffers.items()}
+        own = {name: b.clone() for name, b in self.member_buffers.items()}
+        return replace(self, params=params, shared_buffers=shared, member_buffers=own)
+
     def accept(self, x: Tensor) -> Tensor:
         """Samples in the dtype and on the device of the parameters; integers (tokens) keep their type."""
         return _cast(x, self.dtype, self.device)
@@ -105,6 +126,9 @@ class TangentModel:
         """``function(params, buffers, *arguments)`` for each member; results gain the member axis in front.
 
         One member runs without ``vmap``: faster, and any operation will do.
+
+        Raises:
+            ConfigError: if ``vmap`` cannot map the network over several members.
         """
         if self.members == 1:
             own = [_first(tree) for tree in (self.params, self.member_buffers, *per_member)]
@@ -113,18 +137,71 @@ class TangentModel:
         def one(params: Any, buffers: dict[str, Tensor], *arguments: Any) -> Any:
             return function(params, {**self.shared_buffers, **buffers}, *arguments)
 
-        return vmap(one)(self.params, self.member_buffers, *per_member)
+        with told(self.template, "cannot be mapped over members", "give the weights of one member at a time"):
+            return vmap(one)(self.params, self.member_buffers, *per_member)
 
     def call(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """f of one member, (n, c)."""
-        with _differentiable_attention():
-            outputs = functional_call(self.template, {**params, **buffers}, (x,))
+        given = {**params, **buffers}
+        every = {place: given[name] for place, name in self.places.items()}
+        with _differentiable_attention(), _without_recomputation(self.template):
+            outputs = functional_call(self.template, every, (x,), tie_weights=False)
+        if not isinstance(outputs, Tensor):
+            raise ConfigError(
+                f"the network {type(self.template).__name__} must put out one tensor, (n, outputs) or (n,), but gave a "
+                f"{type(outputs).__name__}: wrap it in a module that picks one"
+            )
         return as_columns(outputs, len(x), self.template)
 
     def outputs(self, x: Tensor) -> Tensor:
         """f of all members, (E, n, c)."""
         result: Tensor = self.over_members(lambda params, buffers: self.call(params, buffers, x))
         return result
+
+
+def places_of(template: nn.Module) -> dict[str, str]:
+    """Where each parameter and buffer stands, and its first name: they differ where tensors are shared.
+
+    A module that is known by two names is one place. By torch's own tying of weights it would be two, of which the
+    second keeps what was put there for a call (pytorch issue 164759).
+    """
+    first: dict[int, str] = {}
+    places = {}
+    for prefix, module in template.named_modules():
+        for own in (module.named_parameters, module.named_buffers):
+            for name, tensor in own(prefix, recurse=False, remove_duplicate=False):
+                places[name] = first.setdefault(id(tensor), name)
+    return places
+
+
+@contextmanager
+def told(template: nn.Module, what: str, remedy: str) -> Iterator[None]:
+    """Turns what ``torch.func`` says of a network it cannot treat into our error; lack of memory stays what it is."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ConfigError(f"{type(template).__name__} {what} ({in_short(error)}): {remedy}") from error
+
+
+def in_short(error: Exception) -> str:
+    """What another library says, on one line of bounded length."""
+    return " ".join(str(error).split())[:200]
+
+
+@contextmanager
+def gradients_on() -> Iterator[None]:
+    """Gradients as the kernel needs them, whatever mode the caller is in."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def gradients_of(value: Tensor, wanted: Sequence[Tensor], *, keep: bool = True) -> tuple[Tensor, ...]:
+    """Gradients of a number, zero where it does not depend on what is wanted. ``keep`` the graph for more of them."""
+    if not value.requires_grad:
+        return tuple(torch.zeros_like(tensor) for tensor in wanted)
+    return torch.autograd.grad(value, wanted, retain_graph=keep, allow_unused=True, materialize_grads=True)
 
 
 @contextmanager
@@ -137,6 +214,22 @@ def _differentiable_attention() -> Iterator[None]:
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@contextmanager
+def _without_recomputation(template: nn.Module) -> Iterator[None]:
+    """Refuses activation checkpoints: they would recompute at the module's own weights, not at those asked for."""
+    reason = "activation checkpoints"
+    try:
+        with torch.autograd.graph.disable_saved_tensors_hooks(reason):
+            yield
+    except RuntimeError as error:
+        if reason not in str(error):
+            raise
+        raise ConfigError(
+            f"{type(template).__name__} uses {reason}, which recompute at other weights than those asked for: switch "
+            "them off"
+        ) from error
 
 
 def check_separable(template: nn.Module) -> None:
@@ -186,6 +279,25 @@ def _with_member_axis(template: nn.Module, params: Parameters) -> tuple[dict[str
     return {name: params[name].unsqueeze(0) if single else params[name] for name in shapes}, single
 
 
+def _member_buffers(
+    template: nn.Module, buffers: Mapping[str, Tensor], members: int, single: bool
+) -> dict[str, Tensor]:
+    """(E, *shape) each."""
+    shapes = {name: b.shape for name, b in template.named_buffers()}
+    if unknown := sorted(set(buffers) - set(shapes)):
+        raise ConfigError(
+            f"buffers names {unknown}, expected some of {', '.join(shapes) or 'none'}: {type(template).__name__} has "
+            "no others"
+        )
+    held = {name: b.unsqueeze(0) if single and b.shape == shapes[name] else b for name, b in buffers.items()}
+    for name, b in held.items():
+        if b.shape != (members, *shapes[name]):
+            raise ConfigError(
+                f"buffers[{name!r}] has shape {tuple(b.shape)}, expected {(members, *shapes[name])}: one a member"
+            )
+    return held
+
+
 def _unflattened(shapes: Mapping[str, torch.Size], flat: Tensor) -> tuple[dict[str, Tensor], bool]:
     sizes = [shape.numel() for shape in shapes.values()]
     if flat.ndim not in (1, 2) or flat.shape[-1] != sum(sizes):
@@ -200,8 +312,10 @@ def _unflattened(shapes: Mapping[str, torch.Size], flat: Tensor) -> tuple[dict[s
 
 
 def _cast(x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    x = x.detach()
-    return x.to(device, dtype) if x.is_floating_point() else x.to(device)
+    # Trainers evaluate in inference mode, and nothing that was made in it can be differentiated.
+    with torch.inference_mode(False):
+        x = x.clone() if x.is_inference() else x.detach()
+        return x.to(device, dtype) if x.is_floating_point() else x.to(device)
 
 
 def _first(tree: Any) -> Any:

@@ -40,7 +40,7 @@ class Tangents:
                 made[name] = outer.cheapest(self.contraction)
         if self.plan.jacobian:
             names = [name for own in self.plan.jacobian.values() for name in own]
-            rows = jacobian_rows(self.model, names, x)
+            rows = jacobian_rows(self.model, names, x, mapped=self.plan.mapped)
             sizes = [self._weights(own) for own in self.plan.jacobian.values()]
             made |= zip(self.plan.jacobian, map(Dense, torch.split(rows, sizes, dim=-1)), strict=True)
         return made

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -28,6 +27,12 @@ class Tile(NamedTuple):
     """Whether this block also stands for its transpose, at (cols, rows)."""
 
     @property
+    def pairs(self) -> int:
+        """Of samples, those of the transpose included."""
+        count: int = (self.rows.stop - self.rows.start) * (self.cols.stop - self.cols.start)
+        return 2 * count if self.mirrored else count
+
+    @property
     def total(self) -> Tensor:
         """Over the layers."""
         blocks = iter(self.by_layer.values())
@@ -49,9 +54,7 @@ def kernel_tiles(
     Raises:
         ConfigError: if ``tile`` is not positive.
     """
-    if tile is not None and tile < 1:
-        raise ConfigError(f"tile must be >= 1 samples, got {tile}")
-    size = tile or (_ON_CPU if left.model.device.type == "cpu" else _ON_DEVICE)
+    size = tile_size(tile, left.model.device)
     block = _samples_at_once(left, right, memory)
     with torch.no_grad():
         for i in range(0, len(left), block):
@@ -67,11 +70,15 @@ def kernel_tiles(
                     yield Tile(here, there, products, right is None and here != there)
 
 
-def tile_count(left: Tangents, right: Tangents | None = None, tile: int | None = None) -> int:
-    """About how many tiles :func:`kernel_tiles` will give, for a progress bar."""
-    size = tile or (_ON_CPU if left.model.device.type == "cpu" else _ON_DEVICE)
-    rows = math.ceil(len(left) / size)
-    return rows * (rows + 1) // 2 if right is None else rows * math.ceil(len(right) / size)
+def tile_size(tile: int | None, device: torch.device) -> int:
+    """Samples a side: those asked for, or what suits the device.
+
+    Raises:
+        ConfigError: if ``tile`` is not positive.
+    """
+    if tile is not None and tile < 1:
+        raise ConfigError(f"tile must be >= 1 samples, got {tile}")
+    return tile or (_ON_CPU if device.type == "cpu" else _ON_DEVICE)
 
 
 def _blocks(rows: slice, cols: slice, size: int, upper: bool) -> Iterator[tuple[slice, slice]]:

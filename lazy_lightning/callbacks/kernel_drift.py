@@ -1,0 +1,192 @@
+"""How far the tangent kernel moves from initialisation: the order parameter of lazy training."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.data.split import Split
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.ntk.plan import make_plan
+from lazy_lightning.ntk.reference import TOTAL, KernelReference
+from lazy_lightning.ntk.tangent_model import TangentModel
+from lazy_lightning.ntk.tangents import Tangents
+from lazy_lightning.observation import NetworkObserver, Observation
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+Set = Literal["kernel", "test", "train"]
+
+DRIFT = "kernel_drift"
+_BEFORE_ALL = -1e9  # a power of t_factor that no flow time is under
+
+_log = logging.getLogger(__name__)
+
+
+def kernel_set(module: FlowModule, which: Set | None, samples: int | None) -> Split:
+    """The samples a kernel is looked at on, on the device: by default the data's kernel set, or its test set if none.
+
+    Raises:
+        ConfigError: if the kernel set is asked for and empty.
+    """
+    own = module.data.kernel
+    if which == "kernel" and not len(own.y):
+        raise ConfigError("samples of the kernel set were asked for, but it is empty: set data.n_kernel")
+    chosen = which or ("kernel" if len(own.y) else "test")
+    if chosen == "kernel":
+        own = module.resident(own)
+    split = {"kernel": own, "test": module.test_split, "train": module.train_split}[chosen]
+    return Split(*(part[:samples] for part in split))
+
+
+class KernelDrift(NetworkObserver):
+    """‖Theta_t - Theta_0‖_F / ‖Theta_0‖_F in all and by layer, and how Theta_t is aligned with Theta_0 and the labels.
+
+    The order parameter of arXiv:1906.08034: falls as 1/(sqrt(h) alpha) on the lazy side. A layer's drift is that of its
+    own part of the kernel. Members of one seed share Theta_0.
+
+    A member is looked at when its t has passed the next power of ``t_factor``, and where it stops; in between its
+    columns are NaN, and after its end they stay.
+
+    Args:
+        samples: how many samples; None for all of the set.
+        split: ``kernel``, ``test`` or ``train``; None is the data's kernel set, or its test set if that is empty.
+        t_factor: see above; None looks at every observation, ``inf`` at the start and the end alone.
+        layers: False keeps the total alone.
+        output: ``full`` compares the kernels between all pairs of outputs, ``trace`` their sum over equal outputs.
+        hold: keep Theta_0 on the device; null keeps it if it takes up to a quarter of the free memory, else computes
+            it again each time, tile by tile.
+        tile: samples a side of what is computed at once; null chooses by the device.
+
+    Raises:
+        ConfigError: for a value out of range; at the start of a run, for an empty set or a network without a kernel.
+    """
+
+    def __init__(
+        self,
+        samples: int | None = 200,
+        split: Set | None = None,
+        t_factor: float | None = 1.5,
+        layers: bool = True,
+        output: Literal["full", "trace"] = "full",
+        hold: bool | None = None,
+        tile: int | None = None,
+    ) -> None:
+        if samples is not None and samples < 2:
+            raise ConfigError(f"KernelDrift needs samples >= 2, got {samples}")
+        if t_factor is not None and not t_factor > 1:
+            raise ConfigError(f"KernelDrift needs t_factor > 1, or null for every observation, got {t_factor}")
+        self.samples = samples
+        self.split: Set | None = split
+        self.t_factor = t_factor
+        self.layers = layers
+        self.output: Literal["full", "trace"] = output
+        self.hold = hold
+        self.tile = tile
+        self._reference: KernelReference | None = None
+        self._first: Tensor | None = None
+        self._last: _Looks | None = None
+
+    @torch.no_grad()
+    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+        """``kernel_drift/total``, ``kernel_drift/LAYER``; ``kernel_alignment`` with Theta_0, ``label_alignment``."""
+        if observation.index == 0:
+            self._last = None
+        if self._reference is None or observation.index == 0:
+            self._reference, self._first = self._start(module)
+        state = observation.state
+        last = self._last or _Looks.none(len(state.t))
+        last = last.to(state.t.device)
+        power = self._power(state.t)
+        due = ~last.settled & ((power > last.power) | ~state.running)
+        rows = due.nonzero().flatten()
+        measured = self._measure(module, rows) if len(rows) else {}
+        columns = {name: torch.full_like(state.t, torch.nan) for name in measured or last.columns}
+        for name, column in columns.items():
+            if name in last.columns:
+                column[last.settled] = last.columns[name][last.settled]
+            if name in measured:
+                column[rows] = measured[name]
+        broken = due & state.running & columns[f"{DRIFT}/{TOTAL}"].isnan()
+        self._tell(module, broken, state.t)
+        settled = last.settled | (due & ~state.running) | broken
+        self._last = _Looks(torch.where(due, power, last.power), settled, columns)
+        return columns
+
+    def _power(self, t: Tensor) -> Tensor:
+        """(E,) the last power of t_factor that t has passed; larger at each observation if all are to be looked at."""
+        if self.t_factor is None:
+            return t
+        if self.t_factor == math.inf:
+            return torch.zeros_like(t)
+        return torch.floor(t.log() / math.log(self.t_factor) + 1e-12).clamp_min(_BEFORE_ALL + 1)
+
+    def _start(self, module: FlowModule) -> tuple[KernelReference, Tensor]:
+        """Theta_0 of each seed, and which of them each member starts with."""
+        split = kernel_set(module, self.split, self.samples)
+        if len(split.y) < 2:
+            raise ConfigError("KernelDrift needs two samples at least: set data.n_test or data.n_kernel")
+        seeds = list(dict.fromkeys(module.roster.seeds))
+        rows = torch.tensor([module.roster.seeds.index(seed) for seed in seeds], device=module.w0.device)
+        model = self._model(module, module.w0, rows)
+        plan = make_plan(model, split.x)
+        tangents = Tangents(model, plan, split.x, self.output)
+        reference = KernelReference(tangents, hold=self.hold, tile=self.tile, labels=split.y)
+        own = torch.tensor([seeds.index(seed) for seed in module.roster.seeds], device=module.w0.device)
+        return reference, own
+
+    def _model(self, module: FlowModule, w: Tensor, rows: Tensor) -> TangentModel:
+        buffers = {name: b[rows] for name, b in module.member_buffers().items()}
+        return TangentModel.of(module.network, w.detach()[rows], buffers=buffers)
+
+    def _measure(self, module: FlowModule, rows: Tensor) -> dict[str, Tensor]:
+        assert self._reference is not None
+        assert self._first is not None
+        found = self._reference.compare(self._model(module, module.w, rows), self._first[rows])
+        names = list(found) if self.layers else [TOTAL]
+        columns = {f"{DRIFT}/{name}": found[name].drift for name in (TOTAL, *(n for n in names if n != TOTAL))}
+        total = found[TOTAL]
+        return {**columns, "kernel_alignment": total.alignment, "label_alignment": total.label_alignment}
+
+    def _tell(self, module: FlowModule, broken: Tensor, t: Tensor) -> None:
+        for row in broken.nonzero().flatten().tolist():
+            _log.warning(
+                "KernelDrift: the kernel of the member with alpha %g and seed %d is not finite at t = %.3g; it is not "
+                "looked at any more, and the run goes on",
+                module.roster.alphas[row],
+                module.roster.seeds[row],
+                float(t[row]),
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint; Theta_0 is computed again from w0."""
+        return {} if self._last is None else self._last._asdict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        if state_dict:
+            self._last = _Looks(**state_dict)
+
+
+class _Looks(NamedTuple):
+    """When each member was last looked at, and what was seen."""
+
+    power: Tensor
+    """(E,) float64"""
+    settled: Tensor
+    """(E,) bool: stopped and looked at since, or not finite."""
+    columns: dict[str, Tensor]
+
+    @classmethod
+    def none(cls, members: int) -> _Looks:
+        return cls(torch.full((members,), _BEFORE_ALL, dtype=torch.float64), torch.zeros(members, dtype=torch.bool), {})
+
+    def to(self, device: torch.device) -> _Looks:
+        columns = {name: column.to(device) for name, column in self.columns.items()}
+        return _Looks(self.power.to(device), self.settled.to(device), columns)
