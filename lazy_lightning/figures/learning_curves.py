@@ -24,6 +24,8 @@ _PANELS = (
     _Panel(r"mean loss $\ell(F, y)$", "test/loss", "train/loss", True),
     _Panel("error (%)", "test/error", "train/error", True, 100.0),
     _Panel(r"$\Vert w - w_0 \Vert / \Vert w_0 \Vert$", "displacement/total", None, True),
+    _Panel(r"$\Vert \Theta - \Theta_0 \Vert / \Vert \Theta_0 \Vert$", "kernel_drift/total", None, True),
+    _Panel("rms distance of the paths\nof $F$ and its linearisation", "path_distance/rms", None, True),
 )
 
 
@@ -51,8 +53,8 @@ def _draw(axis: Axes, curves: pd.DataFrame, panel: _Panel) -> None:
         for column, style in ((panel.solid, "-"), (panel.dashed, ":")):
             if column is not None and column in moving:
                 values = panel.factor * moving[column]
-                shown = values.where((values > 0) & np.isfinite(values))
-                axis.plot(moving["t"], shown, style, color=colors[alpha], lw=1.0, alpha=0.75)
+                shown = values.where((values > 0) & np.isfinite(values)).dropna()  # not all is looked at always
+                axis.plot(moving["t"].loc[shown.index], shown, style, color=colors[alpha], lw=1.0, alpha=0.75)
         axis.plot(moving["t"].iloc[-1:], panel.factor * moving[panel.solid].iloc[-1:], "o", color=colors[alpha])
     axis.set_xscale("log")
     if panel.log and np.isfinite(axis.dataLim.minposy):  # matplotlib fails on a log axis without a positive number

@@ -29,7 +29,7 @@ WIDTHS = (30, 100, 300)
 SCALES = tuple(float(f"{s:.4g}") for s in np.logspace(-2.5, 3.5, 13))
 """sqrt(h) alpha"""
 SEEDS = 3
-LAZY, FEATURE = 30.0, 0.05
+LAZY, FEATURE = 90.0, 0.05
 
 
 @pytest.fixture(scope="module")
