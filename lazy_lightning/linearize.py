@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.members import accepted_arguments
+from lazy_lightning.nn.places import places_of
 
 
 def tangent_outputs(outputs: Callable[[Tensor], Tensor], w0: Tensor, displacement: Tensor) -> Tensor:
@@ -100,7 +101,7 @@ class LinearizedNetwork(nn.Module):
         if not w0:
             raise ConfigError(f"the network {type(base).__name__} has no parameters, so it has no first-order model")
         self._tangent_alone = tangent
-        self._weights_of = _first_names(base)
+        self._weights_of = {place: name for place, name in places_of(base).items() if name in w0}
         self._layers = [layer for layer in dict.fromkeys(name.rpartition(".")[0] for name in w0) if layer]
         self.origin = _frozen(base)
         _check_names(self, w0)
@@ -147,16 +148,6 @@ def _built(
     known = {"input_shape": input_shape, "num_outputs": num_outputs}
     accepted = accepted_arguments(factory)
     return factory(**{name: value for name, value in known.items() if value is not None and name in accepted})
-
-
-def _first_names(base: nn.Module) -> dict[str, str]:
-    """Where each parameter stands in each module, with its first name: they differ where weights are shared."""
-    first: dict[int, str] = {}
-    return {
-        name: first.setdefault(id(parameter), name)
-        for prefix, module in base.named_modules()
-        for name, parameter in module.named_parameters(prefix, recurse=False, remove_duplicate=False)
-    }
 
 
 def _frozen(base: nn.Module) -> nn.Module:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, Trainer
 from torch import Tensor
@@ -52,6 +53,14 @@ def finite_mean(values: NDArray[np.float64]) -> float:
     """Mean of the finite numbers, NaN if there are none."""
     finite = values[np.isfinite(values)]
     return float(finite.mean()) if len(finite) else float("nan")
+
+
+def of_each_seed(module: Any) -> tuple[Tensor, Tensor]:
+    """The first member of each seed, and which of these each member (E,) starts like: all of a seed share w0."""
+    seeds = module.roster.seeds
+    distinct = list(dict.fromkeys(seeds))
+    first = torch.tensor([seeds.index(seed) for seed in distinct], device=module.w0.device)
+    return first, torch.tensor([distinct.index(seed) for seed in seeds], device=module.w0.device)
 
 
 class Observer(Callback):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -16,12 +16,13 @@ from lazy_lightning.ntk.plan import make_plan
 from lazy_lightning.ntk.reference import TOTAL, KernelReference
 from lazy_lightning.ntk.tangent_model import TangentModel
 from lazy_lightning.ntk.tangents import Tangents
-from lazy_lightning.observation import NetworkObserver, Observation
+from lazy_lightning.observation import NetworkObserver, Observation, of_each_seed
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
 
 Set = Literal["kernel", "test", "train"]
+Output = Literal["full", "trace"]
 
 DRIFT = "kernel_drift"
 _BEFORE_ALL = -1e9  # a power of t_factor that no flow time is under
@@ -29,12 +30,14 @@ _BEFORE_ALL = -1e9  # a power of t_factor that no flow time is under
 _log = logging.getLogger(__name__)
 
 
-def kernel_set(module: FlowModule, which: Set | None, samples: int | None) -> Split:
+def kernel_set(module: FlowModule, which: Set | None, samples: int | None, least: int) -> Split:
     """The samples a kernel is looked at on, on the device: by default the data's kernel set, or its test set if none.
 
     Raises:
-        ConfigError: if the kernel set is asked for and empty.
+        ConfigError: if there is no such set, or it has less than ``least`` samples.
     """
+    if which is not None and which not in get_args(Set):
+        raise ConfigError(f"split is {which!r}, expected {', '.join(get_args(Set))}, or null to choose by the data")
     own = module.data.kernel
     if which == "kernel" and not len(own.y):
         raise ConfigError("samples of the kernel set were asked for, but it is empty: set data.n_kernel")
@@ -42,6 +45,11 @@ def kernel_set(module: FlowModule, which: Set | None, samples: int | None) -> Sp
     if chosen == "kernel":
         own = module.resident(own)
     split = {"kernel": own, "test": module.test_split, "train": module.train_split}[chosen]
+    if len(split.y) < least:
+        raise ConfigError(
+            f"a kernel is to be looked at on {least} samples at least, but the {chosen} set has {len(split.y)}: set a "
+            f"larger data.n_{chosen}"
+        )
     return Split(*(part[:samples] for part in split))
 
 
@@ -74,7 +82,7 @@ class KernelDrift(NetworkObserver):
         split: Set | None = None,
         t_factor: float | None = 1.5,
         layers: bool = True,
-        output: Literal["full", "trace"] = "full",
+        output: Output = "full",
         hold: bool | None = None,
         tile: int | None = None,
     ) -> None:
@@ -82,11 +90,13 @@ class KernelDrift(NetworkObserver):
             raise ConfigError(f"KernelDrift needs samples >= 2, got {samples}")
         if t_factor is not None and not t_factor > 1:
             raise ConfigError(f"KernelDrift needs t_factor > 1, or null for every observation, got {t_factor}")
+        if output not in get_args(Output):
+            raise ConfigError(f"KernelDrift has no output {output!r}, expected {' or '.join(get_args(Output))}")
         self.samples = samples
         self.split: Set | None = split
         self.t_factor = t_factor
         self.layers = layers
-        self.output: Literal["full", "trace"] = output
+        self.output: Output = output
         self.hold = hold
         self.tile = tile
         self._reference: KernelReference | None = None
@@ -101,9 +111,8 @@ class KernelDrift(NetworkObserver):
         if self._reference is None or observation.index == 0:
             self._reference, self._first = self._start(module)
         state = observation.state
-        last = self._last or _Looks.none(len(state.t))
-        last = last.to(state.t.device)
-        power = self._power(state.t)
+        last = (self._last or _Looks.none(len(state.t))).to(state.t.device).going_on(state.running)
+        power = self._power(observation)
         due = ~last.settled & ((power > last.power) | ~state.running)
         rows = due.nonzero().flatten()
         measured = self._measure(module, rows) if len(rows) else {}
@@ -119,27 +128,23 @@ class KernelDrift(NetworkObserver):
         self._last = _Looks(torch.where(due, power, last.power), settled, columns)
         return columns
 
-    def _power(self, t: Tensor) -> Tensor:
+    def _power(self, observation: Observation) -> Tensor:
         """(E,) the last power of t_factor that t has passed; larger at each observation if all are to be looked at."""
+        t = observation.state.t
         if self.t_factor is None:
-            return t
+            return torch.full_like(t, observation.index)
         if self.t_factor == math.inf:
             return torch.zeros_like(t)
         return torch.floor(t.log() / math.log(self.t_factor) + 1e-12).clamp_min(_BEFORE_ALL + 1)
 
     def _start(self, module: FlowModule) -> tuple[KernelReference, Tensor]:
         """Theta_0 of each seed, and which of them each member starts with."""
-        split = kernel_set(module, self.split, self.samples)
-        if len(split.y) < 2:
-            raise ConfigError("KernelDrift needs two samples at least: set data.n_test or data.n_kernel")
-        seeds = list(dict.fromkeys(module.roster.seeds))
-        rows = torch.tensor([module.roster.seeds.index(seed) for seed in seeds], device=module.w0.device)
+        split = kernel_set(module, self.split, self.samples, least=2)
+        rows, own = of_each_seed(module)
         model = self._model(module, module.w0, rows)
         plan = make_plan(model, split.x)
         tangents = Tangents(model, plan, split.x, self.output)
-        reference = KernelReference(tangents, hold=self.hold, tile=self.tile, labels=split.y)
-        own = torch.tensor([seeds.index(seed) for seed in module.roster.seeds], device=module.w0.device)
-        return reference, own
+        return KernelReference(tangents, hold=self.hold, tile=self.tile, labels=split.y), own
 
     def _model(self, module: FlowModule, w: Tensor, rows: Tensor) -> TangentModel:
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
@@ -186,6 +191,11 @@ class _Looks(NamedTuple):
     @classmethod
     def none(cls, members: int) -> _Looks:
         return cls(torch.full((members,), _BEFORE_ALL, dtype=torch.float64), torch.zeros(members, dtype=torch.bool), {})
+
+    def going_on(self, running: Tensor) -> _Looks:
+        """Members that had stopped at a limit which has been raised since are to be looked at again."""
+        total = self.columns.get(f"{DRIFT}/{TOTAL}")
+        return self if total is None else self._replace(settled=self.settled & (~running | total.isnan()))
 
     def to(self, device: torch.device) -> _Looks:
         columns = {name: column.to(device) for name, column in self.columns.items()}

@@ -56,10 +56,10 @@ class KernelSpectrum(NetworkObserver):
         """The columns above; NaN in between."""
         state = observation.state
         if self._set is None or observation.index == 0:
-            self._set = kernel_set(module, self.split, self.samples)
+            self._set = kernel_set(module, self.split, self.samples, least=4)
         if self._settled is None or observation.index == 0:
             self._settled, self._columns = torch.zeros_like(state.running), {}
-        settled = self._settled.to(state.t.device)
+        settled = self._settled.to(state.t.device) & ~state.running  # a limit may have been raised
         due = ~settled & (~state.running | (self.always or observation.index == 0))
         rows = due.nonzero().flatten()
         found = self._measure(module, rows) if len(rows) else {}

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.kernel_objective import KernelObjective
 from lazy_lightning.ntk.features import KernelFeatures
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
-from lazy_lightning.objective import drop_single_output
-from lazy_lightning.observation import NetworkObserver, Observation
+from lazy_lightning.observation import NetworkObserver, Observation, of_each_seed
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
 
 _STEPS = 50
+_ANY = 1e100
 
 
 def rms_distance(outputs: Tensor, others: Tensor) -> Tensor:
@@ -33,11 +35,15 @@ class PathDistance(NetworkObserver):
     """‖F_t - F_lin,t‖ on the training samples at each observation, and its largest value so far.
 
     F_lin is trained beside the network from the same start, by the same flow and loss, as a flow on the tangent kernel
-    at w0 (its linearisation, exactly); each member's companion lands on that member's t. A lazy path stays within
-    ~ 1/alpha of it (arXiv:1812.07956). Unlike :class:`TangentDeparture`, which asks what the linearisation makes of the
-    weights that the network has reached, this compares two trainings.
+    at w0 (its linearisation, exactly). A lazy path stays within ~ 1/alpha of it (arXiv:1812.07956). Unlike
+    :class:`TangentDeparture`, which asks what the linearisation makes of the weights that the network has reached, this
+    compares two trainings.
 
-    Costs n c numbers and their square a member in memory, one decomposition of the kernel at the start, and two
+    Each member's companion takes that member's own steps, in parts where the controller finds them too long for it: the
+    errors of the steps cancel, where steps of its own would leave some 1e-3 between two equal paths. Where it cannot
+    follow (a kink that no step is short enough for), the distance is NaN from there on.
+
+    Costs n c numbers and their square a member in memory, one decomposition of each seed's kernel at the start, and two
     products with that matrix a step.
     """
 
@@ -52,18 +58,19 @@ class PathDistance(NetworkObserver):
         state = observation.state
         if self._companion is None or observation.index == 0:
             self._companion = _Companion(module, self._saved if observation.index else None)
+            if observation.index == 0:
+                self._companion.flow.first_dt = _ANY  # what the network's steps leave of it
             self._saved = None
         assert state.outputs is not None  # our closure always reports them
-        distance = rms_distance(state.outputs, self._companion.outputs_at(state.t))
+        distance = rms_distance(state.outputs, self._companion.outputs_along(_steps_of(observation)))
         largest = distance if self._largest is None or observation.index == 0 else self._largest.to(distance.device)
         self._largest = torch.maximum(distance, largest)
         return {"path_distance/rms": distance, "path_distance/sup": self._largest}
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: the companion goes on to the bit, too."""
-        if self._companion is None:
-            return {}
-        return {"flow": self._companion.flow.state_dict(), "largest": self._largest}
+        flow = self._saved if self._companion is None else self._companion.flow.state_dict()
+        return {} if flow is None else {"flow": flow, "largest": self._largest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """From the checkpoint."""
@@ -71,25 +78,45 @@ class PathDistance(NetworkObserver):
             self._saved, self._largest = state_dict["flow"], state_dict["largest"]
 
 
+def _steps_of(observation: Observation) -> Tensor:
+    """(K, E) the times after the steps of the burst."""
+    t, trace = observation.state.t, observation.trace
+    if trace is None:
+        return t.unsqueeze(0)
+    times = t.expand(len(trace.t), -1).clone()
+    times[:, slice(None) if observation.rows is None else observation.rows] = trace.t
+    return times
+
+
 class _Companion:
     """The flow of the linearised members on the training samples."""
 
     def __init__(self, module: FlowModule, saved: dict[str, Any] | None) -> None:
         x, outputs = module.train_split.x, module.data.num_outputs
-        kernel = frozen_kernels(module.network, module.w0, module.member_buffers(), x, None, outputs=outputs)
+        rows, own = of_each_seed(module)
+        buffers = {name: b[rows] for name, b in module.member_buffers().items()}
+        kernel = frozen_kernels(module.network, module.w0[rows], buffers, x, None, outputs=outputs)
+        features = KernelFeatures.of(kernel).train[own]
         alpha = module.centering.alpha.to(kernel.device)
         f0 = None if module.centering.enabled else module.raw_outputs(module.w0, x) * module.centering.column(x.dtype)
-        self.objective = KernelObjective(
-            KernelFeatures.of(kernel).train, f0, alpha, module.loss, module.train_split.y, outputs, False
-        )
-        self.v = nn.Parameter(kernel.new_zeros(kernel.shape[:2]))
+        self.objective = KernelObjective(features, f0, alpha, module.loss, module.train_split.y, outputs, False)
+        self.v = nn.Parameter(features.new_zeros(features.shape[:2]))
         self.flow = module.companion_flow(self.v, steps=_STEPS)
+        self.flow.compact = True
+        self._active: tuple[Tensor | None, KernelObjective] = (None, self.objective)
         if saved is not None:
             self.flow.load_state_dict(saved)
 
-    def outputs_at(self, t: Tensor) -> Tensor:
-        """F_lin at each member's time, (E, n) or (E, n, c)."""
-        self.flow.advance(t, lambda: self.objective.backward(self.v))
-        outputs = self.flow.flow.outputs
-        assert outputs is not None  # the objective reports them
-        return drop_single_output(outputs)
+    def outputs_along(self, times: Tensor) -> Tensor:
+        """F_lin at the last of each member's times (K, E), as (E, n) or (E, n, c); NaN where it did not get so far."""
+        self.flow.advance(times, self._evaluate)
+        state = self.flow.flow
+        assert state.outputs is not None  # the objective reports them
+        lost = (state.t < times[-1]) & (state.reason != int(StopReason.STATIONARY))
+        return state.outputs.masked_fill(lost.view(-1, *(1,) * (state.outputs.ndim - 1)), torch.nan)
+
+    def _evaluate(self) -> Evaluation:
+        """Of the members that have not arrived, whose features are copied once a burst."""
+        if self.flow.active is not self._active[0]:
+            self._active = (self.flow.active, self.objective.select(self.flow.active))
+        return self._active[1].backward(self.v)

@@ -74,12 +74,13 @@ class T1(Observer):
         drift_level: float = 0.1,
         departure_level: float = 0.1,
     ) -> None:
-        unknown = sorted(set(definitions) - {"half_loss", *_LOOKED_AT})
-        if unknown or not definitions:
+        names: list[str] = [definitions] if isinstance(definitions, str) else list(definitions)
+        unknown = sorted(set(names) - {"half_loss", *_LOOKED_AT})
+        if unknown or not names:
             raise ConfigError(f"t1 has no definition {unknown or 'at all'}, expected some of half_loss, {_OTHERS}")
         if not (drift_level > 0 and departure_level > 0):
             raise ConfigError(f"t1 needs levels > 0, got {drift_level} of the drift and {departure_level} of departure")
-        self.definitions = tuple(definitions)
+        self.definitions = tuple(names)
         self._levels = {"kernel_drift": drift_level, "tangent_departure": departure_level}
         self._t1: dict[str, Tensor] = {}
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
@@ -90,8 +91,8 @@ class T1(Observer):
         if observation.index == 0:
             self._t1, self._last = {}, {}
         for name in wanted:
+            self._require(name, module)
             if name not in self._t1:
-                self._require(name, module)
                 self._t1[name] = torch.full_like(observation.state.t, torch.nan)
             self._t1[name] = self._t1[name].to(observation.state.t.device)
             if name == "half_loss":
@@ -109,10 +110,8 @@ class T1(Observer):
             loss = torch.cat([loss_last[None], observation.trace.loss.double()])
             found = first_crossing(t, loss, 0.5 * state.loss_start[rows].double())
             t1[rows] = torch.where(t1[rows].isnan(), found, t1[rows])
-        self._last["half_loss"] = (
-            state.t.clone(),
-            state.loss.to(torch.float64, copy=True),
-        )  # the flow goes on in place
+        # Copies, since the flow goes on in place.
+        self._last["half_loss"] = (state.t.clone(), state.loss.to(torch.float64, copy=True))
 
     def _look_at_column(self, name: str, observation: Observation) -> None:
         t, value = observation.state.t, observation.columns[_LOOKED_AT[name]].double()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.laziness import PowerMethod, jacobian_norm
-from lazy_lightning.observation import NetworkObserver, Observation
+from lazy_lightning.observation import NetworkObserver, Observation, of_each_seed
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -53,9 +53,7 @@ class TLazy(NetworkObserver):
         return {name: self._columns.get(name, missing).to(state.t.device) for name in names}
 
     def _norm_time(self, module: FlowModule) -> Tensor:
-        seeds = module.roster.seeds
-        distinct = list(dict.fromkeys(seeds))
-        rows = torch.tensor([seeds.index(seed) for seed in distinct], device=module.w0.device)
+        rows, own = of_each_seed(module)
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         norm = jacobian_norm(
             lambda w, x: module.network(w, x, buffers),
@@ -64,7 +62,6 @@ class TLazy(NetworkObserver):
             method=self.method,
             chunk_size=module.chunk_size,
         )
-        own = torch.tensor([distinct.index(seed) for seed in seeds], device=module.w0.device)
         return norm.double().pow(-2)[own]
 
     def _label_time(self, module: FlowModule, state: Any) -> Tensor:

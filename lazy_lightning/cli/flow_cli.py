@@ -30,7 +30,7 @@ from lazy_lightning.callbacks import (
 )
 from lazy_lightning.callbacks.predictions import PredictionWriter
 from lazy_lightning.checkpoints import KEY, read_checkpoint
-from lazy_lightning.cli.parser import FlowArgumentParser, ParserError
+from lazy_lightning.cli.parser import KERNEL_OPTIONS, FlowArgumentParser, ParserError
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
@@ -227,7 +227,7 @@ def _freeze_kernel(config: Any) -> None:
     name = str(config.get("model.class_path"))
     if not name.endswith((".FlowModule", ".KernelModule")):
         raise ConfigError(f"kernel freezes the tangent kernel of a FlowModule, but the model is {name}")
-    given = {name: config.pop(name) for name in ("at", "layers", "kernel_outputs")}
+    given = {name: config.pop(name) for name in KERNEL_OPTIONS}
     config.pop("weights_only")
     checkpoint = config.pop("ckpt_path")
     if checkpoint is not None:
@@ -235,11 +235,9 @@ def _freeze_kernel(config: Any) -> None:
         given["at"] = given["at"] or "end"
     config.model.class_path = f"{KernelModule.__module__}.{KernelModule.__name__}"
     model = config.model.init_args
-    earlier = {name: model.get(name) for name in _KERNEL_DEFAULTS}  # of the configuration of a kernel flow
-    for options in (_KERNEL_DEFAULTS, earlier, given):
-        for option, value in options.items():
-            if value is not None or option not in model:
-                model[option] = value
+    for option, default in _KERNEL_DEFAULTS.items():
+        chosen = (given.get(option), model.get(option), default)  # a kernel flow's own configuration has some already
+        model[option] = next((value for value in chosen if value is not None), None)
 
 
 def _refuse_ignored(config: Any) -> None:

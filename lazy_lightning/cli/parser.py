@@ -9,6 +9,9 @@ from pytorch_lightning.cli import LightningArgumentParser
 
 from lazy_lightning.errors import ConfigError
 
+KERNEL_OPTIONS = ("at", "layers", "kernel_outputs")
+_NOT_ACCEPTED = re.compile(r"(?:accept option '|^[Uu]nrecognized arguments: --)(\w+)")
+
 
 class ParserError(ConfigError):
     """What the parser has to say, not yet in one sentence: it may be quoted by the parser around it."""
@@ -19,6 +22,9 @@ class FlowArgumentParser(LightningArgumentParser):
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raises instead of printing the usage of several hundred options."""
+        wrong = _NOT_ACCEPTED.search(message)
+        if wrong is not None and wrong[1] in KERNEL_OPTIONS:
+            raise ParserError(f"{wrong[1]} is an option of the subcommand kernel alone: leave it out here") from ex
         if re.search(r"Option '[^']*' is not accepted$|does not accept option '[^']*'$|^[Uu]nrecognized", message):
             message = f"{message} (known: {', '.join(sorted(self._known_names(message)))})"
         raise ParserError(message) from ex

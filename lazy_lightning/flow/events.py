@@ -106,6 +106,10 @@ class TimesReached:
         """Compares the times."""
         return moment.t >= self.times
 
+    def select(self, rows: Tensor) -> TimesReached:
+        """The same for some of the members."""
+        return TimesReached(self.times[rows])
+
 
 @dataclass(frozen=True)
 class StepsTried:

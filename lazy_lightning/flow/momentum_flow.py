@@ -185,32 +185,38 @@ class MomentumFlow(torch.optim.Optimizer):
         return whole.loss.clone()  # the state's own changes in place
 
     def advance(self, times: Tensor, closure: Closure) -> Tensor:
-        """Follows each member to a time of its own, on which it lands exactly, and returns the loss (E,) there.
+        """Follows each member to a time of its own, or through several, and returns the loss (E,) at the last.
 
-        Members that are there already, or that another event has ended, stay as they are. Bursts of up to
-        :attr:`steps`.
+        They land on each exactly. Members that are there already, or that another event has ended, stay as they are;
+        nobody goes past the t_max of an event. Those that arrive have :attr:`StopReason.T_MAX`, from which only a
+        later time lets them go on. Bursts of up to :attr:`steps`.
 
         Args:
-            times: (E,)
+            times: (E,), or (K, E) that do not decrease.
             closure: as for :meth:`step`.
 
         Raises:
-            ConfigError: with ``compact``, which leaves out the members that have arrived.
+            ConfigError: for times that are not finite.
         """
-        if self.compact:
-            raise ConfigError("advance keeps all members in one batch: make this MomentumFlow with compact=False")
+        if not bool(times.isfinite().all()):
+            raise ConfigError(
+                f"advance needs finite times, got {times.tolist()}: call step until an event ends members"
+            )
         self.start(closure)
         state, ordinary = self.flow, self.dynamics
-        times = times.to(state.t)
+        times = times.to(state.t).clamp(max=ordinary.t_max).expand(*times.shape[:-1], state.members)
+        times = times.reshape(-1, state.members)
+        end = times[-1]
         waiting = state.reason == int(StopReason.T_MAX)
-        state.reason.masked_fill_(waiting & (state.t < times), int(StopReason.RUNNING))
-        state.reason.masked_fill_(state.running & (state.t >= times), int(StopReason.T_MAX))
-        self.dynamics = replace(ordinary, events=(*ordinary.events, TimesReached(times)), t_max=times)
+        state.reason.masked_fill_(waiting & (state.t < end), int(StopReason.RUNNING))
+        state.reason.masked_fill_(state.running & (state.t >= end), int(StopReason.T_MAX))
+        self.dynamics = replace(ordinary, events=(*ordinary.events, TimesReached(end)), t_max=times)
         most = self.steps
         try:
             while bool((running := state.running).any()):
                 # As many as are needed at the present dt: steps after the last arrival would be wasted.
-                needed = torch.ceil((times - state.t) / state.dt)[running].amax().clamp(1, most)
+                gaps = torch.diff(torch.maximum(times, state.t), dim=0, prepend=state.t.unsqueeze(0))
+                needed = torch.ceil(gaps / state.dt).sum(dim=0)[running].amax().clamp(1, most)
                 self.steps = int(needed)
                 self.step(closure)
         finally:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lazy_lightning.flow.controllers import Change, Controller
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.events import Event, Moment, stop
+from lazy_lightning.flow.events import Event, Moment, TimesReached, stop
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
 from lazy_lightning.flow.stop_reason import StopReason
@@ -27,12 +27,13 @@ class Dynamics:
     controller: Controller
     events: tuple[Event, ...]
     t_max: float | Tensor = float("inf")
-    """Steps are shortened to land on it; a tensor (E,) has a time for each member."""
+    """Steps are shortened to land on it; a tensor (E,) has a time for each member, (K, E) several on the way."""
 
     def select(self, rows: Tensor) -> Dynamics:
         """The same for some of the members."""
-        t_max = self.t_max[rows] if isinstance(self.t_max, Tensor) else self.t_max
-        return replace(self, rule=self.rule.select(rows), t_max=t_max)
+        t_max = self.t_max[..., rows] if isinstance(self.t_max, Tensor) else self.t_max
+        events = tuple(event.select(rows) if isinstance(event, TimesReached) else event for event in self.events)
+        return replace(self, rule=self.rule.select(rows), events=events, t_max=t_max)
 
 
 def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics, dt: float) -> FlowState:
@@ -69,9 +70,10 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
     (E, N): dw + dt v (3), + w0 (3), g_new - g (3) and its norm (1), the norm of g_new (1), dw (3), g (3).
     """
     running = state.running
-    dt = state.dt
-    if isinstance(dynamics.t_max, Tensor) or dynamics.t_max != float("inf"):
-        dt = torch.minimum(dt, dynamics.t_max - state.t)
+    dt, landing = state.dt, _landing(state.t, dynamics.t_max)
+    if isinstance(landing, Tensor) or landing != float("inf"):
+        # Not of members that stand at or past it: a step of zero or backwards may give NaN, which spreads to dw.
+        dt = torch.where(running, torch.minimum(dt, landing - state.t), dt)
     velocity, rate = _propose(state, dt, dynamics.rule)
     torch.addcmul(state.displacement, velocity, rate.unsqueeze(1), out=weights_at).add_(state.origin)
 
@@ -84,9 +86,16 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
     accept = decision.accept & _finite(norm, evaluation.loss) & running
 
     _move(state, velocity, rate, gradient, evaluation, norm, accept)
-    _advance_clock(state, dt, decision.dt, r, accept, running, dynamics.t_max)
+    _advance_clock(state, dt, decision.dt, r, accept, running, landing)
     stop(state.reason, dynamics.events, Moment(state.t, state.tried, state.loss_start, evaluation), accept, running)
     _halt(state)
+
+
+def _landing(t: Tensor, t_max: float | Tensor) -> float | Tensor:
+    """Of several times, the first that lies ahead of each member."""
+    if not isinstance(t_max, Tensor) or t_max.ndim < 2:
+        return t_max
+    return torch.where(t_max > t, t_max, torch.inf).amin(dim=0)
 
 
 def _halt(state: FlowState) -> None:
@@ -161,15 +170,15 @@ def _keep(old: Tensor, new: Tensor, accept: Tensor) -> None:
 
 
 def _advance_clock(
-    state: FlowState, dt: Tensor, proposed: Tensor, r: Tensor, accept: Tensor, running: Tensor, t_max: float | Tensor
+    state: FlowState, dt: Tensor, proposed: Tensor, r: Tensor, accept: Tensor, running: Tensor, landing: float | Tensor
 ) -> None:
-    lands = None if dt is state.dt else accept & (dt == t_max - state.t)
+    lands = None if dt is state.dt else accept & (dt == landing - state.t)
     state.t.add_(dt * accept)
     state.tried.add_(running)
     state.accepted.add_(accept)
     moves = running
     if lands is not None:
-        state.t.copy_(torch.where(lands, t_max, state.t))  # t + (t_max - t) may round to a neighbour of t_max
+        state.t.copy_(torch.where(lands, landing, state.t))  # t + (t_max - t) may round to a neighbour of t_max
         # A step shortened to land on t_max says nothing about the step size that the member can bear.
         moves = running & ~(accept & (dt < state.dt))
     torch.where(moves, proposed, state.dt, out=state.dt)

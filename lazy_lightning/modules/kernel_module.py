@@ -212,7 +212,7 @@ class KernelModule(FlowModule):
 
     def _require_memory(self) -> None:
         members, rows = cast(Tensor, self.row_sums).shape
-        what = f"decomposing the kernels of {members} members on {rows} outputs"
+        what = f"decomposing {members} kernel{'s' * (members > 1)} of {rows} x {rows} entries"
         remedy = "use fewer samples, seeds or alphas" + (", or kernel_outputs mean" if self._is_full else "")
         require_bytes(_MATRICES * members * rows**2 * torch.float64.itemsize, self.device, what, remedy)
 

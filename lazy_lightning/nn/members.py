@@ -5,13 +5,14 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.nn.places import places_of
 from lazy_lightning.seeding import derived_seed
 
 NetworkFactory = Callable[..., nn.Module]
@@ -45,6 +46,7 @@ class MemberNetwork:
         if not self.names:
             raise ConfigError(f"the network {type(template).__name__} has no parameters, so there is nothing to train")
         self.layers = layers_of(self.names)
+        self._places = places_of(template)
         self._batched = template if isinstance(template, BatchedOverMembers) else None  # a slow question, asked once
 
     @property
@@ -77,9 +79,14 @@ class MemberNetwork:
 
     def _vmapped(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         def one(p: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
-            return as_columns(functional_call(self.template, (p, b), (x,)), len(x), self.template)
+            return as_columns(self._call(p, b, x), len(x), self.template)
 
         return vmap(one)(params, buffers)
+
+    def _call(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Any:
+        given = {**params, **buffers}
+        every = {place: given[name] for place, name in self._places.items() if name in given}
+        return functional_call(self.template, every, (x,), tie_weights=False)
 
     def preactivations(self, w: Tensor, x: Tensor, buffers: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
         """What each layer puts out before the next nonlinearity, (E, n, ...) by layer name.
@@ -94,7 +101,7 @@ class MemberNetwork:
                 for layer in self.layers
             ]
             try:
-                functional_call(self.template, (p, b), (x,))
+                self._call(p, b, x)
             finally:
                 for handle in handles:
                     handle.remove()

@@ -180,12 +180,12 @@ class _Trial:
     x: Tensor
     cotangent: Tensor
     """(n, c) of numbers v; what is compared is the gradient of sum_k v_k f_k."""
-    gradients: Mapping[str, Tensor]
-    """(n, P) by layer."""
+    gradients: Mapping[str, tuple[Tensor, ...]]
+    """(n, P) for each parameter of a layer."""
 
     @classmethod
     def of(cls, model: TangentModel, parameters: Mapping[str, list[str]], x: Tensor) -> _Trial:
-        params = {name: p[0].clone().requires_grad_() for name, p in model.params.items()}
+        params = {name: p[0].detach().requires_grad_() for name, p in model.params.items()}
         buffers = {**model.shared_buffers, **{name: b[0] for name, b in model.member_buffers.items()}}
         wanted = [params[name] for own in parameters.values() for name in own]
         with gradients_on():
@@ -193,9 +193,10 @@ class _Trial:
             cotangent = torch.linspace(1.0, 2.0, outputs.numel(), dtype=model.dtype, device=model.device)
             cotangent = cotangent.view_as(outputs)
             values = (outputs * cotangent).sum(dim=1)
-            rows = torch.stack([torch.cat([g.flatten() for g in gradients_of(value, wanted)]) for value in values])
-        sizes = [sum(params[name].numel() for name in own) for own in parameters.values()]
-        return cls(model, x, cotangent, dict(zip(parameters, torch.split(rows, sizes, dim=1), strict=True)))
+            rows = [gradients_of(value, wanted) for value in values]
+        stacks = iter([torch.stack(own).view(len(x), -1) for own in zip(*rows, strict=True)])
+        by_layer = {layer: tuple(next(stacks) for _ in own) for layer, own in parameters.items()}
+        return cls(model, x, cotangent, by_layer)
 
     def agrees(self, found: Tensor, expected: Tensor) -> bool:
         """To rounding, relative to the size of what is expected."""
@@ -210,7 +211,7 @@ def _verified(trial: _Trial, calls: Sequence[Call], reasons: dict[str, str]) -> 
     template, passes = trial.model.template, run_passes(trial.model, calls, trial.x)
     good = []
     for name in names:
-        expected = trial.gradients[name] @ trial.gradients[name].mT
+        expected = torch.stack([g @ g.mT for g in trial.gradients[name]]).sum(dim=0)
         if trial.agrees(_projected_kernel(template, name, calls, passes, trial.cotangent), expected):
             good.append(name)
         else:
@@ -231,9 +232,9 @@ def _can_be_mapped(trial: _Trial, parameters: Mapping[str, Sequence[str]]) -> bo
     except (RuntimeError, ConfigError):
         return False
     found = torch.einsum("ncp,nc->np", rows, trial.cotangent)
-    sizes = [trial.gradients[layer].shape[1] for layer in parameters]
-    parts = zip(parameters, torch.split(found, sizes, dim=1), strict=True)
-    return all(trial.agrees(part, trial.gradients[layer]) for layer, part in parts)
+    expected = [torch.cat(trial.gradients[layer], dim=1) for layer in parameters]
+    parts = torch.split(found, [g.shape[1] for g in expected], dim=1)
+    return all(map(trial.agrees, parts, expected))
 
 
 def _projected_kernel(

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_map
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.members import MemberNetwork, as_columns, layers_of
+from lazy_lightning.nn.places import places_of
 
 Parameters = Mapping[str, Tensor] | Tensor | None
 
@@ -157,21 +158,6 @@ class TangentModel:
         """f of all members, (E, n, c)."""
         result: Tensor = self.over_members(lambda params, buffers: self.call(params, buffers, x))
         return result
-
-
-def places_of(template: nn.Module) -> dict[str, str]:
-    """Where each parameter and buffer stands, and its first name: they differ where tensors are shared.
-
-    A module that is known by two names is one place. By torch's own tying of weights it would be two, of which the
-    second keeps what was put there for a call (pytorch issue 164759).
-    """
-    first: dict[int, str] = {}
-    places = {}
-    for prefix, module in template.named_modules():
-        for own in (module.named_parameters, module.named_buffers):
-            for name, tensor in own(prefix, recurse=False, remove_duplicate=False):
-                places[name] = first.setdefault(id(tensor), name)
-    return places
 
 
 @contextmanager

@@ -47,4 +47,5 @@ def shown(
 
 def _bar() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    # A terminal is left clean; a log, which cannot be redrawn, keeps the last state.
+    return Progress(*columns, console=Console(stderr=True), transient=sys.stderr.isatty())

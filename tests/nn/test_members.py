@@ -159,3 +159,21 @@ def test_shapes_are_given_to_factories_that_take_them():
 def test_template_is_not_trained():
     members = InitialMembers(functools.partial(nn.Linear, 6, 2), [0], (6,), 1)
     assert not any(p.requires_grad for p in members.network.template.parameters())
+
+
+def test_a_layer_under_two_names_leaves_the_template_as_it_is():
+    """torch's own tying of weights would leave a mapped tensor in it."""
+    layer = nn.Linear(3, 3)
+    template = nn.Sequential(layer, nn.Tanh(), layer)
+    network = MemberNetwork(template)
+    before = layer.weight.detach().clone()
+    w = torch.randn(2, network.weights)
+    expected = torch.stack([layer_twice(row, torch.ones(4, 3)) for row in w])
+    torch.testing.assert_close(network(w, torch.ones(4, 3)), expected)
+    assert torch.equal(template[0].weight, before)
+    assert torch.equal(template[2].weight, before)
+
+
+def layer_twice(row: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    weight, bias = row[:9].view(3, 3), row[9:]
+    return torch.tanh(x @ weight.T + bias) @ weight.T + bias

@@ -15,7 +15,8 @@ from sklearn.kernel_ridge import KernelRidge
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import ConstantStep, Evaluation, MomentumFlow, TimeReached
-from lazy_lightning.ntk.regression import KernelRegression, decay, joint_kernel, travel
+from lazy_lightning.ntk.oscillator import decay, travel
+from lazy_lightning.ntk.regression import KernelRegression, joint_kernel
 
 INF = float("inf")
 TAUS = pytest.mark.parametrize("tau", [0.0, 0.05, 5.0], ids=["gradient flow", "over-damped", "oscillating"])
