@@ -124,7 +124,7 @@ def _sentence(group: dict[str, Any]) -> str:
         "lazy": "trained lazily: its linearisation at w0 gives nearly the same function",
         "feature": "learnt features: its linearisation at w0 does not describe it",
         "crossover": "trained in the crossover between lazy and feature learning",
-        "kernel": "followed a frozen kernel, so its outputs do not depend on alpha",
+        "kernel": "followed a frozen kernel",
         "unknown": "ended before its regime was measured",
     }[group["regime"]]
     failed = f"; {group['failed']} of {group['members']} members failed" if group["failed"] else ""

@@ -22,6 +22,7 @@ from lazy_lightning.ntk.features import KernelFeatures
 from lazy_lightning.ntk.frozen_kernel import Outputs, frozen_kernels
 from lazy_lightning.ntk.memory import require_bytes
 from lazy_lightning.ntk.plan import LayerChoice
+from lazy_lightning.ntk.sharing import Sharing, distinct_members
 from lazy_lightning.objective import drop_single_output
 
 At = Literal["init", "end"]
@@ -101,6 +102,7 @@ class KernelModule(FlowModule):
         """The file that the frozen weights are still to be read from."""
         self._features: KernelFeatures | None = None
         self._train_x: Tensor | None = None
+        self._distinct: Tensor | None = None
 
     @property
     def title(self) -> str:
@@ -146,7 +148,7 @@ class KernelModule(FlowModule):
         self._awaited = None
 
     def _forget(self) -> None:
-        self._features, self._train_x = None, None
+        self._features, self._train_x, self._distinct = None, None, None
 
     def _frozen_weights(self) -> Tensor:
         frozen = cast(Tensor, self.frozen)
@@ -182,10 +184,15 @@ class KernelModule(FlowModule):
     # ------------------------------------------------------------------ the kernel
 
     def _kernel(self, x: Tensor, train: Tensor | None) -> Tensor:
+        """Of each set of equal weights."""
+        weights, buffers = self._frozen_weights(), self.member_buffers()
+        if self._distinct is None or self._distinct.device != weights.device:
+            self._distinct, own = distinct_members(weights, buffers)
+            self._sharing = Sharing.of(own)
         return frozen_kernels(
             self.network,
-            self._frozen_weights(),
-            self.member_buffers(),
+            weights[self._distinct],
+            {name: b[self._distinct] for name, b in buffers.items()},
             x,
             train,
             outputs=self.data.num_outputs,
@@ -206,7 +213,7 @@ class KernelModule(FlowModule):
             kernel = self._kernel(self._train_inputs(), None)
             if not bool(kernel.isfinite().all()):
                 raise ConfigError("the tangent kernel has entries that are not finite: look at weights and data")
-            self._check_same(kernel.sum(dim=-1))
+            self._check_same(kernel.sum(dim=-1)[self._sharing.own])
             self._features = KernelFeatures.of(kernel)
         return self._features
 
@@ -267,6 +274,7 @@ class KernelModule(FlowModule):
             y=self.train_split.y,
             outputs=self.data.num_outputs,
             reports_margins=any(isinstance(event, MarginsMet) for event in self.flow.dynamics.events),
+            sharing=self._sharing,
         )
 
     def _prepare_held_out(self) -> None:
@@ -286,4 +294,6 @@ class KernelModule(FlowModule):
 
     def _outputs(self, features: Tensor, start: Tensor | None) -> Tensor:
         alpha = self.centering.to(self.device).alpha.to(features.dtype)
-        return drop_single_output(kernel_outputs(features, self.w.detach(), alpha, start, self.data.num_outputs))
+        return drop_single_output(
+            kernel_outputs(features, self.w.detach(), alpha, start, self.data.num_outputs, self._sharing)
+        )

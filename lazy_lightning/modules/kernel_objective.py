@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.losses import Loss
+from lazy_lightning.ntk.sharing import Sharing
 from lazy_lightning.objective import drop_single_output
 
 
@@ -20,7 +21,7 @@ class KernelObjective:
     """
 
     features: Tensor
-    """(E, n c, n c), or (E, n, n) where all outputs share one kernel."""
+    """(U, n c, n c), or (U, n, n) where all outputs share one kernel; U = E without ``sharing``."""
     start: Tensor | None
     """(E, n, c) F(0); None for zero, as it is with centering."""
     alpha: Tensor
@@ -30,33 +31,46 @@ class KernelObjective:
     outputs: int
     """c"""
     reports_margins: bool = True
+    sharing: Sharing | None = None
 
     def select(self, rows: Tensor | None) -> KernelObjective:
         """The objective of some members; None for all."""
         if rows is None:
             return self
-        start = None if self.start is None else self.start[rows]
-        return replace(self, features=self.features[rows], start=start, alpha=self.alpha[rows])
+        part = replace(self, start=None if self.start is None else self.start[rows], alpha=self.alpha[rows])
+        if self.sharing is None:
+            return replace(part, features=self.features[rows])
+        sharing, used = self.sharing.select(rows)
+        features = self.features if len(used) == len(self.features) else self.features[used]
+        return replace(part, features=features, sharing=sharing)
 
     def backward(self, v: Tensor) -> Evaluation:
         """Evaluates at ``v`` (E, N) and leaves grad L in ``v.grad``."""
         samples = len(self.y)
         alpha = self.alpha.to(v.dtype)
-        outputs = kernel_outputs(self.features, v.detach(), alpha, self.start, self.outputs).requires_grad_()
+        outputs = kernel_outputs(
+            self.features, v.detach(), alpha, self.start, self.outputs, self.sharing
+        ).requires_grad_()
         total = self.loss.per_sample(drop_single_output(outputs), self.y).sum(dim=-1)
         (slope,) = torch.autograd.grad(total.sum(), outputs)
         columns = _columns(self.features, v, slope)
-        v.grad = (self.features.mT @ columns).flatten(1).mul_((1 / (alpha * samples)).unsqueeze(1))
+        v.grad = _product(self.features.mT, columns, self.sharing).flatten(1).mul_((1 / (alpha * samples)).unsqueeze(1))
         shown = drop_single_output(outputs.detach())
         margins = self.loss.margins(shown, self.y) if self.reports_margins else None
         return Evaluation(total.detach() / (alpha**2 * samples), shown, margins)
 
 
-def kernel_outputs(features: Tensor, v: Tensor, alpha: Tensor, start: Tensor | None, outputs: int) -> Tensor:
+def kernel_outputs(
+    features: Tensor, v: Tensor, alpha: Tensor, start: Tensor | None, outputs: int, sharing: Sharing | None = None
+) -> Tensor:
     """F(0) + alpha Phi v, (E, n, c)."""
-    moved = features @ _columns(features, v, v)
-    centered = moved.view(len(v), -1, outputs) * alpha.view(-1, 1, 1)
+    moved = _product(features, _columns(features, v, v), sharing)
+    centered = moved.reshape(len(v), -1, outputs) * alpha.view(-1, 1, 1)
     return centered if start is None else centered + start
+
+
+def _product(features: Tensor, columns: Tensor, sharing: Sharing | None) -> Tensor:
+    return features @ columns if sharing is None else sharing.product(features, columns)
 
 
 def _columns(features: Tensor, v: Tensor, values: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from lazy_lightning.nn.members import MemberNetwork
@@ -28,8 +27,6 @@ def frozen_kernels(
 ) -> Tensor:
     """(E, n1 c, n2 c) between all pairs of samples and outputs, or (E, n1, n2) where the outputs share a kernel.
 
-    Members of equal weights, as those that differ by alpha alone are at the start, share the work.
-
     Args:
         network: of the ensemble.
         weights: (E, N)
@@ -40,11 +37,6 @@ def frozen_kernels(
         kernel_outputs: ``full`` for the first, ``mean`` for the second form; the same for c = 1.
         layers: the part of some layers alone.
     """
-    distinct, own = torch.unique(weights, dim=0, return_inverse=True)
-    if buffers:
-        distinct, own = weights, torch.arange(len(weights), device=weights.device)
     full = kernel_outputs == "full" and outputs > 1
-    kernel = empirical_ntk(network, distinct, x1, x2, output="full" if full else "mean", layers=layers, buffers=buffers)
-    if full:
-        kernel = kernel.transpose(2, 3).reshape(len(distinct), len(x1) * outputs, -1)
-    return kernel[own]
+    kernel = empirical_ntk(network, weights, x1, x2, output="full" if full else "mean", layers=layers, buffers=buffers)
+    return kernel.transpose(2, 3).reshape(len(weights), len(x1) * outputs, -1) if full else kernel
