@@ -27,7 +27,7 @@ class Dynamics:
     controller: Controller
     events: tuple[Event, ...]
     t_max: float | Tensor = float("inf")
-    """Steps are shortened to land on it; a tensor (E,) has a time for each member, (K, E) several on the way."""
+    """Steps are shortened to land on it; a tensor (K, E) has times for each member, landed on one after the other."""
 
     def select(self, rows: Tensor) -> Dynamics:
         """The same for some of the members."""
@@ -72,8 +72,7 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
     running = state.running
     dt, landing = state.dt, _landing(state.t, dynamics.t_max)
     if isinstance(landing, Tensor) or landing != float("inf"):
-        # Not of members that stand at or past it: a step of zero or backwards may give NaN, which spreads to dw.
-        dt = torch.where(running, torch.minimum(dt, landing - state.t), dt)
+        dt = torch.minimum(dt, landing - state.t)
     velocity, rate = _propose(state, dt, dynamics.rule)
     torch.addcmul(state.displacement, velocity, rate.unsqueeze(1), out=weights_at).add_(state.origin)
 
@@ -92,8 +91,11 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
 
 
 def _landing(t: Tensor, t_max: float | Tensor) -> float | Tensor:
-    """Of several times, the first that lies ahead of each member."""
-    if not isinstance(t_max, Tensor) or t_max.ndim < 2:
+    """Of several times, the first that lies ahead of each member; infinity where none does.
+
+    So that those who wait are not tried backwards: a step by -1000 tau gives NaN, which spreads to dw.
+    """
+    if not isinstance(t_max, Tensor):
         return t_max
     return torch.where(t_max > t, t_max, torch.inf).amin(dim=0)
 

@@ -4,16 +4,19 @@ import json
 import os
 import signal
 import struct
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import TINY
 from fits import assert_same_curves, digits, fit
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from lazy_lightning.bundled import bundled_configs
 from lazy_lightning.callbacks import (
     ClosingSummary,
     Curves,
@@ -26,6 +29,7 @@ from lazy_lightning.callbacks import (
 from lazy_lightning.callbacks.curves import FILE_NAME as CURVES
 from lazy_lightning.callbacks.progress import progress_share
 from lazy_lightning.callbacks.run_checkpoint import FILE_NAME as CHECKPOINT
+from lazy_lightning.cli import main
 from lazy_lightning.flow import StopReason
 from lazy_lightning.modules import Stop
 from lazy_lightning.observation import Record
@@ -201,3 +205,68 @@ def test_scalars_of_tensorboard(tmp_path):
             round(1000 * x)
             for x in np.log10(table[(table.alpha == alpha) & (table.t > 0)].t).groupby(table.observation).mean()
         ]
+
+
+LAYERS = ("total", "hidden.0", "hidden.1", "hidden.2", "head")
+T1S = ["half_loss", "kernel_drift", "tangent_departure"]
+SPECTRUM = [f"kernel_spectrum/{x}" for x in ("effective_rank", "top_eigenvalue", "label_share", "intrinsic_dimension")]
+DRIFT = [*(f"kernel_drift/{layer}" for layer in LAYERS), "kernel_alignment", "label_alignment"]
+LAZINESS = ["laziness_index", "laziness/jacobian_norm", "laziness/second_derivative_norm"]
+PATH = ["path_distance/rms", "path_distance/sup"]
+TIMES = [*(f"t1/{name}" for name in T1S), "t_lazy/norm", "t_lazy/labels"]
+DISPLACEMENT = [f"{kind}/{layer}" for kind in ("displacement", "dw_max", "dw_mean") for layer in LAYERS[1:]]
+DISPLACEMENT += ["displacement/total"]
+ACTIVATIONS = [f"activation_{kind}/{layer}" for kind in ("drift", "velocity") for layer in LAYERS[1:]]
+PRESETS = {
+    "activation.yaml": ACTIVATIONS,
+    "displacement.yaml": DISPLACEMENT,
+    "full.yaml": [*DISPLACEMENT, *ACTIVATIONS, *DRIFT, *SPECTRUM, *TIMES, *LAZINESS, *PATH, "tangent_departure"],
+    "laziness.yaml": [*LAZINESS, *PATH],
+    "ntk.yaml": [*DRIFT, *SPECTRUM],
+    "t1.yaml": [*DRIFT, *TIMES, "tangent_departure"],
+    "tangent.yaml": ["tangent_departure"],
+}
+
+
+def measured_by(presets, tmp_path, monkeypatch):
+    """The folder of a tiny run by the command line, and which columns it has beside those of every run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LearningCurves, "on_train_end", lambda *args: None)  # which takes longer than all the rest
+    stacked = [part for preset in presets for part in ("--config", f"callbacks/{preset}")]
+    assert main([*TINY, *stacked, "--model.stop.max_steps=8", "--trainer.enable_progress_bar=false"]) == 0
+    (curves,) = Path("runs").rglob(CURVES)
+    return curves.parent, set(pd.read_parquet(curves).filter(regex="/|_").columns)
+
+
+@pytest.fixture(scope="module")
+def in_every_run(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        return measured_by([], tmp_path_factory.mktemp("plain"), monkeypatch)[1]
+
+
+def test_every_preset_is_known_here():
+    assert {f"callbacks/{name}" for name in PRESETS} == {n for n in bundled_configs() if n.startswith("callbacks/")}
+
+
+@pytest.mark.parametrize("preset", [name for name in PRESETS if name != "full.yaml"])  # which is in the next
+def test_preset_measures_its_columns(preset, in_every_run, tmp_path, monkeypatch):
+    _, columns = measured_by([preset], tmp_path, monkeypatch)
+    assert columns - in_every_run == set(PRESETS[preset]) - in_every_run
+    assert set(PRESETS[preset]) <= columns
+
+
+def test_all_presets_together_are_in_every_sink(tmp_path, monkeypatch):
+    folder, columns = measured_by([*PRESETS, "full.yaml"], tmp_path, monkeypatch)
+    wanted = {name for names in PRESETS.values() for name in names}
+    assert set(PRESETS["full.yaml"]) == wanted
+    assert wanted <= columns
+    summary = summary_of(folder)
+    for member in summary["members"]:
+        assert wanted <= set(member)
+    for group in summary["groups"]:
+        assert wanted <= set(group["mean"])
+    known = {name for name in wanted if group["mean"][name] is not None}
+    assert wanted - known <= {f"t1/{name}" for name in T1S}  # eight steps are short
+    tags = EventAccumulator(str(folder)).Reload().Tags()["scalars"]
+    assert {f"{name}/alpha={group['alpha']:g}" for name in known} <= set(tags)
+    assert {f"against_t/{name}/alpha={group['alpha']:g}" for name in known} <= set(tags)

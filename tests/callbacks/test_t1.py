@@ -1,16 +1,23 @@
 """t1, against curves whose crossing is known."""
 
+import functools
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from closeness import assert_close
-from fits import LONG_AND_COARSE, fit
+from fits import LONG_AND_COARSE, assert_same_curves, fit
 from hypothesis import given
 from hypothesis import strategies as st
+from observed import APART, MEMBERS, interrupted, watch
 
+from lazy_lightning.callbacks import T1, KernelDrift, TangentDeparture
 from lazy_lightning.callbacks.t1 import first_crossing
-from lazy_lightning.modules import Stop
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.modules import KernelModule, Stop
+from lazy_lightning.nn import FC
+from lazy_lightning.observation import Observation
 
 NAN = float("nan")
 
@@ -65,3 +72,141 @@ def test_of_a_run_is_found_between_observations(tmp_path):
         assert over["t1/half_loss"].isna().all()
         assert t1.nunique() == 1
         assert over["t"].iloc[-1] < t1.iloc[0] <= under["t"].iloc[0]
+
+
+# ---------------------------------------------------------------------- by what other observers see
+
+LOOKED_AT = {"kernel_drift": "kernel_drift/total", "tangent_departure": "tangent_departure"}
+ALL = ["half_loss", *LOOKED_AT]
+
+
+def seen(definition, points, **options):
+    """t1 of one member after each point (t, value)."""
+    observer = T1([definition], **options)
+    others = [KernelDrift(), TangentDeparture(always=True)]
+    module = SimpleNamespace(trains_network=True, trainer=SimpleNamespace(callbacks=others))
+    found = []
+    for index, (t, value) in enumerate(points):
+        state = SimpleNamespace(t=torch.tensor([t], dtype=torch.float64))
+        columns = {LOOKED_AT[definition]: torch.tensor([value], dtype=torch.float64)}
+        observation = Observation(index, state, None, None, False, columns)
+        found.append(float(observer.observe(module, observation)[f"t1/{definition}"]))
+    return found
+
+
+@pytest.mark.parametrize("definition", LOOKED_AT)
+@pytest.mark.parametrize(
+    ("points", "expected"),
+    [
+        ([(0, 0), (1, 0.0), (100, 0.2)], [NAN, NAN, 10.0]),  # linear in log t
+        ([(0, NAN), (4, 0.4)], [NAN, 1.0]),  # zero at t = 0, where the departure is 0/0
+        ([(0, 0), (1, 0.0), (7, NAN), (100, 0.2), (200, NAN)], [NAN, NAN, NAN, 10.0, 10.0]),  # not looked at in between
+        ([(0, 0), (1, 0.1), (2, 0.3)], [NAN, 1.0, 1.0]),  # reached on a point
+        ([(0, 0), (1, 0.0), (100, 0.2), (200, 0.0), (300, 0.9)], [NAN, NAN, 10.0, 10.0, 10.0]),  # the first of two
+        ([(0, 0), (1, 0.05), (2, 0.05), (2, 0.05)], [NAN] * 4),  # has stopped
+    ],
+)
+def test_crossing_of_a_column(definition, points, expected):
+    assert seen(definition, points) == pytest.approx(expected, rel=1e-14, nan_ok=True)
+
+
+def test_levels():
+    points = [(0, 0), (1, 0.0), (100, 0.2)]
+    assert seen("kernel_drift", points, drift_level=0.05)[-1] == pytest.approx(100**0.25)
+    assert seen("tangent_departure", points, departure_level=0.15, drift_level=0.01)[-1] == pytest.approx(100**0.75)
+
+
+def three(**options):
+    return [T1(ALL, drift_level=0.05), KernelDrift(**options), TangentDeparture(always=True)]
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    return watch(tmp_path_factory.mktemp("t1"), *three(), **APART).table
+
+
+@pytest.mark.parametrize(("definition", "level"), [("kernel_drift", 0.05), ("tangent_departure", 0.1)])
+def test_lies_between_the_looks_that_bracket_the_level(table, definition, level):
+    crossed = 0
+    for _, member in table.groupby("member"):
+        looks = member[member[LOOKED_AT[definition]].notna()]
+        over = looks[looks[LOOKED_AT[definition]] >= level]
+        t1 = member[f"t1/{definition}"].dropna()
+        if over.empty:
+            assert t1.empty
+            continue
+        crossed += 1
+        before = looks[looks.observation < over.observation.iloc[0]]
+        assert t1.nunique() == 1
+        assert t1.index[0] == over.index[0]
+        assert (before["t"].iloc[-1] if len(before) else 0) <= t1.iloc[0] <= over["t"].iloc[0]
+    assert crossed >= 2
+
+
+def test_order_of_the_observers_does_not_matter(table, tmp_path):
+    assert_same_curves(watch(tmp_path, *reversed(three()), **APART).table[table.columns], table)
+
+
+def test_half_loss_does_not_see_the_others(table, tmp_path):
+    alone = watch(tmp_path, T1(), **APART).table
+    assert alone["t1/half_loss"].equals(table["t1/half_loss"])
+    assert list(alone.filter(like="t1/")) == ["t1/half_loss"]
+
+
+@pytest.mark.parametrize("bursts", [1, 12])
+def test_resumed_run_has_the_undisturbed_table(table, tmp_path, bursts):
+    assert_same_curves(interrupted(tmp_path, three, bursts, **APART).table, table)
+
+
+def test_on_a_kernel_it_is_half_loss_alone(tmp_path):
+    model = KernelModule(functools.partial(FC, width=6, depth=1), stop=Stop(max_steps=2))
+    assert list(watch(tmp_path, *three(), model=model).table.filter(like="t1/")) == ["t1/half_loss"]
+
+
+MISSING = {
+    "kernel_drift": ([], "needs the KernelDrift observer, .*--config callbacks/ntk.yaml"),
+    "tangent_departure": (
+        [TangentDeparture()],
+        "needs the TangentDeparture observer with always: true, .*--config callbacks/tangent.yaml",
+    ),
+}
+
+
+@pytest.mark.parametrize("definition", MISSING)
+def test_missing_observer_is_told_with_the_remedy(tmp_path, definition):
+    others, message = MISSING[definition]
+    with pytest.raises(ConfigError, match=message):
+        watch(tmp_path, T1([definition]), *others)
+
+
+@pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`")
+@pytest.mark.parametrize("definition", MISSING)
+def test_observer_missing_from_a_resumed_run_is_told_too(tmp_path, definition):
+    others, message = MISSING[definition]
+    sessions = iter([three(), [T1([definition]), *others]])
+    with pytest.raises(ConfigError, match=message):
+        interrupted(tmp_path, lambda: next(sessions), 2, **MEMBERS)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            {"definitions": ["half_loss", "slope"]},
+            r"no definition \['slope'\], expected some of half_loss, kernel_drift",
+        ),
+        ({"definitions": "slope"}, r"no definition \['slope'\]"),
+        ({"definitions": []}, "no definition at all"),
+        ({"drift_level": 0.0}, "levels > 0, got 0.0 of the drift"),
+        ({"departure_level": -1.0}, "-1.0 of departure"),
+        ({"departure_level": NAN}, "nan of departure"),
+    ],
+    ids=str,
+)
+def test_refused_when_configured(options, message):
+    with pytest.raises(ConfigError, match=message):
+        T1(**options)
+
+
+def test_one_definition_needs_no_list():
+    assert T1("kernel_drift").definitions == ("kernel_drift",)
