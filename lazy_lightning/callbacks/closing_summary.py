@@ -99,17 +99,14 @@ def _group(
 def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
     """The table and the places, for a person."""
     groups = summary["groups"]
-    title = f"{summary['model']}: {summary['weights']} weights a member, {summary['wall_seconds']:.1f} s"
-    table = Table(title=title, title_justify="left")
-    shown = [column for column in _COLUMNS if any(column[1](group) is not None for group in groups)]
-    for heading, _ in shown:
-        table.add_column(heading, justify="left" if heading == "regime" else "right")
-    for group in groups:
-        table.add_row(*(column(group) or "-" for _, column in shown))
     console = Console()
     if not console.is_terminal:
         console = Console(width=150)  # a log has no width: do not fold the table
-    console.print(table)
+    title = f"{summary['model']}: {summary['weights']} weights a member, {summary['wall_seconds']:.1f} s"
+    for columns, heading in ((_COLUMNS, title), (_KERNEL_COLUMNS, "the tangent kernel")):
+        table = _table(groups, columns, heading)
+        if len(table.columns) > 1:
+            console.print(table)
     for group in groups:
         console.print(_sentence(group), highlight=False)
         console.print(_member_errors(summary, group), highlight=False, soft_wrap=True)
@@ -117,6 +114,17 @@ def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
         console.print(f"results in {folder}:", highlight=False, soft_wrap=True)
         for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
             console.print(f"  {path}", highlight=False, soft_wrap=True)
+
+
+def _table(groups: list[dict[str, Any]], columns: list[tuple[str, Any]], title: str) -> Table:
+    """A row an alpha, of the columns that have something to show."""
+    table = Table(title=title, title_justify="left")
+    shown = [column for column in columns if any(column[1](group) is not None for group in groups)]
+    for heading, _ in shown:
+        table.add_column(heading, justify="left" if heading == "regime" else "right")
+    for group in groups:
+        table.add_row(*(column(group) or "-" for _, column in shown))
+    return table
 
 
 def _sentence(group: dict[str, Any]) -> str:
@@ -167,17 +175,24 @@ _COLUMNS: list[tuple[str, Any]] = [
     ("test loss", lambda group: None if "test/error" in group["mean"] else _number("test/loss")(group)),
     ("‖w-w0‖/‖w0‖", _number("displacement/total")),
     ("‖F-F_lin‖/‖F‖", _number("tangent_departure")),
-    ("‖ΔΘ‖/‖Θ‖", _number("kernel_drift/total")),
-    ("label align.", _number("label_alignment")),
-    ("kappa", _number("laziness_index")),
-    ("path dist.", _number("path_distance/sup")),
-    ("t_lazy", _number("t_lazy/labels")),
     ("t1", _number("t1/half_loss")),
-    ("t1 drift", _number("t1/kernel_drift")),
-    ("t1 tangent", _number("t1/tangent_departure")),
     ("t end", _number("t")),
     ("steps", _number("tried")),
 ]
+
+_KERNEL_COLUMNS: list[tuple[str, Any]] = [
+    ("alpha", lambda group: f"{group['alpha']:g}"),
+    ("‖Θ-Θ0‖/‖Θ0‖", _number("kernel_drift/total")),
+    ("alignment with Θ0", _number("kernel_alignment")),
+    ("with labels", _number("label_alignment")),
+    ("effective rank", _number("kernel_spectrum/effective_rank")),
+    ("kappa", _number("laziness_index")),
+    ("sup ‖F-F_lin‖", _number("path_distance/sup")),
+    ("t_lazy", _number("t_lazy/labels")),
+    ("t1 by drift", _number("t1/kernel_drift")),
+    ("t1 by departure", _number("t1/tangent_departure")),
+]
+"""Of the observers of the kernel, in a table of their own."""
 
 
 def _spread(values: NDArray[np.float64]) -> float:

@@ -13,6 +13,7 @@ from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.kernel_objective import KernelObjective
 from lazy_lightning.ntk.features import KernelFeatures
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
+from lazy_lightning.ntk.sharing import Sharing
 from lazy_lightning.observation import NetworkObserver, Observation, of_each_seed
 
 if TYPE_CHECKING:
@@ -96,11 +97,13 @@ class _Companion:
         rows, own = of_each_seed(module)
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         kernel = frozen_kernels(module.network, module.w0[rows], buffers, x, None, outputs=outputs)
-        features = KernelFeatures.of(kernel).train[own]
+        features = KernelFeatures.of(kernel).train
         alpha = module.centering.alpha.to(kernel.device)
         f0 = None if module.centering.enabled else module.raw_outputs(module.w0, x) * module.centering.column(x.dtype)
-        self.objective = KernelObjective(features, f0, alpha, module.loss, module.train_split.y, outputs, False)
-        self.v = nn.Parameter(features.new_zeros(features.shape[:2]))
+        self.objective = KernelObjective(
+            features, f0, alpha, module.loss, module.train_split.y, outputs, False, Sharing.of(own)
+        )
+        self.v = nn.Parameter(features.new_zeros(len(own), features.shape[1]))
         self.flow = module.companion_flow(self.v, steps=_STEPS)
         self.flow.compact = True
         self._active: tuple[Tensor | None, KernelObjective] = (None, self.objective)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 from closeness import assert_close
-from fits import fit
+from fits import fit, module
+from observed import watch
 from pytorch_lightning import Callback
 
 from lazy_lightning.callbacks import ActivationDrift, TangentDeparture
@@ -81,6 +82,14 @@ def test_tangent_departure_at_the_end_only(run):
     assert_close(numbers(run, "tangent_departure"), expected, rtol=1e-7)
     before = run.table[run.table.observation < run.table.observation.max()]
     assert before["tangent_departure"].isna().all()
+
+
+def test_tangent_departure_without_centering_starts_at_zero(tmp_path):
+    """F = alpha f starts at alpha f0, and so does its linearisation: a lazy run stays with it."""
+    model = module(alpha=1e4, centering=False)
+    found = watch(tmp_path, TangentDeparture(samples=20, always=True), model=model).table["tangent_departure"]
+    assert found.iloc[0] == 0
+    assert found.max() < 1e-2  # the flow must bring alpha f0, some 1e3, down to order one: F is small at the end
 
 
 def test_tangent_departure_always(tmp_path):
