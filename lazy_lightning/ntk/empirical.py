@@ -14,7 +14,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.factors import Contraction, Output
 from lazy_lightning.ntk.memory import require_bytes
-from lazy_lightning.ntk.plan import LayerChoice, Method, Plan, make_plan
+from lazy_lightning.ntk.plan import LayerChoice, Method, Plan, plan_for
 from lazy_lightning.ntk.tangent_map import TangentMap
 from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, told
 from lazy_lightning.ntk.tangents import Tangents
@@ -206,7 +206,7 @@ class _Pair(NamedTuple):
     def plan(self, method: Method, layers: LayerChoice) -> Plan:
         # One sample shows no mixing of samples, so those of the other side help out.
         few = self.x1[:3] if self.x2 is None or not self.alike else torch.cat([self.x1[:3], self.x2[:3]])[:3]
-        return make_plan(self.model, few, method, layers)
+        return plan_for(self.model, few, method, layers)
 
     def tiles(self, plan: Plan, tile: int | None, memory: int | None, progress: bool | None) -> Iterator[Tile]:
         left = Tangents(self.model, plan, self.x1, self.contraction)
@@ -248,7 +248,7 @@ class _Pair(NamedTuple):
 
 def _write_columns(pair: _Pair, target: Tensor, layers: LayerChoice, progress: bool | None) -> None:
     """Column by column, K e_jk = J (J^T e_jk): slow, lean, and independent of the other methods."""
-    names = make_plan(pair.model, pair.x1, "jvp", layers).jacobian.values()
+    names = plan_for(pair.model, pair.x1, "jvp", layers).jacobian.values()
     chosen = tuple(name for own in names for name in own)
     left = TangentMap(pair.model, pair.x1, chosen)
     right = TangentMap(pair.model, pair.x1 if pair.x2 is None else pair.x2, chosen)

@@ -28,6 +28,11 @@ def register_rule(kind: type[nn.Module], rule: LayerRule) -> None:
     _RULES[kind] = rule
 
 
+def known_rules() -> frozenset[tuple[type[nn.Module], LayerRule]]:
+    """All rules, to be compared with later: a plan holds as long as they are the same."""
+    return frozenset(_RULES.items())
+
+
 def rule_for(module: nn.Module) -> LayerRule | None:
     """The rule of a layer, or None if there is none."""
     return _RULES.get(type(module))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.ntk.capture import Call, Passes, calls_of, run_passes
 from lazy_lightning.ntk.factors import Outer
 from lazy_lightning.ntk.jacobian import mapped_rows
-from lazy_lightning.ntk.layer_rules import rule_for
+from lazy_lightning.ntk.layer_rules import known_rules, rule_for
 from lazy_lightning.ntk.tangent_model import TangentModel, gradients_of, gradients_on
 
 Method = Literal["auto", "structured", "jacobian", "jvp"]
@@ -55,6 +56,40 @@ class Plan:
         if wrong:
             raise ConfigError(f"{wrong[0]} for samples of shape {tuple(x.shape[1:])}: use method='jacobian'")
         return replace(self, calls=tuple(call for call in calls if isinstance(call, Call)))
+
+
+_PLANS: WeakKeyDictionary[nn.Module, dict[Hashable, Plan]] = WeakKeyDictionary()
+
+
+def plan_for(model: TangentModel, x: Tensor, method: Method = "auto", layers: LayerChoice = None) -> Plan:
+    """:func:`make_plan`, once for a network as long as nothing that it depends on has changed: at other weights, of
+    any number of members, the structure is the same. Trying costs as much as a small kernel itself.
+    """
+    chosen = layers if layers is None or isinstance(layers, str) else tuple(layers)
+    inputs = (min(len(x), 3), x.shape[1:], x.dtype, model.dtype, model.device)
+    key = (method, chosen, inputs, known_rules(), _build(model))
+    plans = _PLANS.setdefault(model.template, {})
+    if key not in plans:
+        plans[key] = make_plan(model, x, method, layers)
+    return plans[key]
+
+
+def _build(model: TangentModel) -> Hashable:
+    """What a network is made of, but for its numbers; holds none of it, so that it can be forgotten."""
+    modules = tuple(
+        (name, id(module), module.training, type(module), module.extra_repr(), _code(module), *_hooks(module))
+        for name, module in model.template.named_modules(remove_duplicate=False)
+    )
+    return modules, tuple(model.places.items())
+
+
+def _code(module: nn.Module) -> tuple[int, int]:
+    """The forward of its class, and one that stands in its place for this module alone."""
+    return id(type(module).forward), id(module.__dict__.get("forward"))
+
+
+def _hooks(module: nn.Module) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    return tuple(map(id, module._forward_hooks.values())), tuple(map(id, module._forward_pre_hooks.values()))
 
 
 @torch.inference_mode(False)
