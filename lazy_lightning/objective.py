@@ -72,6 +72,7 @@ class Objective:
         return (1 / (self.centering.alpha**2 * len(self.x))).to(self.x.dtype)
 
 
+@torch.inference_mode(False)  # a trainer's evaluation; older torch knows no forward mode under vmap there
 @torch.no_grad()
 def raw_outputs(
     network: MemberNetwork, w: Tensor, x: Tensor, buffers: dict[str, Tensor], chunk_size: int | None = None
