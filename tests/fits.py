@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +11,9 @@ from typing import NamedTuple
 import pandas as pd
 from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.callbacks import Checkpoint, ProgressBar
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from lazy_lightning.callbacks import T1, ActivationDrift, Curves, TangentDeparture, WeightDisplacement
+from lazy_lightning.callbacks import T1, ActivationDrift, ClosingSummary, Curves, TangentDeparture, WeightDisplacement
 from lazy_lightning.data import Digits, FlowData
 from lazy_lightning.flow import Schedule
 from lazy_lightning.modules import FlowModule, Stop
@@ -73,6 +74,27 @@ def fit(
     )
     trainer.fit(model, datamodule=data or digits(), ckpt_path=ckpt_path, weights_only=True)
     return Fit(trainer, model, folder, curves.table(model))
+
+
+def members_at_the_end(module: FlowModule, data: FlowData, folder: Path, callbacks: Sequence[Callback]) -> pd.DataFrame:
+    """The last values of every member from the run's summary, none of them failed."""
+    trainer = Trainer(
+        accelerator="cpu",
+        precision="64-true",
+        max_epochs=-1,
+        logger=TensorBoardLogger(folder, default_hp_metric=False),
+        callbacks=[*callbacks, Curves(), ClosingSummary()],
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        limit_val_batches=0,
+    )
+    trainer.fit(module, data)
+    summary = json.loads((Path(trainer.log_dir or "") / "summary.json").read_text())
+    table = pd.DataFrame(summary["members"])
+    assert not table["failed"].any()
+    return table
 
 
 def assert_same_curves(one: pd.DataFrame, other: pd.DataFrame) -> None:

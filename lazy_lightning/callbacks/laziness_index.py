@@ -18,7 +18,7 @@ from lazy_lightning.laziness import (
     target_distance,
 )
 from lazy_lightning.objective import drop_single_output
-from lazy_lightning.observation import NetworkObserver, Observation
+from lazy_lightning.observation import NetworkObserver, Observation, of_each_seed
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -70,10 +70,8 @@ class LazinessIndex(NetworkObserver):
 
     def _norms(self, module: FlowModule, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """‖D f‖ and ‖D^2 f‖, (E,). At w0 one member stands for all of its seed, which differ by alpha alone."""
-        members = list(range(len(w)) if self.always else module.roster.seeds)
-        distinct = list(dict.fromkeys(members))
-        rows = torch.tensor([members.index(one) for one in distinct], device=w.device)
-        back = torch.tensor([distinct.index(one) for one in members], device=w.device)
+        every = torch.arange(len(w), device=w.device)
+        rows, own = (every, every) if self.always else of_each_seed(module)
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
 
         def outputs(weights: Tensor, part: Tensor) -> Tensor:
@@ -82,7 +80,7 @@ class LazinessIndex(NetworkObserver):
         method, size = self.method, module.chunk_size
         jacobian = jacobian_norm(outputs, w[rows], x, method=method, chunk_size=size)
         second = second_derivative_norm(outputs, w[rows], x, method=method, chunk_size=size)
-        return jacobian[back], second[back]
+        return jacobian[own], second[own]
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: a resumed run keeps what was found at t = 0."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.empirical import empirical_ntk
+from lazy_lightning.ntk.joint_kernel import joint_kernel
 from lazy_lightning.ntk.plan import LayerChoice
 
 Outputs = Literal["full", "mean"]
@@ -39,4 +40,4 @@ def frozen_kernels(
     """
     full = kernel_outputs == "full" and outputs > 1
     kernel = empirical_ntk(network, weights, x1, x2, output="full" if full else "mean", layers=layers, buffers=buffers)
-    return kernel.transpose(2, 3).reshape(len(weights), len(x1) * outputs, -1) if full else kernel
+    return joint_kernel(kernel) if full else kernel

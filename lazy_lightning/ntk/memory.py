@@ -12,6 +12,7 @@ from lazy_lightning.errors import RunError
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
+_WORKING_SHARE = 0.25
 
 
 def available_bytes(device: torch.device) -> int:
@@ -20,6 +21,11 @@ def available_bytes(device: torch.device) -> int:
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return min(_host_bytes(), _container_bytes())
+
+
+def working_bytes(device: torch.device) -> float:
+    """What intermediate results may take by themselves: a quarter of what is free."""
+    return _WORKING_SHARE * available_bytes(device)
 
 
 def require_bytes(needed: int, device: torch.device, what: str, remedy: str) -> None:

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.ntk.alignment import KernelComparison
-from lazy_lightning.ntk.memory import available_bytes
+from lazy_lightning.ntk.joint_kernel import joint_kernel
+from lazy_lightning.ntk.memory import working_bytes
 from lazy_lightning.ntk.tangent_model import TangentModel
 from lazy_lightning.ntk.tangents import Tangents
 from lazy_lightning.ntk.tiles import kernel_tiles
 
 TOTAL = "total"
-_SHARE_OF_MEMORY = 0.25
 
 
 class KernelReference:
@@ -37,7 +37,7 @@ class KernelReference:
             outputs = tangents.model.first_member().outputs(tangents.x[:1]).shape[-1]
         self._joined = outputs if tangents.contraction == "full" else 1
         self._labels = None if labels is None else self._joint_labels(labels.to(tangents.model.device), outputs)
-        self.holds = self.nbytes <= _SHARE_OF_MEMORY * available_bytes(tangents.model.device) if hold is None else hold
+        self.holds = self.nbytes <= working_bytes(tangents.model.device) if hold is None else hold
         self._held = self._whole() if self.holds else None
 
     @property
@@ -85,7 +85,7 @@ class KernelReference:
                 yield rows, cols, now, {name: block[count:] for name, block in blocks.items()}
 
     def _whole(self) -> dict[str, Tensor]:
-        """Theta_0 by layer, (E, size, size); the upper triangle of blocks, which is all that is asked for."""
+        """Theta_0 by layer, (E, size, size), both triangles: later tiles may be cut otherwise."""
         model = self.start.model
         held = {
             name: torch.zeros(model.members, self.size, self.size, dtype=model.dtype, device=model.device)
@@ -102,7 +102,7 @@ class KernelReference:
 
     def _joint(self, block: Tensor) -> Tensor:
         """(E, r, s, c, c) as (E, r c, s c): rows over samples, then outputs."""
-        return block if block.ndim == 3 else block.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+        return block if block.ndim == 3 else joint_kernel(block)
 
     def _joint_slice(self, samples: slice) -> slice:
         return slice(samples.start * self._joined, samples.stop * self._joined)

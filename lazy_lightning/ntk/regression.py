@@ -40,7 +40,8 @@ class KernelRegression:
 
     Args:
         kernel: Theta of the training samples, (..., n, n), shared by all outputs, or (..., n c, n c) between pairs of
-            a sample and an output, in the order of ``y.flatten()``; see :func:`joint_kernel`.
+            a sample and an output, in the order of ``y.flatten()``; see
+            :func:`~lazy_lightning.ntk.joint_kernel.joint_kernel`.
         y: (n,) or (n, c) floats that the members share; for classes, one-hot targets.
         test_kernel: Theta of test with training samples, (..., m, n) or (..., m c, n c).
         start: F(0) on the training samples, (..., n) or (..., n, c); None is 0, the centred output.
@@ -185,22 +186,6 @@ class KernelRegression:
 
     def _shaped(self, F: Tensor, shape: torch.Size) -> Tensor:
         return F.reshape(*shape, *F.shape[1:-2], -1, *self._outputs)
-
-
-def joint_kernel(kernel: Tensor) -> Tensor:
-    """Theta_ij^kl of samples i, j and outputs k, l, (..., n, m, c, c), as the matrix (..., n c, m c) of pairs (i, k).
-
-    >>> joint_kernel(torch.arange(4.0).view(1, 1, 2, 2))
-    tensor([[0., 1.],
-            [2., 3.]])
-    """
-    if kernel.ndim < 4 or kernel.shape[-1] != kernel.shape[-2]:
-        raise ConfigError(
-            f"a kernel between outputs has shape {tuple(kernel.shape)}, expected (..., n, m, c, c): compute it for"
-            " all pairs of outputs."
-        )
-    *members, n, m, c, _ = kernel.shape
-    return kernel.movedim(-2, -3).reshape(*members, n * c, m * c)
 
 
 def _rounding(kernel: Tensor) -> float:

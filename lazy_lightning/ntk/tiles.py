@@ -9,11 +9,10 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.ntk.memory import available_bytes
+from lazy_lightning.ntk.memory import working_bytes
 from lazy_lightning.ntk.tangents import Tangents, part_of
 
 _ON_CPU, _ON_DEVICE = 512, 2048  # large enough for full-speed products, small enough to spare half of the pairs
-_SHARE_OF_MEMORY = 0.25
 
 
 class Tile(NamedTuple):
@@ -93,7 +92,7 @@ def _within(part: slice, whole: slice) -> slice:
 
 def _samples_at_once(left: Tangents, right: Tangents | None, memory: int | None) -> int:
     each = left.bytes_per_sample()
-    budget = _SHARE_OF_MEMORY * available_bytes(left.model.device) if memory is None else memory
+    budget = working_bytes(left.model.device) if memory is None else memory
     everything = len(left) + (0 if right is None else len(right))
     if each * everything <= budget:
         return max(len(left), 1 if right is None else len(right), 1)

@@ -7,18 +7,17 @@ their errors: standard errors of the fit, and the spread over seeds.
 from __future__ import annotations
 
 import functools
-import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
+from fits import members_at_the_end
+from pytorch_lightning import Callback
 from scipy.stats import linregress
 
-from lazy_lightning.callbacks import T1, ClosingSummary, Curves, KernelDrift, PathDistance, TLazy
+from lazy_lightning.callbacks import T1, KernelDrift, PathDistance, TLazy
 from lazy_lightning.data import Digits
 from lazy_lightning.modules import FlowModule, KernelModule
 from lazy_lightning.nn import FC
@@ -43,27 +42,11 @@ def _run(width: int, folder: Path) -> pd.DataFrame:
     module = FlowModule(functools.partial(FC, width), alpha=alphas, seeds=SEEDS, dt=1e-3)
     observers = [KernelDrift(t_factor=1.5), T1(["half_loss", "kernel_drift"]), TLazy(), PathDistance()]
     table = _fit(module, folder, observers)
-    return table.assign(h=width, scale=np.tile(np.repeat(SCALES, SEEDS), 1))
+    return table.assign(h=width, scale=np.repeat(SCALES, SEEDS))
 
 
-def _fit(module: FlowModule, folder: Path, observers: list[Any]) -> pd.DataFrame:
-    trainer = Trainer(
-        accelerator="cpu",
-        precision="64-true",
-        max_epochs=-1,
-        logger=TensorBoardLogger(folder, default_hp_metric=False),
-        callbacks=[*observers, Curves(), ClosingSummary()],
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        limit_val_batches=0,
-    )
-    trainer.fit(module, Digits(n_train=200, n_test=797))
-    summary: dict[str, Any] = json.loads((Path(trainer.log_dir or "") / "summary.json").read_text())
-    table = pd.DataFrame(summary["members"])
-    assert not table["failed"].any()
-    return table
+def _fit(module: FlowModule, folder: Path, observers: Sequence[Callback]) -> pd.DataFrame:
+    return members_at_the_end(module, Digits(n_train=200, n_test=797), folder, observers)
 
 
 def fitted_slope(name: str, x: pd.Series[float], y: pd.Series[float]) -> float:

@@ -6,18 +6,15 @@ Each is a slope or a comparison with the tolerance that the papers' statement ha
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from pytorch_lightning import Trainer
-from pytorch_lightning.loggers import TensorBoardLogger
+from fits import members_at_the_end
 
-from lazy_lightning.callbacks import T1, ActivationDrift, ClosingSummary, Curves, TangentDeparture, WeightDisplacement
+from lazy_lightning.callbacks import T1, ActivationDrift, TangentDeparture, WeightDisplacement
 from lazy_lightning.data import Digits
 from lazy_lightning.modules import FlowModule
 from lazy_lightning.nn import FC
@@ -37,22 +34,8 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
 
 def _run(width: int, folder: Path, alphas: Sequence[float] = ALPHAS, seeds: int = SEEDS) -> pd.DataFrame:
     module = FlowModule(functools.partial(FC, width), alpha=list(alphas), seeds=seeds, dt=1e-3)
-    trainer = Trainer(
-        accelerator="cpu",
-        precision="64-true",
-        max_epochs=-1,
-        logger=TensorBoardLogger(folder, default_hp_metric=False),
-        callbacks=[WeightDisplacement(), ActivationDrift(), T1(), TangentDeparture(), Curves(), ClosingSummary()],
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-        enable_progress_bar=False,
-        enable_checkpointing=False,
-        limit_val_batches=0,
-    )
-    trainer.fit(module, Digits(n_train=200, n_test=797))
-    summary: dict[str, Any] = json.loads((Path(trainer.log_dir or "") / "summary.json").read_text())
-    table = pd.DataFrame(summary["members"])
-    assert not table["failed"].any()
+    observers = [WeightDisplacement(), ActivationDrift(), T1(), TangentDeparture()]
+    table = members_at_the_end(module, Digits(n_train=200, n_test=797), folder, observers)
     return table.assign(h=width, scale=np.sqrt(width) * table["alpha"])
 
 

@@ -6,10 +6,9 @@ from closeness import assert_close
 from ntk_cases import Lambda, lin
 from torch import nn
 
-import lazy_lightning.ntk.reference as reference_room
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.members import InitialMembers
-from lazy_lightning.ntk import empirical_ntk_by_layer
+from lazy_lightning.ntk import empirical_ntk_by_layer, memory
 from lazy_lightning.ntk.alignment import kernel_alignment, label_alignment, relative_drift
 from lazy_lightning.ntk.plan import make_plan
 from lazy_lightning.ntk.reference import TOTAL, KernelReference
@@ -127,9 +126,9 @@ def test_holds_what_takes_up_to_a_quarter_of_the_memory(monkeypatch):
     reference, _ = setting.compared()
     assert reference.nbytes == 3 * 2 * (SAMPLES * 3) ** 2 * 8
     assert reference.holds
-    monkeypatch.setattr(reference_room, "available_bytes", lambda device: 4 * reference.nbytes)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 4 * reference.nbytes)
     assert setting.compared()[0].holds
-    monkeypatch.setattr(reference_room, "available_bytes", lambda device: 4 * reference.nbytes - 1)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 4 * reference.nbytes - 1)
     assert not setting.compared()[0].holds
 
 

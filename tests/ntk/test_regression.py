@@ -15,8 +15,9 @@ from sklearn.kernel_ridge import KernelRidge
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import ConstantStep, Evaluation, MomentumFlow, TimeReached
+from lazy_lightning.ntk.joint_kernel import joint_kernel
 from lazy_lightning.ntk.oscillator import decay, travel
-from lazy_lightning.ntk.regression import KernelRegression, joint_kernel
+from lazy_lightning.ntk.regression import KernelRegression
 
 INF = float("inf")
 TAUS = pytest.mark.parametrize("tau", [0.0, 0.05, 5.0], ids=["gradient flow", "over-damped", "oscillating"])
