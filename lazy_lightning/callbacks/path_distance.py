@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.kernel_objective import KernelObjective
-from lazy_lightning.ntk.features import KernelFeatures
+from lazy_lightning.ntk.features import KernelFeatures, require_decomposable
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
 from lazy_lightning.ntk.sharing import Sharing
 from lazy_lightning.observation import NetworkObserver, Observation, of_each_seed
@@ -96,6 +96,9 @@ class _Companion:
         x, outputs = module.train_split.x, module.data.num_outputs
         rows, own = of_each_seed(module)
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
+        require_decomposable(
+            len(rows), len(x) * outputs, x.device, "leave PathDistance out, or use fewer samples or seeds"
+        )
         kernel = frozen_kernels(module.network, module.w0[rows], buffers, x, None, outputs=outputs)
         features = KernelFeatures.of(kernel).train
         alpha = module.centering.alpha.to(kernel.device)

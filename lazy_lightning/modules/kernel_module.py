@@ -18,17 +18,13 @@ from lazy_lightning.losses import Loss
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_objective import KernelObjective, kernel_outputs
 from lazy_lightning.modules.stop import Stop
-from lazy_lightning.ntk.features import KernelFeatures
+from lazy_lightning.ntk.features import KernelFeatures, require_decomposable
 from lazy_lightning.ntk.frozen_kernel import Outputs, frozen_kernels
-from lazy_lightning.ntk.memory import require_bytes
 from lazy_lightning.ntk.plan import LayerChoice
 from lazy_lightning.ntk.sharing import Sharing, distinct_members
 from lazy_lightning.objective import drop_single_output
 
 At = Literal["init", "end"]
-
-_MATRICES = 6
-"""As large as the kernel, that its decomposition holds at once."""
 
 
 class KernelModule(FlowModule):
@@ -219,9 +215,8 @@ class KernelModule(FlowModule):
 
     def _require_memory(self) -> None:
         members, rows = cast(Tensor, self.row_sums).shape
-        what = f"decomposing {members} kernel{'s' * (members > 1)} of {rows} x {rows} entries"
         remedy = "use fewer samples, seeds or alphas" + (", or kernel_outputs mean" if self._is_full else "")
-        require_bytes(_MATRICES * members * rows**2 * torch.float64.itemsize, self.device, what, remedy)
+        require_decomposable(members, rows, self.device, remedy)
 
     def _check_same(self, sums: Tensor) -> None:
         """Refuses weights that were trained on another kernel: v means nothing there."""

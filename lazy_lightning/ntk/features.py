@@ -8,7 +8,21 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.ntk.memory import require_bytes
 from lazy_lightning.ntk.spectrum import eigensystem
+
+_MATRICES = 6
+"""As large as the kernel, that its decomposition holds at once."""
+
+
+def require_decomposable(kernels: int, rows: int, device: torch.device, remedy: str) -> None:
+    """Lets pass kernels that can be decomposed in the memory there is; to be asked before they are computed.
+
+    Raises:
+        RunError: otherwise, with both sizes and what to do.
+    """
+    what = f"decomposing {kernels} kernel{'s' * (kernels > 1)} of {rows} x {rows} entries"
+    require_bytes(_MATRICES * kernels * rows**2 * torch.float64.itemsize, device, what, remedy)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lazy_lightning.ntk.alignment import KernelComparison
 from lazy_lightning.ntk.joint_kernel import joint_kernel
-from lazy_lightning.ntk.memory import working_bytes
+from lazy_lightning.ntk.memory import require_bytes, working_bytes
 from lazy_lightning.ntk.tangent_model import TangentModel
 from lazy_lightning.ntk.tangents import Tangents
 from lazy_lightning.ntk.tiles import kernel_tiles
@@ -87,6 +87,8 @@ class KernelReference:
     def _whole(self) -> dict[str, Tensor]:
         """Theta_0 by layer, (E, size, size), both triangles: later tiles may be cut otherwise."""
         model = self.start.model
+        what = f"Theta_0 by layer of {self.size} samples and outputs"
+        require_bytes(self.nbytes, model.device, what, "set hold: false, or use fewer samples")
         held = {
             name: torch.zeros(model.members, self.size, self.size, dtype=model.dtype, device=model.device)
             for name in self.start.plan.layers

@@ -14,13 +14,14 @@ from torch import nn
 from lazy_lightning.callbacks import PathDistance
 from lazy_lightning.callbacks.path_distance import rms_distance
 from lazy_lightning.data import Stripe, TeacherStudent
+from lazy_lightning.errors import RunError
 from lazy_lightning.flow import Band, ConstantStep, MomentumFlow
 from lazy_lightning.linearize import LinearizedNetwork
 from lazy_lightning.modules import FlowModule, KernelModule, Stop
 from lazy_lightning.modules.kernel_objective import KernelObjective
 from lazy_lightning.nn import FC
 from lazy_lightning.nn.members import InitialMembers
-from lazy_lightning.ntk import empirical_ntk
+from lazy_lightning.ntk import empirical_ntk, memory
 from lazy_lightning.objective import Objective
 
 RMS, SUP = "path_distance/rms", "path_distance/sup"
@@ -244,3 +245,9 @@ def test_added_to_a_resumed_run(tmp_path):
     whole = watch(tmp_path / "whole", PathDistance(), **SHORT)
     assert last(late, RMS)[0] == pytest.approx(whole.last(RMS)[0], rel=0.1)
     assert np.isfinite(late.last(RMS)).all()
+
+
+def test_memory_that_is_not_there_is_told_before_the_kernel_is_computed(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1000)
+    with pytest.raises(RunError, match=r"decomposing 1 kernel of .* free on cpu: leave PathDistance out"):
+        watch(tmp_path, PathDistance())

@@ -6,7 +6,7 @@ from closeness import assert_close
 from ntk_cases import Lambda, lin
 from torch import nn
 
-from lazy_lightning.errors import ConfigError
+from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.nn.members import InitialMembers
 from lazy_lightning.ntk import empirical_ntk_by_layer, memory
 from lazy_lightning.ntk.alignment import kernel_alignment, label_alignment, relative_drift
@@ -152,3 +152,9 @@ def test_without_labels_there_is_no_alignment_with_them():
 def test_tile_must_be_positive():
     with pytest.raises(ConfigError, match="tile must be >= 1"):
         Setting().compared(tile=0)
+
+
+def test_what_is_to_be_held_and_does_not_fit_is_told(monkeypatch):
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 1000)
+    with pytest.raises(RunError, match=r"Theta_0 by layer of .* free on cpu: set hold: false"):
+        Setting(3).compared(hold=True)
