@@ -19,3 +19,7 @@ class DataError(LazyLightningError):
 
 class RunError(LazyLightningError):
     """A run ended without a result: every member diverged, or its folder cannot be written."""
+
+
+class AnalysisError(LazyLightningError, ValueError):
+    """Numbers that do not say what is asked of them: too few points or seeds, or a level that is never crossed."""

@@ -4,10 +4,13 @@ from lazy_lightning.callbacks.activation_drift import ActivationDrift
 from lazy_lightning.callbacks.closing_summary import ClosingSummary
 from lazy_lightning.callbacks.curves import Curves
 from lazy_lightning.callbacks.graceful_stop import GracefulStop
+from lazy_lightning.callbacks.hparams import HParams
 from lazy_lightning.callbacks.kernel_drift import KernelDrift
+from lazy_lightning.callbacks.kernel_snapshots import KernelSnapshots
 from lazy_lightning.callbacks.kernel_spectrum import KernelSpectrum
 from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.callbacks.learning_curves import LearningCurves
+from lazy_lightning.callbacks.outputs import Outputs
 from lazy_lightning.callbacks.path_distance import PathDistance
 from lazy_lightning.callbacks.progress import FlowProgressBar
 from lazy_lightning.callbacks.regime import TangentDeparture
@@ -24,10 +27,13 @@ __all__ = [
     "Curves",
     "FlowProgressBar",
     "GracefulStop",
+    "HParams",
     "KernelDrift",
+    "KernelSnapshots",
     "KernelSpectrum",
     "LazinessIndex",
     "LearningCurves",
+    "Outputs",
     "PathDistance",
     "RunCheckpoint",
     "TLazy",

@@ -142,7 +142,7 @@ class FlowModule(MemberModule):
         """What evaluating the test set takes, once."""
         self._test_f0 = self.initial_outputs(self.test_split.x)
 
-    def _held_out(self) -> Tensor:
+    def held_out(self) -> Tensor:
         """F on the test set."""
         return self.centered_outputs(self.test_split.x, self._test_f0)
 
@@ -236,7 +236,7 @@ class FlowModule(MemberModule):
         clock = {name: getattr(state, name) for name in ("t", "dt", "tried", "accepted", "reason", "gradient_change")}
         columns: dict[str, Tensor] = {**clock, "gradient_norm": state.gradient_norm}
         assert state.outputs is not None  # our closure always reports them
-        held_out = self._held_out()
+        held_out = self.held_out()
         columns |= self._measured("fitted", without_failed(state.outputs, state.reason), self.train_split.y, "train")
         columns |= self._measured("held_out", without_failed(held_out, state.reason), self.test_split.y, "test")
         return columns
@@ -244,7 +244,10 @@ class FlowModule(MemberModule):
     def _measured(self, use: str, outputs: Tensor, y: Tensor, prefix: str) -> dict[str, Tensor]:
         for metric in self._metrics_of(use).values():
             metric.update(outputs, y)
-        return {f"{prefix}/{name}": value for name, value in self._computed(use).items()}
+        size = outputs.double().flatten(1).square().mean(dim=1).sqrt()
+        return {f"{prefix}/{name}": value for name, value in self._computed(use).items()} | {
+            f"{prefix}/output_rms": size
+        }
 
     # ------------------------------------------------------------------ resuming
 

@@ -277,7 +277,8 @@ class KernelModule(FlowModule):
         self._held_out_features = self._features_of(x)
         self._held_out_start = self._start_outputs(x)
 
-    def _held_out(self) -> Tensor:
+    def held_out(self) -> Tensor:
+        """F on the test set."""
         return self._outputs(self._held_out_features, self._held_out_start)
 
     def centered_outputs(self, x: Tensor, f0: Tensor | None = None) -> Tensor:

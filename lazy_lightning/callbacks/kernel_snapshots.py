@@ -1,0 +1,82 @@
+"""Tangent kernels before and after training, kept as arrays: what their pictures and spectra are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pytorch_lightning import Trainer
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lazy_lightning.atomic import written_atomically
+from lazy_lightning.callbacks.kernel_drift import Set, kernel_set
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.ntk.empirical import empirical_ntk
+from lazy_lightning.observation import Sink
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+FILE_NAME = "kernels.safetensors"
+SCHEMA = 1
+
+
+class KernelSnapshots(Sink):
+    """``kernels.safetensors``: the kernel, summed over outputs, at w0 and where the run ends, of some members.
+
+    Arrays ``start`` and ``end`` (M, n, n), ``labels`` and ``index`` (n,), and ``member``, ``alpha``, ``seed`` (M,) with
+    the members' numbers in the run. Frozen kernels have none.
+
+    Args:
+        samples: n, of the data's kernel set, or its test set if that is empty.
+        split: another set: ``kernel``, ``test`` or ``train``.
+        seeds: how many members of each alpha.
+
+    Raises:
+        ConfigError: a number is out of range; at the end of a run, if the set is too small.
+    """
+
+    def __init__(self, samples: int = 100, split: Set | None = None, seeds: int = 1) -> None:
+        if samples < 2 or seeds < 1:
+            raise ConfigError(f"KernelSnapshots needs samples >= 2 and seeds >= 1, got {samples} and {seeds}")
+        self.samples = samples
+        self.split: Set | None = split
+        self.seeds = seeds
+
+    def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+        """Finds out now, and not at the end, that the set is too small."""
+        if pl_module.trains_network:
+            kernel_set(pl_module, self.split, self.samples, least=2)
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+        """Computes and writes."""
+        if trainer.log_dir is None or not trainer.is_global_zero or not pl_module.trains_network:
+            return
+        rows = self._rows(pl_module)
+        split = kernel_set(pl_module, self.split, self.samples, least=2)
+        buffers = {name: b[rows] for name, b in pl_module.member_buffers().items()}
+
+        def kernel(w: Tensor) -> Tensor:
+            return empirical_ntk(pl_module.network, w.detach()[rows], split.x, output="trace", buffers=buffers)
+
+        arrays = {
+            "start": kernel(pl_module.w0),
+            "end": kernel(pl_module.w),
+            "labels": split.y,
+            "index": split.index,
+            "member": rows,
+            "alpha": pl_module.roster.alpha_tensor()[rows.cpu()],
+            "seed": torch.tensor(pl_module.roster.seeds)[rows.cpu()],
+        }
+        with written_atomically(Path(trainer.log_dir) / FILE_NAME) as temporary:
+            host = {name: array.cpu().clone().contiguous() for name, array in arrays.items()}
+            save_file(host, str(temporary), metadata={"schema": str(SCHEMA)})
+
+    def _rows(self, module: FlowModule) -> Tensor:
+        """The first members of each alpha."""
+        alphas = module.roster.alphas
+        rows = [i for i, alpha in enumerate(alphas) if alphas[:i].count(alpha) < self.seeds]
+        return torch.tensor(rows, device=module.w0.device)

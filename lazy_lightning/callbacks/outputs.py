@@ -1,0 +1,46 @@
+"""The outputs of every member when a run ends: what averages and variances over an ensemble are made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from pytorch_lightning import Trainer
+from safetensors.torch import save_file
+
+from lazy_lightning.atomic import written_atomically
+from lazy_lightning.observation import Sink
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+FILE_NAME = "outputs.safetensors"
+SCHEMA = 1
+
+
+class Outputs(Sink):
+    """``outputs.safetensors``: F of every member on the training and test sets, with labels, alphas and seeds.
+
+    Arrays ``train/outputs`` and ``test/outputs`` (E, n[, c]), ``train/labels``, ``train/index`` (where each sample
+    stands in its source), the same of the test set, and ``alpha``, ``seed`` (E,).
+    """
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+        """Writes, also after a signal."""
+        if trainer.log_dir is None or not trainer.is_global_zero:
+            return
+        fitted = pl_module.flow.flow.outputs
+        assert fitted is not None  # our objectives report them
+        arrays = {"alpha": pl_module.roster.alpha_tensor(), "seed": torch.tensor(pl_module.roster.seeds)}
+        sets = (("train", pl_module.train_split, fitted), ("test", pl_module.test_split, pl_module.held_out()))
+        for name, split, outputs in sets:
+            arrays |= {f"{name}/outputs": outputs, f"{name}/labels": split.y, f"{name}/index": split.index}
+        with written_atomically(Path(trainer.log_dir) / FILE_NAME) as temporary:
+            # a copy each: outputs may be views of one buffer, which the format refuses
+            save_file(
+                {name: array.detach().cpu().clone().contiguous() for name, array in arrays.items()},
+                str(temporary),
+                metadata={"schema": str(SCHEMA)},
+            )

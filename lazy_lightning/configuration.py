@@ -1,0 +1,154 @@
+"""A run's configuration as data: flattened for tables, and hashed to tell whether two runs are the same.
+
+Knows nothing of parsers: it works on the mapping that ``config.yaml`` holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+FILE_NAME = "config.yaml"
+
+_SHAPELESS = ("download", "root", "chunk_size")
+"""Arguments that change where data lie or how memory is used, and no number beyond its last digits."""
+_DIGITS = 12
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """The configuration that a run's folder holds.
+
+    Raises:
+        OSError, yaml.YAMLError: it cannot be read.
+    """
+    content = yaml.load((folder / FILE_NAME).read_text(encoding="utf-8"), Loader=_LOADER)
+    return content if isinstance(content, dict) else {}
+
+
+# libyaml's loader is ten times faster, where PyYAML has been built with it; both build plain data alone.
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys as one gives them on the command line, for ``model`` and ``data``; a class stands under its own key.
+
+    >>> flatten({"model": {"class_path": "pkg.FlowModule", "init_args": {"dt": 1.0, "network": {
+    ...     "class_path": "lazy_lightning.nn.FC", "init_args": {"width": 30}}}}})
+    {'model': 'FlowModule', 'model.dt': 1.0, 'model.network': 'FC', 'model.network.width': 30}
+    """
+    chosen = {name: config[name] for name in ("model", "data") if name in config}
+    precision = (config.get("trainer") or {}).get("precision")
+    return dict(_flat(chosen)) | ({} if precision is None else {"trainer.precision": str(precision)})
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and "class_path" in value:
+        yield key, str(value["class_path"]).rpartition(".")[2]
+        value = value.get("init_args") or {}
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _flat(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield key, json.dumps([_plain(part) for part in value])
+    else:
+        yield key, value
+
+
+def members(config: Mapping[str, Any]) -> list[tuple[float, int]]:
+    """The (alpha, seed) of each member that a configuration asks for, in the order in which a run holds them.
+
+    >>> members({"model": {"init_args": {"alpha": [0.1, 1], "seeds": 2}}})
+    [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
+    """
+    model = config.get("model")
+    arguments = (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
+    alpha, seeds = arguments.get("alpha", 1.0), arguments.get("seeds", 1)
+    alphas = alpha if isinstance(alpha, list) else [alpha]
+    chosen = range(seeds) if isinstance(seeds, int) else seeds
+    return [(float(a), int(s)) for a in alphas for s in chosen]
+
+
+def family(config: Mapping[str, Any], source: str | None = None) -> str:
+    """Tells whether two members differ in alpha and seed alone: a hash of all that a result depends on but these.
+
+    That is the model, the data, the precision, and the observers, since these decide what has been measured. The
+    names of the folders, the logger and the device do not count.
+
+    Args:
+        config: as in ``config.yaml``.
+        source: of a kernel at the end of training, the family of the networks whose kernel it is.
+    """
+    model, trainer = _plain(config.get("model")), config.get("trainer") or {}
+    arguments = model.get("init_args") if isinstance(model, dict) else None
+    if isinstance(arguments, dict):
+        for name in ("alpha", "seeds"):
+            arguments.pop(name, None)
+        if arguments.get("checkpoint") is not None:
+            arguments["checkpoint"] = source or arguments["checkpoint"]
+    precision = str(trainer.get("precision"))
+    return _digest([model, _plain(config.get("data")), precision, _observers(trainer.get("callbacks"))])
+
+
+def point(family_id: str, alpha: float) -> str:
+    """Tells whether two members differ in their seed alone."""
+    return _digest([family_id, significant(alpha)])
+
+
+def member(point_id: str, seed: int) -> str:
+    """Tells whether two members are the same."""
+    return _digest([point_id, int(seed)])
+
+
+def run(family_id: str, alphas: Sequence[float], seeds: Sequence[int]) -> str:
+    """Names the run of all pairs of these."""
+    return _digest([family_id, [significant(alpha) for alpha in alphas], [int(seed) for seed in seeds]])
+
+
+def significant(value: float, digits: int = _DIGITS) -> float:
+    """Rounded to some significant digits, so that a power of ten is the same number on every machine.
+
+    >>> significant(0.1 + 0.2)
+    0.3
+    """
+    return float(f"{value:.{digits - 1}e}") if math.isfinite(value) else value
+
+
+def source_family(config: Mapping[str, Any], folder: Path) -> str | None:
+    """The family of the networks whose kernel was frozen, if their run is still where the configuration says."""
+    model = config.get("model")
+    arguments = (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
+    checkpoint = arguments.get("checkpoint")
+    if checkpoint is None:
+        return None
+    for base in (Path(), folder.parent):  # as written, or beside this run, if the store has been moved
+        beside = base / (Path(checkpoint).parent if base == Path() else Path(checkpoint).parent.name)
+        if (beside / FILE_NAME).is_file():
+            return family(load_config(beside))
+    return None
+
+
+def _observers(callbacks: Any) -> list[Any]:
+    """Each class once, the later one, in the order of names: what a run does with a list of them."""
+    items = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+    named = {str(item.get("class_path") if isinstance(item, Mapping) else item): item for item in items}
+    return [_plain(named[name]) for name in sorted(named)]
+
+
+def _plain(value: Any) -> Any:
+    """Plain data with sorted keys, without what changes no number."""
+    if isinstance(value, Mapping):
+        return {str(k): _plain(value[k]) for k in sorted(value, key=str) if k not in _SHAPELESS}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
