@@ -27,7 +27,16 @@ def load_config(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, yaml.YAMLError: it cannot be read.
     """
-    content = yaml.load((folder / FILE_NAME).read_text(encoding="utf-8"), Loader=_LOADER)
+    return load_yaml(folder / FILE_NAME)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that one of our own files holds.
+
+    Raises:
+        OSError, yaml.YAMLError: it cannot be read.
+    """
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
     return content if isinstance(content, dict) else {}
 
 

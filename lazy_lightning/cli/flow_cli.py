@@ -15,6 +15,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from lazy_lightning import __version__, messages
 from lazy_lightning.atomic import require_writable
@@ -31,6 +32,7 @@ from lazy_lightning.callbacks import (
     TensorBoardScalars,
 )
 from lazy_lightning.callbacks.predictions import PredictionWriter
+from lazy_lightning.callbacks.run_checkpoint import FILE_NAME as CHECKPOINT
 from lazy_lightning.checkpoints import KEY, read_checkpoint
 from lazy_lightning.cli.parser import KERNEL_OPTIONS, FlowArgumentParser, ParserError
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
@@ -50,9 +52,16 @@ _SINGLE = (Observer, Sink, Checkpoint, GracefulStop, PredictionWriter)
 
 
 class FlowCLI(LightningCLI):
-    """LightningCLI with the papers' defaults, and the callbacks that every run has."""
+    """LightningCLI with the papers' defaults, and the callbacks that every run has.
 
-    def __init__(self, args: Sequence[str]) -> None:
+    Args:
+        args: the command line.
+        folder: of the run, instead of what the logger chooses; a run that was stopped there goes on.
+        callbacks: beside those of the configuration.
+    """
+
+    def __init__(self, args: Sequence[str], folder: Path | None = None, callbacks: Sequence[Callback] = ()) -> None:
+        self._folder = folder
         header = {
             "dump_header": [f"lazy-lightning=={__version__}", f"pytorch-lightning=={version('pytorch-lightning')}"]
         }
@@ -63,8 +72,9 @@ class FlowCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=FlowArgumentParser,
             save_config_callback=SaveConfig,
+            save_config_kwargs={"overwrite": folder is not None},
             trainer_class=FlowTrainer,
-            trainer_defaults=_trainer_defaults(),
+            trainer_defaults=_trainer_defaults(callbacks),
             seed_everything_default=False,  # every random number here has a seed of its own
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
@@ -82,13 +92,14 @@ class FlowCLI(LightningCLI):
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Checkpoints are loaded without running code from them, unless asked for."""
         super().setup_parser(*args, **kwargs)
-        for parser in self._subcommand_parsers.values():
-            parser.set_defaults({"weights_only": True})
+        for name, parser in self._subcommand_parsers.items():
+            if name != "sweep":
+                parser.set_defaults({"weights_only": True})
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The trainer's, and ``kernel``."""
-        return {**LightningCLI.subcommands(), "kernel": {"model", "datamodule"}}
+        """The trainer's, ``kernel`` and ``sweep``."""
+        return {**LightningCLI.subcommands(), **{name: {"model", "datamodule"} for name in ("kernel", "sweep")}}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parses what ``main`` was given; the stock method warns about it when ``sys.argv`` is not empty too."""
@@ -98,7 +109,7 @@ class FlowCLI(LightningCLI):
         _require_checkpoint(subcommand, config.get("ckpt_path"))
         if subcommand == "kernel":
             _freeze_kernel(config)
-        _refuse_ignored(config)
+        refuse_ignored(config)
 
     # ------------------------------------------------------------------ building
 
@@ -128,6 +139,9 @@ class FlowCLI(LightningCLI):
             unwanted.append(Checkpoint)
         always = self.trainer_defaults["callbacks"]
         self.trainer_defaults["callbacks"] = [c for c in always if not isinstance(c, tuple(unwanted))]
+        if self._folder is not None:
+            folder = self._folder
+            chosen["logger"] = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
         trainer = super().instantiate_trainer(**kwargs)
         trainer.default_root_dir_given = chosen.get("default_root_dir") is not None  # type: ignore[attr-defined]
         return trainer
@@ -150,6 +164,14 @@ class FlowCLI(LightningCLI):
             )
 
     # ------------------------------------------------------------------ running
+
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """A run whose folder has been given goes on from the checkpoint there; its configuration does not name it."""
+        arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
+        if self._folder is not None and (self._folder / CHECKPOINT).is_file():
+            read_checkpoint(self._folder / CHECKPOINT)
+            arguments["ckpt_path"] = str(self._folder / CHECKPOINT)
+        return arguments
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Finds out that the folder cannot be written or the data not be read before anything is computed or made."""
@@ -214,7 +236,7 @@ def _get_ckpt_path(cli: FlowCLI) -> str | None:
 def _require_checkpoint(subcommand: str, ckpt_path: Any) -> None:
     if ckpt_path is not None:
         read_checkpoint(Path(ckpt_path))
-    elif subcommand not in ("fit", "kernel"):
+    elif subcommand not in ("fit", "kernel", "sweep"):
         raise ConfigError(
             f"{subcommand} needs what a run has learnt: give --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt"
         )
@@ -242,7 +264,7 @@ def _freeze_kernel(config: Any) -> None:
         model[option] = next((value for value in chosen if value is not None), None)
 
 
-def _refuse_ignored(config: Any) -> None:
+def refuse_ignored(config: Any) -> None:
     """What would be changed without a word: half precision on a CPU, and a network's shape, which the data decide."""
     precision = config.get("trainer.precision")
     model = str(config.get("model.class_path"))
@@ -263,7 +285,7 @@ def _default(class_path: str, argument: str) -> Any:
     return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
-def _trainer_defaults() -> dict[str, Any]:
+def _trainer_defaults(callbacks: Sequence[Callback]) -> dict[str, Any]:
     return {
         "accelerator": "auto",
         "devices": 1,
@@ -284,5 +306,6 @@ def _trainer_defaults() -> dict[str, Any]:
             RunCheckpoint(),
             GracefulStop(),
             PredictionWriter(),
+            *callbacks,
         ],
     }

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
 import sys
 import threading
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 
-from lazy_lightning import messages
-from lazy_lightning.bundled import bundled_configs, resolve_configs
+from lazy_lightning.bundled import resolve_configs
 from lazy_lightning.callbacks import GracefulStop
 from lazy_lightning.cli.flow_cli import FlowCLI
-from lazy_lightning.cli.parser import ParserError
+from lazy_lightning.cli.sweep_cli import SweepCLI
+from lazy_lightning.cli.told import quieten, told
 from lazy_lightning.denormals import flush_denormals
-from lazy_lightning.errors import ConfigError, LazyLightningError
+from lazy_lightning.errors import ConfigError
 
 DEBUG_VARIABLE = "LAZY_LIGHTNING_DEBUG"
 
@@ -40,6 +37,8 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         resolved, found = resolve_configs(sys.argv[1:] if args is None else args)
         files.extend(found)
+        if _subcommand(resolved) == "sweep":
+            return SweepCLI(resolved).exit_code
         cli = FlowCLI(resolved)
     except SystemExit as stop:  # --help, --version, --print_config, and Ctrl-C inside the trainer
         return _exit_code(stop)
@@ -55,20 +54,9 @@ def main(args: Sequence[str] | None = None) -> int:
     return 130 if any(stop.received for stop in stops) else 0
 
 
-def told(error: Exception, files: Sequence[Path] = ()) -> str | None:
-    """What the user is told of an exception; None for one that is nobody's mistake but ours."""
-    if isinstance(error, ParserError):
-        sentence = messages.one_sentence(str(error), files)
-        if "no model" in sentence or "no data" in sentence:
-            sentence = f"{sentence}; there are {', '.join(sorted(bundled_configs()))}"
-        return sentence
-    if isinstance(error, (LazyLightningError, MisconfigurationException)):
-        return messages.squeeze(str(error))
-    if isinstance(error, torch.OutOfMemoryError):
-        return "the device is out of memory: set --model.chunk_size, or fewer seeds and alphas a run"
-    if isinstance(error, OSError):
-        return messages.squeeze(str(error))
-    return None
+def _subcommand(args: Sequence[str]) -> str | None:
+    """The first argument that is no option."""
+    return next((argument for argument in args if not argument.startswith("-")), None)
 
 
 def _exit_code(stop: SystemExit) -> int:
@@ -84,15 +72,3 @@ def _exit_code(stop: SystemExit) -> int:
 def _interrupted() -> int:
     print("interrupted", file=sys.stderr)
     return 130
-
-
-def quieten() -> None:
-    """Silences advice that does not apply: our loader has no workers to add, and tips are not results."""
-    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # remarks on the time stamps of fonts, once a PDF
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about Lightning's calls of it
-    warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")

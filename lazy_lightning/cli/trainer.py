@@ -41,6 +41,31 @@ class FlowTrainer(Trainer):
         """
         self.fit(model, datamodule=datamodule)
 
+    def sweep(
+        self,
+        model: LightningModule,
+        datamodule: LightningDataModule | None = None,
+        sweep: str | None = None,
+        out: str | None = None,
+        dry_run: bool = False,
+        retry_failed: bool = False,
+        workers: int = 1,
+        max_members: int | None = None,
+    ) -> None:
+        """Trains a grid of configurations, scales and seeds; the same command goes on where it was stopped.
+
+        Args:
+            model: the configuration's.
+            datamodule: the configuration's.
+            sweep: a YAML file that declares the grid: a path, or a bundled one such as ``sweeps/phase_diagram.yaml``.
+            out: folder of the sweep; by default its name, in the logger's ``save_dir``.
+            dry_run: show the plan with an estimate of time and memory, and train nothing.
+            retry_failed: train members again that have failed.
+            workers: processes that train batches at a time; 0 trains in this one.
+            max_members: members of a batch, at most; by default as many as fit into memory.
+        """
+        raise NotImplementedError("a sweep has no trainer of its own: it is run by the command line")
+
     @property
     def log_dir(self) -> str | None:
         """The run's folder; None without a logger, unless ``default_root_dir`` has been given."""

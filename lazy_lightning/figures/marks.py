@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
+
+from lazy_lightning.figures.style import alpha_colors
+
+if TYPE_CHECKING:
+    from lazy_lightning.figures.sweep_table import Band
 
 # Of Okabe and Ito's palette: told apart with any kind of colour vision, and of different lightness.
 _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 
 SCALE_LABEL = r"$\sqrt{h}\,\alpha$"
@@ -40,6 +46,14 @@ def width_marks(widths: Sequence[float]) -> dict[float, Mark]:
     }
 
 
+def offset_marks(count: int, start: int) -> list[Mark]:
+    """``count`` marks from the one at ``start`` on, round and round: for what stands beside widths and is none."""
+    return [
+        Mark(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
+        for i in range(start, start + count)
+    ]
+
+
 def width_label(h: float) -> str:
     """``h = 100``."""
     return "network" if h != h else f"$h = {h:g}$"
@@ -59,9 +73,89 @@ def draw_with_band(
     axis.fill_between(x[shown], (mean - error)[shown], (mean + error)[shown], color=mark.color, alpha=0.15, lw=0)
 
 
+def draw_band(axis: Axes, x: NDArray[np.float64], band: Band, mark: Mark, label: str | None = None) -> None:
+    """The mean, and what lies within its error; for a log axis, whose errors are not the same to both sides."""
+    axis.plot(x, band.mean, **mark.line_style, label=label)
+    shown = np.isfinite(band.low) & np.isfinite(band.high)
+    axis.fill_between(x[shown], band.low[shown], band.high[shown], color=mark.color, alpha=0.15, lw=0)
+
+
+def draw_seeds(axis: Axes, x: NDArray[np.float64], values: NDArray[np.float64], mark: Mark) -> None:
+    """Each seed's value, (k, s), as a faint small dot."""
+    points, seeds = np.nonzero(np.isfinite(values))
+    axis.plot(x[points], values[points, seeds], ".", color=mark.color, markersize=3.5, alpha=0.45, mew=0)
+
+
+def alpha_marks(alphas: Sequence[float]) -> dict[float, Mark]:
+    """From feature (dark) to lazy (light); markers and lines tell them apart without colour."""
+    colors = alpha_colors(alphas)
+    return {
+        a: Mark(color, _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
+        for i, (a, color) in enumerate(colors.items())
+    }
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number as it is printed beside a curve, for mathtext.
+
+    >>> number(0.0316), number(300.0), number(3.162e-5), number(1e6)
+    ('0.032', '300', '3.2 \\\\times 10^{-5}', '10^{6}')
+    """
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        shown = f"{value:.{digits}g}"
+        return f"{float(shown):g}"
+    mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
+    power = f"10^{{{int(exponent)}}}"
+    return power if float(mantissa) == 1 else rf"{float(mantissa):g} \times {power}"
+
+
+def scale_name(h: float, alpha: float) -> str:
+    """Names the curve of one alpha under the title sqrt(h) alpha, or alpha without a width.
+
+    >>> scale_name(100.0, 0.01), scale_name(float("nan"), 0.01)
+    ('$0.1$', '$0.01$')
+    """
+    return f"${number(alpha if h != h else h**0.5 * alpha)}$"
+
+
+def legend_above(figure: Figure, axis: Axes, columns: int = 4, title: str | None = None) -> None:
+    """The legend of an axis over the whole figure, where it hides no curve; ``columns`` at most."""
+    handles, labels = axis.get_legend_handles_labels()
+    if handles:
+        rows = -(-len(handles) // columns)
+        figure.legend(handles, labels, loc="outside upper center", ncols=-(-len(handles) // rows), title=title)
+
+
+def plain(value: float, digits: int = 3) -> str:
+    """A number as it is written in a caption.
+
+    >>> plain(1000.0000001), plain(0.0031623), plain(1.8257e-4)
+    ('1000', '0.00316', '0.000183')
+    """
+    return f"{float(f'{value:.{digits}g}'):g}"
+
+
+def slope_label(slope: float, error: float) -> str:
+    """For a legend, which has no room for more digits.
+
+    >>> slope_label(-0.9962, 0.0135)
+    'slope −1.00 ± 0.01'
+    """
+    return f"slope {slope:.2f} ± {error:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def headroom(axis: Axes, share: float) -> None:
+    """Leaves the upper ``share`` of a logarithmic axis free, for a legend that hides no curve."""
+    if axis.get_yscale() == "log":
+        low, high = axis.get_ylim()
+        axis.set_ylim(low, high * (high / low) ** (share / (1 - share)))
+
+
 def log_axes(axis: Axes, x: bool = True, y: bool = True) -> None:
     """Logarithmic where there is a positive number to show: matplotlib fails on a log axis without one."""
     if x and np.isfinite(axis.dataLim.minposx):
         axis.set_xscale("log")
+        if axis.dataLim.x1 < 1.01 * axis.dataLim.minposx:  # one alpha: ticks for its last digits would overlap
+            axis.set_xlim(axis.dataLim.minposx / 20, axis.dataLim.x1 * 20)
     if y and np.isfinite(axis.dataLim.minposy):
         axis.set_yscale("log")

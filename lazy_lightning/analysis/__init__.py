@@ -1,0 +1,36 @@
+"""From measurements over sweeps and seeds to exponents, crossings, collapses and plateaus, with their errors.
+
+Pure functions of numpy arrays. Measurements are x (k,) and y (k, s): k points of a sweep, s seeds, NaN where a seed is
+missing; (k,) is one seed. Seeds are columns, as a seed starts from the same weights at every x. An ``error`` is one
+standard error, widened for few seeds by Student's t, so that two of them cover the truth in 95 %.
+"""
+
+from lazy_lightning.analysis.collapse import Exponent, Quality, collapse_exponent, collapse_quality
+from lazy_lightning.analysis.crossing import Crossing, crossing
+from lazy_lightning.analysis.curves import Curve
+from lazy_lightning.analysis.ensemble import EnsembleStatistics, ensemble_statistics
+from lazy_lightning.analysis.plateau import Plateau, plateau
+from lazy_lightning.analysis.power_law import PowerLaw, power_law, power_law_of_points
+from lazy_lightning.analysis.seeds import geometric_mean, mean_and_error, resampled_means
+from lazy_lightning.analysis.shown import with_error
+
+__all__ = [
+    "Crossing",
+    "Curve",
+    "EnsembleStatistics",
+    "Exponent",
+    "Plateau",
+    "PowerLaw",
+    "Quality",
+    "collapse_exponent",
+    "collapse_quality",
+    "crossing",
+    "ensemble_statistics",
+    "geometric_mean",
+    "mean_and_error",
+    "plateau",
+    "power_law",
+    "power_law_of_points",
+    "resampled_means",
+    "with_error",
+]

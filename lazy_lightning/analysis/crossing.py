@@ -1,0 +1,128 @@
+"""Where a curve passes through a level: alpha*, where the kernel drift falls through one half, for example."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lazy_lightning.analysis.seeds import Floats, error_over_resamples, resampled_means, seed_means
+from lazy_lightning.analysis.shown import with_error
+from lazy_lightning.analysis.sweep import Sweep, checked_sweep
+from lazy_lightning.errors import AnalysisError
+
+
+class Crossing(NamedTuple):
+    """The x at which y passes through a level."""
+
+    value: float
+    error: float
+    """Over seeds: value ln(10) log10_error. NaN for one seed; infinite if the sweep ends too near, see log10_error."""
+    log10_error: float
+    """Of log10 x. Two of it cover in 95 %. Infinite if more than 16 % of the resamples cross beyond one end of the
+    sweep."""
+    below: float
+    """The point of the sweep before the crossing."""
+    above: float
+    """The point of the sweep at or after it."""
+    crossings: int
+    """How many there are; the one at the largest x is taken."""
+    missed: float
+    """The share of resamples that never cross. NaN for one seed."""
+
+    def __str__(self) -> str:
+        return with_error(self.value, self.error)
+
+
+def crossing(x: ArrayLike, y: ArrayLike, level: float, *, resamples: int = 1000, seed: int = 0) -> Crossing:
+    """The largest x at which the geometric mean over seeds of y passes through ``level``, up or down.
+
+    Between the points it is linear in both logarithms. A curve that touches the level and turns back does not cross.
+    The error is by bootstrap over whole columns: half the width of the central 68 % of the resampled log x, widened for
+    few seeds. A resample that never crosses counts as lying beyond that end of the sweep at which it is nearer to the
+    level. The error says nothing of how the curve bends between two points of the sweep.
+
+    Points that one seed alone has reached are left out where there are more seeds.
+
+    Args:
+        x: (k,).
+        y: (k, s), NaN where a seed is missing; (k,) is one seed.
+        level: above 0.
+        resamples: of the bootstrap.
+        seed: of the bootstrap.
+
+    Raises:
+        AnalysisError: y never crosses, fewer than two points, an x that stands twice, or values that are not positive.
+
+    >>> print(crossing([1.0, 10.0, 100.0], [[4.0, 4.1, 4.2], [1.0, 1.1, 1.2], [0.1, 0.11, 0.12]], level=0.5))
+    21.9 ± 2.7
+    """
+    if not (math.isfinite(level) and level > 0):
+        raise AnalysisError(f"level is {level}, expected a positive number: the crossing is looked for in log y.")
+    sweep = checked_sweep(x, y, positive=True)
+    if len(sweep.x) < 2:
+        raise AnalysisError(f"A crossing needs two points at least, got {len(sweep.x)} with enough seeds: add some.")
+    u, heights = np.log(sweep.x), np.log(sweep.y) - math.log(level)
+    means = seed_means(heights)
+    changes = _changes_of_side(means)
+    if not changes.any():
+        raise AnalysisError(_never(sweep, means, level))
+    last = int(np.flatnonzero(changes)[-1])
+    error, missed = _bootstrap(u, heights, resamples, seed) if sweep.seeds > 1 else (math.nan, math.nan)
+    value = float(np.exp(last_crossings(u, means[None])[0]))
+    return Crossing(
+        value=value,
+        error=value * error,
+        log10_error=error / math.log(10),
+        below=float(sweep.x[last]),
+        above=float(sweep.x[last + 1]),
+        crossings=int(changes.sum()),
+        missed=missed,
+    )
+
+
+def last_crossings(u: Floats, heights: Floats) -> Floats:
+    """The largest u at which each row of heights (r, k) passes through 0; an infinity, (r,), where it never does.
+
+    It is +inf if the row ends nearer to 0 than it starts, else -inf.
+
+    >>> last_crossings(np.array([0.0, 1.0, 2.0]), np.array([[1.0, -1.0, -3.0], [3.0, 2.0, 1.0]]))
+    array([0.5, inf])
+    """
+    changes = _changes_of_side(heights)
+    crosses = changes.any(axis=1)
+    last = changes.shape[1] - 1 - changes[:, ::-1].argmax(axis=1)
+    rows = np.arange(len(heights))
+    before, after = heights[rows, last], heights[rows, last + 1]
+    share = np.divide(before, before - after, out=np.zeros(len(rows)), where=crosses)
+    beyond = np.where(np.abs(heights[:, -1]) <= np.abs(heights[:, 0]), np.inf, -np.inf)
+    crossings: Floats = np.where(crosses, u[last] + share * (u[last + 1] - u[last]), beyond)
+    return crossings
+
+
+def _changes_of_side(heights: Floats) -> NDArray[np.bool_]:
+    """(..., k - 1): whether a point is on the other side of 0 than the last one before it that was not at 0."""
+    side = np.sign(heights)
+    seen = np.where(side != 0, np.arange(side.shape[-1]), 0)
+    side = np.take_along_axis(side, np.maximum.accumulate(seen, axis=-1), axis=-1)
+    changes: NDArray[np.bool_] = side[..., 1:] * side[..., :-1] < 0
+    return changes
+
+
+def _bootstrap(u: Floats, heights: Floats, resamples: int, seed: int) -> tuple[float, float]:
+    """The error of log x, and the share of resamples that never cross."""
+    curves = resampled_means(heights, resamples=resamples, rng=np.random.default_rng(seed))
+    crossings = last_crossings(u, curves)
+    return error_over_resamples(crossings, heights.shape[1] - 1), float(np.isinf(crossings).mean())
+
+
+def _never(sweep: Sweep, means: Floats, level: float) -> str:
+    low, high = level * math.exp(means.min()), level * math.exp(means.max())
+    side = "on both sides of it" if low == high else "above" if high > level else "below"
+    end = "larger" if abs(means[-1]) <= abs(means[0]) else "smaller"
+    return (
+        f"y never crosses {level:g}: from x = {sweep.x[0]:g} to {sweep.x[-1]:g} it goes from {low:g} to {high:g}, all "
+        f"{side}; extend the sweep to {end} x, or choose another level."
+    )

@@ -1,0 +1,28 @@
+"""A number with its error, as it is printed."""
+
+from __future__ import annotations
+
+import math
+
+
+def with_error(value: float, error: float) -> str:
+    """The value to the second digit of its error; four digits where the error is not a positive number.
+
+    >>> with_error(-1.00392, 0.0104)
+    '-1.004 ± 0.010'
+    >>> with_error(0.25, float("nan"))
+    '0.25 ± nan'
+    >>> with_error(1.2345e-7, 2.1e-9)
+    '(1.235 ± 0.021)e-07'
+    """
+    if not (math.isfinite(value) and math.isfinite(error) and error > 0):
+        return f"{value:.4g} ± {error:.2g}"
+    size = math.floor(math.log10(max(abs(value), error)))
+    if -4 <= size < 6:
+        return _fixed(value, error)
+    return f"({_fixed(value / 10.0**size, error / 10.0**size)})e{size:+03d}"
+
+
+def _fixed(value: float, error: float) -> str:
+    digits = min(max(0, 1 - math.floor(math.log10(error))), 15)
+    return f"{value:.{digits}f} ± {error:.{digits}f}"

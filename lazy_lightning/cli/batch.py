@@ -1,0 +1,85 @@
+"""One batch of a sweep: an ordinary ``fit`` in a folder of its own, with its output in a log."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from pytorch_lightning import Trainer
+
+from lazy_lightning.callbacks import GracefulStop
+from lazy_lightning.callbacks.progress import progress_share
+from lazy_lightning.cli.flow_cli import FlowCLI
+from lazy_lightning.cli.told import quieten, told
+from lazy_lightning.experiments.run_folder import RunFolder
+from lazy_lightning.experiments.workers import Ending, News, Outcome, Post, Task
+from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.observation import Record, Sink
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FlowModule
+
+LOG = "log.txt"
+_EVERY = 0.5  # seconds between news
+_FAILED = [int(reason) for reason in StopReason if reason.failed]
+
+
+def train(task: Task, post: Post) -> Outcome:
+    """Trains the batch, or goes on with it, and says how it ended."""
+    quieten()
+    folder = Path(task.folder)
+    reporter = Reporter(task.key, post)
+    with contextlib.ExitStack() as stack:
+        log = stack.enter_context((folder / LOG).open("a", buffering=1, encoding="utf-8"))
+        stack.enter_context(contextlib.redirect_stdout(log))
+        stack.enter_context(contextlib.redirect_stderr(log))
+        return _fitted(task, folder, reporter)
+
+
+def _fitted(task: Task, folder: Path, reporter: Reporter) -> Outcome:
+    run = RunFolder(folder)
+    try:
+        cli = FlowCLI(["fit", "--config", task.config], folder=folder, callbacks=[reporter])
+    except Exception as error:
+        if run.ended:  # all members have failed, and the summary says of each why
+            return Outcome(Ending.ENDED)
+        traceback.print_exc()
+        reason = told(error) or f"{type(error).__name__}: {error}"
+        return Outcome(Ending.MEMORY if _of_memory(error) else Ending.FAILED, reason)
+    if run.ended:
+        return Outcome(Ending.ENDED)
+    if reporter.stopped or any(isinstance(c, GracefulStop) and c.received for c in cli.trainer.callbacks):  # type: ignore[attr-defined]
+        return Outcome(Ending.STOPPED)
+    return Outcome(Ending.FAILED, "it ended without a result, though nothing went wrong: see its log.txt")
+
+
+def _of_memory(error: BaseException) -> bool:
+    """torch tells of the host's memory with a plain RuntimeError."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+
+
+class Reporter(Sink):
+    """Tells the sweep how far the batch is, and stops it when the sweep is to stop."""
+
+    def __init__(self, key: str, post: Post) -> None:
+        self.key, self.post = key, post
+        self.stopped = False
+        self._told = -_EVERY
+
+    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
+        """Between two bursts."""
+        if self.post.stopping and not record.final:
+            self.stopped = True
+            trainer.should_stop = True
+        if record.final or time.monotonic() - self._told > _EVERY:
+            self._told = time.monotonic()
+            self.post.put(self._news(module, record))
+
+    def _news(self, module: Any, record: Record) -> News:
+        reasons = record.columns["reason"]
+        failed = sum(int((reasons == code).sum()) for code in _FAILED)
+        return News(self.key, int((reasons != 0).sum()), failed, progress_share(module, record))

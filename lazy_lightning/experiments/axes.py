@@ -1,0 +1,115 @@
+"""The values of one axis of a sweep, as a person writes them: one, a list, or a range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lazy_lightning.configuration import significant
+from lazy_lightning.errors import ConfigError
+
+_RANGE = ("from", "to", "points", "per_decade", "spacing")
+
+
+def axis_values(name: str, spec: Any) -> list[Any]:
+    """The values of an axis.
+
+    * a list is taken as it is, and anything else is one value;
+    * ``{from: 1.0e-3, to: 1.0e+4, per_decade: 2}`` is a range in equal ratios, both ends included;
+    * ``{from: 1, to: 5, points: 9, spacing: linear}`` one in equal steps.
+
+    >>> axis_values("sqrt_h_alpha", {"from": 0.01, "to": 1, "per_decade": 1})
+    [0.01, 0.1, 1.0]
+
+    Raises:
+        ConfigError: an empty list, or a range that is none.
+    """
+    if isinstance(spec, Mapping) and set(spec) & set(_RANGE):
+        return list(_range(name, spec))
+    values = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
+    if not values:
+        raise ConfigError(f"the axis {name} is an empty list: give at least one value, or leave it out")
+    if any(value in values[:i] for i, value in enumerate(values)):
+        raise ConfigError(f"the axis {name} has a value twice: {values}")
+    return values
+
+
+def positive_values(name: str, spec: Any) -> list[float]:
+    """The values of a scale, which must be numbers > 0.
+
+    Raises:
+        ConfigError: otherwise.
+    """
+    values = axis_values(name, spec)
+    for value in values:
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
+            hint = "; YAML reads 1e-3 as a word, write 1.0e-3" if isinstance(value, str) else ""
+            raise ConfigError(f"the axis {name} has the value {value!r}, expected a number > 0{hint}")
+    return [significant(float(value)) for value in values]
+
+
+def seed_values(spec: Any) -> list[int]:
+    """An integer k stands for 0, ..., k - 1.
+
+    >>> seed_values(3)
+    [0, 1, 2]
+
+    Raises:
+        ConfigError: no seed, or one that is no integer >= 0.
+    """
+    if isinstance(spec, int) and not isinstance(spec, bool):
+        values: list[Any] = list(range(spec))
+    else:
+        values = axis_values("seeds", spec)
+    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in values):
+        raise ConfigError(f"seeds is {spec!r}, expected a number of seeds >= 1 or a list of integers >= 0")
+    return values
+
+
+def _range(name: str, spec: Mapping[str, Any]) -> list[float]:
+    unknown = sorted(set(spec) - set(_RANGE))
+    if unknown:
+        raise ConfigError(f"the range of {name} has the key {unknown[0]}, expected some of {', '.join(_RANGE)}")
+    spacing = spec.get("spacing", "log")
+    low, high = (_end(name, spec, end) for end in ("from", "to"))
+    if spacing not in ("log", "linear"):
+        raise ConfigError(f"the range of {name} has the spacing {spacing!r}, expected log or linear")
+    if not low < high or (spacing == "log" and low <= 0):
+        raise ConfigError(
+            f"the range of {name} goes from {low:g} to {high:g}: it must rise, and in equal ratios from > 0"
+        )
+    points = _points(name, spec, low, high, spacing)
+    shares = [i / (points - 1) for i in range(points)]
+    if spacing == "linear":
+        return [significant(low + share * (high - low)) for share in shares]
+    return [significant(10 ** (math.log10(low) + share * math.log10(high / low))) for share in shares]
+
+
+def _points(name: str, spec: Mapping[str, Any], low: float, high: float, spacing: str) -> int:
+    points, density = spec.get("points"), spec.get("per_decade")
+    if (points is None) == (density is None):
+        raise ConfigError(f"the range of {name} needs either points (how many in all) or per_decade")
+    if density is not None:
+        if spacing != "log" or isinstance(density, bool) or not isinstance(density, (int, float)) or density <= 0:
+            raise ConfigError(
+                f"the range of {name} has per_decade: {density!r}, expected a number > 0, in equal ratios"
+            )
+        intervals = math.log10(high / low) * density
+        if abs(intervals - round(intervals)) > 1e-6 or round(intervals) < 1:
+            raise ConfigError(
+                f"the range of {name} from {low:g} to {high:g} is not a whole number of steps at {density:g} per "
+                "decade: move an end, or give points"
+            )
+        return round(intervals) + 1
+    if isinstance(points, bool) or not isinstance(points, int) or points < 2:
+        raise ConfigError(f"the range of {name} has points: {points!r}, expected an integer >= 2")
+    return points
+
+
+def _end(name: str, spec: Mapping[str, Any], end: str) -> float:
+    value = spec.get(end)
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        hint = "; YAML reads 1e-3 as a word, write 1.0e-3" if isinstance(value, str) else ""
+        raise ConfigError(f"the range of {name} has {end}: {value!r}, expected a number{hint}")
+    return float(value)

@@ -1,0 +1,68 @@
+"""Which scales a bisection asks for, given what has been measured: replayed, so that it goes on after a stop."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from lazy_lightning.configuration import significant
+from lazy_lightning.experiments.declaration import Bisection
+
+
+class Search(NamedTuple):
+    """How far a bisection has come."""
+
+    scales: list[float]
+    """All that have been asked for so far, in rising order."""
+    interval: tuple[float, float] | None
+    """Where the crossing lies; None if it has not been met yet, or is outside."""
+    complete: bool
+    """No more scales are asked for: found, or not to be found."""
+
+
+def search(bisection: Bisection, measured: Mapping[float, Sequence[float]]) -> Search:
+    """Goes through the rounds as far as their values are known.
+
+    Each round takes the interval with the crossing nearest to the large scales, and puts ``points`` new scales into it.
+
+    Args:
+        bisection: what is looked for.
+        measured: the column's values over the seeds, by scale; empty or not finite where all failed.
+    """
+    low, high = bisection.start, bisection.end
+    asked = _spread(low, high, bisection.points, ends=True)
+    while all(scale in measured for scale in asked):
+        values = {scale: _geometric_mean(measured[scale]) for scale in asked}
+        known = sorted(scale for scale in asked if math.isfinite(values[scale]))
+        interval = _interval(known, [values[scale] for scale in known], bisection.level)
+        if interval is None or math.log10(interval[1] / interval[0]) <= bisection.tolerance:
+            return Search(sorted(asked), interval, True)
+        new = [scale for scale in _spread(*interval, bisection.points, ends=False) if scale not in asked]
+        if not new:  # every scale in between failed
+            return Search(sorted(asked), interval, True)
+        asked += new
+        low, high = interval
+    return Search(sorted(asked), None if (low, high) == (bisection.start, bisection.end) else (low, high), False)
+
+
+def _spread(low: float, high: float, points: int, ends: bool) -> list[float]:
+    intervals = points - 1 if ends else points + 1
+    shares = np.arange(points) / intervals if ends else np.arange(1, points + 1) / intervals
+    return [significant(low * (high / low) ** share, 10) for share in shares.tolist()]
+
+
+def _interval(scales: Sequence[float], values: Sequence[float], level: float) -> tuple[float, float] | None:
+    pairs = list(zip(scales, values, strict=True))
+    for (a, at_a), (b, at_b) in reversed(list(itertools.pairwise(pairs))):
+        if (at_a - level) * (at_b - level) <= 0:
+            return a, b
+    return None
+
+
+def _geometric_mean(values: Sequence[float]) -> float:
+    usable = np.array([value for value in values if math.isfinite(value) and value > 0])
+    return float(np.exp(np.log(usable).mean())) if len(usable) else math.nan

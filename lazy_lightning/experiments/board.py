@@ -1,0 +1,171 @@
+"""What a person sees while a sweep is at work."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+from lazy_lightning.experiments.plan import Batch
+from lazy_lightning.experiments.workers import News
+
+_EVERY = 30.0
+
+
+@dataclass
+class Clock:
+    """How long the rest will take: estimates, corrected by how long what has been done took."""
+
+    workers: int
+    pending: list[Batch] = field(default_factory=list)
+    running: dict[str, tuple[Batch, float]] = field(default_factory=dict)
+    """By key, with the time of the start."""
+    shares: dict[str, float] = field(default_factory=dict)
+    estimated: float = 0.0
+    """Of batches that have ended."""
+    taken: float = 0.0
+
+    def seconds_left(self, now: float) -> float | None:
+        """None before anything is known."""
+        estimated, taken = self.estimated, self.taken
+        for key, (batch, start) in self.running.items():
+            estimated += self.shares.get(key, 0.0) * batch.seconds
+            taken += now - start
+        if estimated <= 0:
+            return None
+        left = sum(batch.seconds for batch in self.pending)
+        left += sum((1 - self.shares.get(key, 0.0)) * batch.seconds for key, (batch, _) in self.running.items())
+        at_once = min(self.workers, max(1, len(self.pending) + len(self.running)))
+        return left * (taken / estimated) / at_once
+
+
+class Board:
+    """Members done, failed and running, and the time left: live in a terminal, a line now and then elsewhere.
+
+    Args:
+        total: members that the sweep wants.
+        done: of these, how many there are already.
+        failed: and how many have failed.
+        workers: batches trained at a time.
+    """
+
+    def __init__(self, total: int, done: int, failed: int, workers: int) -> None:
+        self.total, self.done, self.failed = total, done, failed
+        self.clock = Clock(max(1, workers))
+        self._now: dict[str, News] = {}
+        self._bar: Progress | None = None
+        self._tasks: dict[str, TaskID] = {}
+        self._printed = time.monotonic()
+
+    def __enter__(self) -> Board:
+        if sys.stdout.isatty():
+            columns = (TextColumn("{task.fields[name]}"), BarColumn(bar_width=24), TextColumn("{task.description}"))
+            self._bar = Progress(*columns, TimeElapsedColumn(), console=Console())
+            self._bar.start()
+            self._tasks[""] = self._bar.add_task("", name="sweep", total=1.0)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def begins(self, batch: Batch, pending: Sequence[Batch]) -> None:
+        """A worker has been given a batch."""
+        self.clock.pending = list(pending)
+        self.clock.running[batch.key] = (batch, time.monotonic())
+        if self._bar is not None:
+            self._tasks[batch.key] = self._bar.add_task("", name=f"  {described(batch)}", total=1.0)
+        else:
+            print(f"sweep: {described(batch)} begins", flush=True)
+        self.refresh()
+
+    def hears(self, news: Sequence[News]) -> None:
+        """From workers."""
+        for one in news:
+            self._now[one.key] = one
+            self.clock.shares[one.key] = one.share
+        self.refresh()
+
+    def ends(self, batch: Batch, done: int, failed: int, ended: bool, said: str) -> None:
+        """A batch is no longer at work.
+
+        Args:
+            batch: which.
+            done: members that have finished in it.
+            failed: that have failed.
+            ended: whether its time says something about the rest.
+            said: in a few words.
+        """
+        _, start = self.clock.running.pop(batch.key)
+        self._now.pop(batch.key, None)
+        self.clock.shares.pop(batch.key, None)
+        if ended:
+            self.clock.estimated += batch.seconds
+            self.clock.taken += time.monotonic() - start
+        self.done += done
+        self.failed += failed
+        if self._bar is not None and batch.key in self._tasks:
+            self._bar.remove_task(self._tasks.pop(batch.key))
+        self.says(f"sweep: {described(batch)} {said} after {duration(time.monotonic() - start)}")
+        self.refresh()
+
+    def says(self, line: str) -> None:
+        """A line that stays."""
+        if self._bar is not None:
+            self._bar.console.print(line, highlight=False, soft_wrap=True)
+        else:
+            print(line, flush=True)
+
+    def refresh(self) -> None:
+        """Shows the present."""
+        if self._bar is not None:
+            done = sum(news.done - news.failed for news in self._now.values())
+            self._bar.update(self._tasks[""], completed=(self.done + self.failed + done) / max(self.total, 1))
+            self._bar.update(self._tasks[""], description=self.line())
+            for key, news in self._now.items():
+                if key in self._tasks:
+                    self._bar.update(self._tasks[key], completed=news.share, description=f"{news.done} members ended")
+        elif self.clock.running and time.monotonic() - self._printed > _EVERY:
+            self._printed = time.monotonic()
+            print(f"sweep: {self.line()}", flush=True)
+
+    def line(self) -> str:
+        """The whole in one line."""
+        done = self.done + sum(news.done - news.failed for news in self._now.values())
+        failed = self.failed + sum(news.failed for news in self._now.values())
+        members = sum(len(batch.members) for batch, _ in self.clock.running.values())
+        running = members - sum(news.done for news in self._now.values())
+        left = self.clock.seconds_left(time.monotonic())
+        rest = "" if left is None else f", about {duration(left)} left"
+        return f"{done} of {self.total} members done, {failed} failed, {running} running{rest}"
+
+
+def described(batch: Batch) -> str:
+    """A batch for people.
+
+    What sets it apart within the sweep, and how many alphas and seeds it has.
+    """
+    setting = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in batch.family.setting.items())
+    size = (
+        f"{len(batch.alphas)} alphas x {len(batch.seeds)} seeds"
+        if len(batch.alphas) > 1
+        else f"{len(batch.seeds)} seeds"
+    )
+    return f"{setting} ({size})" if setting else size
+
+
+def duration(seconds: float) -> str:
+    """For a person.
+
+    >>> duration(5), duration(80), duration(8000)
+    ('5 s', '1 min 20 s', '2 h 13 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

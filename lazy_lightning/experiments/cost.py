@@ -1,0 +1,100 @@
+"""What one more member of a batch costs: memory by counting what autograd keeps, time by a clock."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from lazy_lightning.centering import Centering
+from lazy_lightning.data.flow_data import FlowData
+from lazy_lightning.modules import FlowModule, KernelModule
+from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.ntk.memory import working_bytes
+from lazy_lightning.objective import Objective
+
+_STATE = 12
+"""Numbers a weight: w, w0, dw, gradient, velocity, what a step proposes, and what is gathered of running rows."""
+_GRAPH = 2
+"""What backward adds to what forward has kept."""
+_TOGETHER = 4
+"""Members that are timed together: in a batch each costs less than alone."""
+
+
+class StepCost(NamedTuple):
+    """Of one member."""
+
+    weights: int
+    bytes: float
+    seconds: float
+    """One evaluation of loss and gradient, which is what a tried step takes."""
+
+
+def step_cost(module: FlowModule, data: FlowData, device: torch.device, dtype: torch.dtype) -> StepCost:
+    """Evaluates loss and gradient of four members at initialisation, on all training samples.
+
+    A frozen kernel has a step of two products with an (n c)^2 matrix, which is not tried out but counted.
+
+    Args:
+        module: of the configuration, not set up.
+        data: set up.
+        device: to compute on.
+        dtype: of the run.
+    """
+    samples = (len(data.train.y) + len(data.test.y)) * data.num_outputs
+    if isinstance(module, KernelModule):
+        return _kernel_cost(len(data.train.y) * data.num_outputs, samples, dtype)
+    initial = InitialMembers(module.factory, [0], data.input_shape, data.num_outputs)
+    initial.network.template.to(device)
+    x = data.train.x.to(device, dtype)
+    y = data.train.y.to(device)
+    y = y.to(dtype) if y.is_floating_point() else y
+
+    def evaluate(members: int) -> None:
+        w = initial.w0.to(device, dtype).repeat(members, 1).requires_grad_()
+        buffers = {
+            name: b.to(device, dtype).repeat(members, *(1,) * (b.ndim - 1)) for name, b in initial.buffers.items()
+        }
+        centering = Centering(torch.ones(members, dtype=torch.float64, device=device), enabled=False)
+        f0 = torch.zeros(members, len(x), data.num_outputs, device=device, dtype=dtype)
+        Objective(initial.network, module.loss, centering, x, y, f0, buffers, module.chunk_size).backward(w)
+
+    kept = _bytes_kept(lambda: evaluate(1), besides=x)
+    together = _TOGETHER if _TOGETHER * kept < working_bytes(device) else 1
+    seconds = min(_seconds(lambda: evaluate(together), device) for _ in range(2)) / together
+    size = torch.empty((), dtype=dtype).element_size()
+    weights = initial.network.weights
+    return StepCost(weights, _GRAPH * kept + size * (_STATE * weights + 4 * samples), seconds)
+
+
+def _kernel_cost(rows: int, samples: int, dtype: torch.dtype) -> StepCost:
+    size = torch.empty((), dtype=dtype).element_size()
+    rate = 1e10  # multiply-adds a second that a matrix-vector product reaches on two cores, where memory is the limit
+    return StepCost(rows, size * rows * (samples + 2 * rows), 2 * rows**2 / rate)
+
+
+def _bytes_kept(evaluate: Callable[[], None], besides: Tensor) -> int:
+    """Of distinct tensors that a forward pass keeps for its backward pass, without the one that members share."""
+    seen: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        evaluate()
+    seen.pop(besides.untyped_storage().data_ptr(), None)
+    return sum(seen.values())
+
+
+def _seconds(evaluate: Callable[[], None], device: torch.device) -> float:
+    start = time.perf_counter()
+    evaluate()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - start

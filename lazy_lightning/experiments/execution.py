@@ -1,0 +1,129 @@
+"""Gives batches to workers, and does with each what its end asks for."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from types import FrameType
+
+from lazy_lightning.experiments.board import Board
+from lazy_lightning.experiments.plan import Batch
+from lazy_lightning.experiments.run_folder import Status
+from lazy_lightning.experiments.sweep_folder import SweepFolder
+from lazy_lightning.experiments.workers import Ending, Office, Outcome, Task, Worker
+
+_LOOK = 0.2  # seconds between looks at the workers' post
+_DEATHS = 2
+
+
+class Execution:
+    """Trains batches, the first in the list first.
+
+    A batch that fails is recorded with its reason, and the others go on. One that does not fit into memory, or whose
+    process has died twice, goes on in halves.
+
+    Args:
+        folder: of the sweep.
+        office: of the workers.
+        board: shows.
+    """
+
+    def __init__(self, folder: SweepFolder, office: Office, board: Board) -> None:
+        self._folder, self._office, self._board = folder, office, board
+        self._pending: list[Batch] = []
+        self._deaths: dict[str, int] = {}
+        self.stopped = False
+
+    def train(self, batches: Sequence[Batch]) -> None:
+        """Until all have ended, or a signal has stopped them."""
+        self._pending = list(batches)
+        for batch in batches:
+            self._folder.keep_plan(batch)
+        idle, busy = list(self._office.workers), dict[Future[Outcome], tuple[Worker, Batch]]()
+        while busy or (self._pending and not self.stopped):
+            while idle and self._pending and not self.stopped:
+                worker, batch = idle.pop(), self._pending.pop(0)
+                self._board.begins(batch, self._pending)
+                busy[self._start(worker, batch)] = (worker, batch)
+            done, _ = wait(busy, timeout=_LOOK, return_when=FIRST_COMPLETED)
+            self._board.hears(self._office.news())
+            for future in done:
+                worker, batch = busy.pop(future)
+                idle.append(worker)
+                self._settle(batch, _outcome(future))
+
+    def stop(self) -> None:
+        """After the present bursts."""
+        self.stopped = True
+        self._office.stop()
+
+    def _start(self, worker: Worker, batch: Batch) -> Future[Outcome]:
+        run = self._folder.make_room(batch.key)
+        return worker.start(Task(batch.key, str(self._folder.config_path(batch.key)), str(run.path)))
+
+    def _settle(self, batch: Batch, outcome: Outcome) -> None:
+        members = len(batch.members)
+        self._deaths[batch.key] = self._deaths.get(batch.key, 0) + (outcome.ending == Ending.DIED)
+        if outcome.ending == Ending.STOPPED:
+            self.stopped = True
+            self._board.ends(batch, 0, 0, False, "stopped, to go on with the next time")
+        elif outcome.ending == Ending.ENDED:
+            statuses = [row["status"] for row in self._folder.run(batch.key).rows(batch.key)]
+            failed = statuses.count(Status.FAILED)
+            self._board.ends(batch, members - failed, failed, True, f"ended, {failed} failed" if failed else "ended")
+        elif outcome.ending == Ending.DIED and (self._deaths[batch.key] < _DEATHS or self.stopped):
+            self._board.ends(batch, 0, 0, False, "lost its process, and goes on from its checkpoint")
+            self._pending.insert(0, batch)
+        elif outcome.ending in (Ending.MEMORY, Ending.DIED) and batch.halves():
+            self._board.ends(batch, 0, 0, False, f"is divided ({outcome.reason})")
+            self._divide(batch)
+        else:
+            self._folder.run(batch.key).fail(outcome.reason)
+            self._board.ends(batch, 0, members, False, f"failed: {outcome.reason}")
+
+    def _divide(self, batch: Batch) -> None:
+        self._folder.forget_plan(batch.key)
+        shutil.rmtree(self._folder.run(batch.key).path)
+        for half in reversed(batch.halves()):
+            self._folder.keep_plan(half)
+            self._pending.insert(0, half)
+
+
+@contextmanager
+def stops_on_signal(
+    stop: Callable[[], None], at_once: Callable[[], None], say: Callable[[str], None]
+) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM stops, the second interrupts at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[int] = []
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        received.append(number)
+        if len(received) > 1:
+            at_once()
+            raise KeyboardInterrupt
+        stop()
+        say(f"{signal.Signals(number).name}: the batches stop after their present bursts; once more to stop at once")
+
+    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
+
+
+def _outcome(future: Future[Outcome]) -> Outcome:
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, BrokenProcessPool):
+        return Outcome(Ending.DIED, "its process was killed, perhaps for lack of memory")
+    return Outcome(Ending.FAILED, f"{type(error).__name__}: {error}")

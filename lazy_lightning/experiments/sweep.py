@@ -1,0 +1,188 @@
+"""A sweep: what it wants, what of that is there, and what is still to be trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lazy_lightning import configuration
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.experiments.bisect import Search, search
+from lazy_lightning.experiments.declaration import Declaration
+from lazy_lightning.experiments.index import scan
+from lazy_lightning.experiments.plan import Batch, Cost, Family, Member, kernel_family, plan
+from lazy_lightning.experiments.run_folder import Status
+from lazy_lightning.experiments.sweep_folder import SweepFolder
+
+Rows = Sequence[Mapping[str, Any]]
+"""Of the store's index."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a batch, and of how many are trained at a time."""
+
+    bytes: float
+    workers: int = 1
+    members: int | None = None
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The declaration with the configurations that it stands for.
+
+    ``networks`` have the members of the grid; of a bisection they have one for each seed, with the configuration's own
+    alpha, whose scales are chosen as results come in.
+    """
+
+    declaration: Declaration
+    networks: tuple[Family, ...]
+    folder: SweepFolder
+
+    def rows(self) -> Rows:
+        """What is in the store now."""
+        return scan(self.folder.path) if self.folder.path.is_dir() else []
+
+    # ------------------------------------------------------------------ what is wanted
+
+    def wanted(self, rows: Rows) -> list[Family]:
+        """Networks and kernels at initialisation."""
+        networks = [self._with_scales(family, rows) for family in self.networks]
+        if "init" not in self.declaration.kernels:
+            return networks
+        return networks + [kernel_family(f, "init", None, _without_alpha(f)) for f in networks]
+
+    def kernels_at_end(self, rows: Rows) -> list[Batch]:
+        """Batches on the kernels that networks have learnt: for each run that has ended, one of its members."""
+        if "end" not in self.declaration.kernels:
+            return []
+        by_family = {family.key: family for family in self.networks}
+        runs: dict[str, list[Mapping[str, Any]]] = {}
+        for row in rows:
+            if row["family"] in by_family:
+                runs.setdefault(str(row["run"]), []).append(row)
+        found = []
+        for run, members in runs.items():
+            network, checkpoint = by_family[str(members[0]["family"])], self.folder.checkpoint(run)
+            if all(row["status"] != Status.UNFINISHED for row in members) and checkpoint.is_file():
+                chosen = [(float(row["alpha"]), int(row["seed"])) for row in members]
+                family = kernel_family(network, "end", str(checkpoint), chosen)
+                alphas, seeds = (tuple(dict.fromkeys(values)) for values in zip(*chosen, strict=True))
+                found.append(Batch(family, alphas, seeds, Cost(0, 0.0, 0.0)))
+        return found
+
+    def search(self, family: Family, rows: Rows) -> Search | None:
+        """How far the bisection of a family has come; None if the sweep is a grid."""
+        bisection = self.declaration.bisect
+        if bisection is None:
+            return None
+        measured: dict[float, list[float]] = {}
+        scale_of = self._scale_of(family)
+        for row in rows:
+            if row["family"] == family.key and row["status"] != Status.UNFINISHED:
+                if row["status"] == Status.FINISHED and row.get(bisection.column, _ABSENT) is _ABSENT:
+                    raise ConfigError(
+                        f"bisect looks at {bisection.column}, which these runs have not observed: add the observer's "
+                        "preset, such as --config callbacks/ntk.yaml, or choose another column"
+                    )
+                value = row.get(bisection.column) if row["status"] == Status.FINISHED else None
+                scale = scale_of(float(row["alpha"]))
+                measured.setdefault(scale, []).append(float("nan") if value is None else float(value))
+        seeds = len(dict.fromkeys(seed for _, seed in family.members))
+        return search(bisection, {scale: values for scale, values in measured.items() if len(values) >= seeds})
+
+    def _with_scales(self, family: Family, rows: Rows) -> Family:
+        found = self.search(family, rows)
+        if found is None:
+            return family
+        seeds = dict.fromkeys(seed for _, seed in family.members)
+        alphas = [self.alpha_of(family, scale) for scale in found.scales]
+        return family.with_members((alpha, seed) for alpha in alphas for seed in seeds)
+
+    def alpha_of(self, family: Family, scale: float) -> float:
+        """Of a value of the bisection's axis."""
+        assert self.declaration.bisect is not None  # who asks is in a bisection
+        return alpha_of(family.config, self.declaration.bisect.axis, scale)
+
+    def _scale_of(self, family: Family) -> Callable[[float], float]:
+        assert self.declaration.bisect is not None  # who asks is in a bisection
+        root = 1.0 if self.declaration.bisect.axis == "alpha" else width_of(family.config) ** 0.5
+        return lambda alpha: configuration.significant(alpha * root, 10)
+
+    # ------------------------------------------------------------------ what is to be done
+
+    def pending(self, families: Iterable[Family], rows: Rows, retry_failed: bool) -> list[Family]:
+        """The families' members that are neither finished nor, unless they are to be tried again, failed."""
+        done = settled(rows, retry_failed)
+        left = [f.with_members(m for m in f.members if f.member_id(m) not in done) for f in families]
+        return [family for family in left if family.members]
+
+    def batches(
+        self, rows: Rows, cost: Callable[[Family], Cost], limits: Limits, retry_failed: bool = False
+    ) -> list[Batch]:
+        """What is to be trained now, the longest first; batches of an earlier plan stay as they are."""
+        pending = self.pending(self.wanted(rows), rows, retry_failed)
+        kept: list[Batch] = []
+        planned = self.folder.planned()
+        left: list[Family] = []
+        for family in pending:
+            own = [b for key, config in planned.items() if (b := _planned(family, key, config, cost)) is not None]
+            own = [b for b in own if set(b.members) <= set(family.members)]
+            kept += own
+            taken = {member for batch in own for member in batch.members}
+            left.append(family.with_members(m for m in family.members if m not in taken))
+        new = plan([f for f in left if f.members], cost, limits.bytes, limits.workers, limits.members)
+        done = settled(rows, retry_failed)
+        ends = [b for b in self.kernels_at_end(rows) if any(b.family.member_id(m) not in done for m in b.members)]
+        priced = [replace(batch, cost=cost(batch.family)) for batch in ends]
+        return sorted([*kept, *new, *priced], key=lambda batch: -batch.seconds)
+
+
+_ABSENT = object()
+
+
+def settled(rows: Rows, retry_failed: bool = False) -> set[str]:
+    """Ids of members that need no training."""
+    finished = {str(row["id"]) for row in rows if row["status"] == Status.FINISHED}
+    return finished if retry_failed else finished | {str(r["id"]) for r in rows if r["status"] == Status.FAILED}
+
+
+def alpha_of(config: Mapping[str, Any], axis: str, scale: float) -> float:
+    """alpha of a value on an axis: itself, or divided by sqrt(h).
+
+    Raises:
+        ConfigError: the network has no width.
+    """
+    return configuration.significant(scale if axis == "alpha" else scale / width_of(config) ** 0.5)
+
+
+def width_of(config: Mapping[str, Any]) -> float:
+    """h of a configuration's network.
+
+    Raises:
+        ConfigError: it has none.
+    """
+    width = configuration.flatten(config).get("model.network.width")
+    if isinstance(width, bool) or not isinstance(width, (int, float)):
+        raise ConfigError(
+            f"sqrt_h_alpha needs the network's width, but {configuration.flatten(config).get('model.network')} has no "
+            "argument of that name: give the axis alpha instead"
+        )
+    return float(width)
+
+
+def _without_alpha(family: Family) -> list[Member]:
+    """Centred outputs of a frozen kernel do not depend on alpha."""
+    arguments = family.config["model"].get("init_args") or {}
+    if not arguments.get("centering", True):
+        return list(family.members)
+    return [(1.0, seed) for seed in dict.fromkeys(seed for _, seed in family.members)]
+
+
+def _planned(family: Family, key: str, config: Mapping[str, Any], cost: Callable[[Family], Cost]) -> Batch | None:
+    """The batch of an earlier plan, if it is one of this family."""
+    members = configuration.members(config)
+    alphas, seeds = (tuple(dict.fromkeys(values)) for values in zip(*members, strict=True))
+    batch = Batch(family, alphas, seeds, cost(family))
+    return batch if batch.key == key else None

@@ -1,0 +1,235 @@
+"""Who trains the batches: one process each, that outlives a batch and whose death is told apart from a failure."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from enum import StrEnum
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple, Protocol
+
+import torch
+
+from lazy_lightning.denormals import flush_denormals
+
+
+class Ending(StrEnum):
+    """How a batch has ended."""
+
+    ENDED = "ended"
+    """All members have finished or failed; the run says which."""
+    STOPPED = "stopped"
+    """By a signal, and can go on."""
+    FAILED = "failed"
+    MEMORY = "out of memory"
+    DIED = "died"
+    """The process is gone: killed, perhaps for memory."""
+
+
+class Outcome(NamedTuple):
+    """Of a batch."""
+
+    ending: Ending
+    reason: str = ""
+
+
+class News(NamedTuple):
+    """Of a batch that is being trained."""
+
+    key: str
+    done: int
+    """Members that have stopped."""
+    failed: int
+    share: float
+    """Of the work, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a worker is given."""
+
+    key: str
+    config: str
+    """Path of the configuration."""
+    folder: str
+    """Of the run."""
+
+
+class Post(Protocol):
+    """Where a worker's news go, and where it learns that it is to stop."""
+
+    def put(self, news: News) -> None:
+        """Sends."""
+        ...
+
+    @property
+    def stopping(self) -> bool:
+        """Whether to stop after the present burst."""
+        ...
+
+
+class Flag(Protocol):
+    """A number that all processes see."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class _Post:
+    send: Callable[[News], Any]
+    stop: Flag
+
+    def put(self, news: News) -> None:
+        self.send(news)
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self.stop.value)
+
+
+Train = Callable[[Task, Post], Outcome]
+"""Trains a batch to its end; importable by name, since it runs in another process."""
+
+
+class Worker(Protocol):
+    """Trains one batch at a time."""
+
+    def start(self, task: Task) -> Future[Outcome]:
+        """Begins; the future's exceptions are the worker's own failures."""
+        ...
+
+    def news(self) -> list[News]:
+        """What has come in since the last time."""
+        ...
+
+    def end(self, at_once: bool) -> None:
+        """No more batches."""
+        ...
+
+
+class Office:
+    """Makes workers, gathers their news, and tells them to stop.
+
+    Args:
+        train: what a worker does with a task.
+        workers: how many; 0 trains in this process.
+        devices: CUDA devices to share out among them, one each; 0 for a CPU, whose cores are shared out.
+    """
+
+    def __init__(self, train: Train, workers: int, devices: int = 0) -> None:
+        self._context = multiprocessing.get_context("spawn")
+        self._stop: Flag = self._context.RawValue("b", 0)  # without a lock, which a killed worker might hold
+        cores = max(1, (os.cpu_count() or 1) // max(workers, 1))
+        self.workers: list[Worker] = [
+            _Process(self._context, train, self._stop, i % devices if devices else None, cores) for i in range(workers)
+        ] or [_Here(train, self._stop)]
+
+    def news(self) -> list[News]:
+        """What has come in since the last time."""
+        return [news for worker in self.workers for news in worker.news()]
+
+    def stop(self) -> None:
+        """After the present burst."""
+        self._stop.value = 1
+
+    def close(self, at_once: bool = False) -> None:
+        """Ends the workers."""
+        for worker in self.workers:
+            worker.end(at_once)
+
+
+class _Here:
+    """Trains in this process, while ``start`` is called."""
+
+    def __init__(self, train: Train, stop: Flag) -> None:
+        self._train, self._stop = train, stop
+        self._news: list[News] = []
+
+    def start(self, task: Task) -> Future[Outcome]:
+        future: Future[Outcome] = Future()
+        future.set_result(self._train(task, _Post(self._news.append, self._stop)))
+        return future
+
+    def news(self) -> list[News]:
+        found, self._news[:] = list(self._news), []
+        return found
+
+    def end(self, at_once: bool) -> None:
+        pass
+
+
+class _Process:
+    """Trains in a process of its own, which is made anew when it has died."""
+
+    def __init__(self, context: Any, train: Train, stop: Flag, device: int | None, threads: int) -> None:
+        self._context, self._train = context, train
+        self._given = (stop, device, threads)
+        self._pool: ProcessPoolExecutor | None = None
+        self._mail: Connection | None = None
+
+    def start(self, task: Task) -> Future[Outcome]:
+        if self._pool is None:
+            self._pool = self._new()
+        try:
+            return self._pool.submit(_in_worker, self._train, task)
+        except BrokenProcessPool:  # it has died since
+            self._pool = self._new()
+            return self._pool.submit(_in_worker, self._train, task)
+
+    def news(self) -> list[News]:
+        found: list[News] = []
+        try:
+            while self._mail is not None and self._mail.poll():
+                found.append(self._mail.recv())
+        except (EOFError, OSError):  # the process is gone; what became of its batch is told by the batch's future
+            self._mail = None
+        return found
+
+    def end(self, at_once: bool) -> None:
+        if self._pool is None:
+            return
+        if at_once:
+            for process in list((self._pool._processes or {}).values()):
+                process.kill()
+        self._pool.shutdown(wait=not at_once, cancel_futures=True)
+
+    def _new(self) -> ProcessPoolExecutor:
+        # One pipe a process: a message that its death has cut off then spoils nobody else's.
+        self._mail, theirs = self._context.Pipe(duplex=False)
+        given = (theirs, *self._given)
+        return ProcessPoolExecutor(1, mp_context=self._context, initializer=_prepare, initargs=given)
+
+
+_post: Post | None = None
+"""Of this process, if it is a worker."""
+
+
+def _prepare(mail: Connection, stop: Flag, device: int | None, threads: int) -> None:
+    """What a worker does first of all."""
+    global _post
+    flush_denormals()  # before threads start, which inherit it
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; who has begun it says when to stop
+    if device is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
+    torch.set_num_threads(threads)
+    _post = _Post(mail.send, stop)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A worker whose sweep has been killed must not go on writing beside the next one."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _in_worker(train: Train, task: Task) -> Outcome:
+    assert _post is not None  # set by _prepare
+    return train(task, _post)

@@ -1,0 +1,35 @@
+"""The figures of a report, in the order in which it shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+
+from lazy_lightning.figures.activation_velocity import activation_velocity
+from lazy_lightning.figures.displacement_by_layer import displacement_by_layer
+from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.flow_curves import flow_curves
+from lazy_lightning.figures.kernel_drift import kernel_drift
+from lazy_lightning.figures.kernel_images import kernel_images
+from lazy_lightning.figures.leaving_time import leaving_time
+from lazy_lightning.figures.output_growth import output_growth
+from lazy_lightning.figures.phase_diagram import phase_diagram
+from lazy_lightning.figures.spectra import spectra
+from lazy_lightning.figures.test_error import test_error
+from lazy_lightning.figures.variance import variance
+
+FIGURES: dict[str, Callable[[pd.DataFrame], Drawn]] = {
+    "test_error": test_error,
+    "kernel_drift": kernel_drift,
+    "phase_diagram": phase_diagram,
+    "leaving_time": leaving_time,
+    "flow_curves": flow_curves,
+    "output_growth": output_growth,
+    "displacement_by_layer": displacement_by_layer,
+    "activation_velocity": activation_velocity,
+    "variance": variance,
+    "kernel_images": kernel_images,
+    "spectra": spectra,
+}
+"""By name: functions of the rows of one setting, that raise AnalysisError where the rows do not support them."""

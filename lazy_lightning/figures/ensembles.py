@@ -1,0 +1,55 @@
+"""Errors of the average output of all seeds of a point, over however many runs they are spread."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lazy_lightning.analysis import ensemble_statistics
+from lazy_lightning.errors import AnalysisError, DataError
+from lazy_lightning.experiments.runs import MemberOutputs
+from lazy_lightning.figures.sweep_table import WidthCurve, finished, of_width
+
+TOLD = "test/ensemble_error"
+
+
+def ensemble_curve(runs: pd.DataFrame, h: float) -> WidthCurve | None:
+    """Test error of the ensemble average against alpha, for networks of one width; None where it cannot be known.
+
+    From the members' outputs; else from what the run has said, where all seeds of a point were in one run. ``values``
+    is (k, 1), and ``seeds`` is empty: an ensemble has none. Points of one seed are no ensemble.
+    """
+    rows = of_width(finished(runs), h).sort_values(["alpha", "seed"], kind="stable")
+    outputs = _outputs(rows)
+    alphas, errors = [], []
+    for alpha, members in rows.assign(_position=np.arange(len(rows))).groupby("alpha", sort=True):
+        if len(members) > 1:
+            alphas.append(float(str(alpha)))
+            errors.append(_error(members, outputs))
+    curve = WidthCurve(h, np.array(alphas), np.array(errors, dtype=np.float64).reshape(-1, 1), ())
+    return curve if np.isfinite(curve.values).any() else None
+
+
+def _error(members: pd.DataFrame, outputs: MemberOutputs | None) -> float:
+    if outputs is not None:
+        try:
+            return ensemble_statistics(outputs.outputs[members["_position"]], outputs.labels).ensemble_error
+        except AnalysisError:  # labels that are no classes, or members without a finite output
+            pass
+    return _told(members)
+
+
+def _outputs(rows: pd.DataFrame) -> MemberOutputs | None:
+    """None if some were not kept, or are of different samples."""
+    try:
+        return rows.outputs.load("test")  # type: ignore[no-any-return]
+    except (AttributeError, DataError):  # a table that was not read from runs has no outputs
+        return None
+
+
+def _told(members: pd.DataFrame) -> float:
+    if TOLD not in members or members["run"].nunique() > 1:
+        return float("nan")
+    told: NDArray[np.float64] = pd.to_numeric(members[TOLD], errors="coerce").to_numpy(dtype=np.float64)
+    return float(told[0])

@@ -1,0 +1,155 @@
+"""Curves against the flow time of a handful of alphas, averaged over seeds on a common grid of log t."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+
+from lazy_lightning.analysis import mean_and_error
+from lazy_lightning.errors import AnalysisError, ConfigError
+from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL, Mark
+from lazy_lightning.figures.sweep_table import Band, finished, named_width, of_width, sorted_widths
+
+_POINTS = 120
+"""Of a grid: about what a run observes."""
+_FLOOR = 1e-3
+"""Of the mean: bands that reach down to 0 end there, as a log axis has no 0."""
+
+
+class FlowCurve(NamedTuple):
+    """A column against a time, mean over seeds."""
+
+    t: NDArray[np.float64]
+    """(g,) ascending, positive."""
+    band: Band
+    """(g,)"""
+    seeds: int
+
+    def times(self, factor: float) -> FlowCurve:
+        """In other units: 100 makes percent."""
+        return FlowCurve(self.t, Band(*(factor * part for part in self.band)), self.seeds)
+
+
+class Followed(NamedTuple):
+    """The networks whose curves are drawn."""
+
+    h: float
+    members: pd.DataFrame
+    """Rows of the table of runs."""
+    curves: pd.DataFrame
+    """Their observations, in long form."""
+    alphas: list[float]
+    """Ascending."""
+
+    @property
+    def title(self) -> str:
+        """Of the legend, under which the curves are named by :func:`~lazy_lightning.figures.marks.scale_name`."""
+        return ALPHA_LABEL if self.h != self.h else SCALE_LABEL
+
+    @property
+    def said(self) -> str:
+        """For captions: ``h = 100 at 5 alphas``."""
+        count = len(self.alphas)
+        return f"{named_width(self.h)} at {count} alpha{'s' * (count > 1)} from feature (dark) to lazy (light)"
+
+    def average(self, alpha: float, column: str, unit: str | None = None) -> FlowCurve | None:
+        """A column against t, or against t over each member's own ``unit`` (``t1/half_loss``); None without values."""
+        chosen = self.members[self.members["alpha"] == alpha]
+        units = {str(i): 1.0 for i in chosen["id"]} if unit is None else _units(chosen, unit)
+        of_alpha = self.curves[self.curves["alpha"] == alpha]
+        parts = [
+            (moving["t"].to_numpy(dtype=np.float64) / units[str(name)], moving[column].to_numpy(dtype=np.float64))
+            for name, member in of_alpha.groupby("id", sort=True)
+            if str(name) in units and len(moving := _moving(member, column))
+        ]
+        return averaged(parts) if parts else None
+
+
+def followed(runs: pd.DataFrame, columns: Sequence[str], count: int = 5) -> Followed:
+    """The widest finished networks that have all these columns among their curves, at some of their alphas.
+
+    Raises:
+        AnalysisError: there are none.
+    """
+    rows = finished(runs)
+    for h in reversed(sorted_widths(rows)):
+        members = of_width(rows, h)
+        curves = _load(members, columns)
+        if curves is not None:
+            alphas = spread(curves["alpha"].unique().tolist(), count)
+            return Followed(h, members, curves, alphas)
+    raise AnalysisError(
+        f"no finished network has kept curves of {' and '.join(columns)}: see curves.parquet of the runs"
+    )
+
+
+def spread(alphas: Sequence[float], count: int) -> list[float]:
+    """At most ``count`` of them, the smallest and the largest among them, and evenly apart in log alpha.
+
+    >>> spread([1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0], 3)
+    [0.001, 1.0, 1000.0]
+    """
+    ordered = sorted(set(alphas))
+    if len(ordered) <= count:
+        return ordered
+    logs = np.log(ordered)
+    wanted = np.linspace(logs[0], logs[-1], count)
+    nearest = {int(np.abs(logs - goal).argmin()) for goal in wanted}
+    return [ordered[i] for i in sorted(nearest)]
+
+
+def averaged(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> FlowCurve:
+    """The mean over seeds of curves (times (o,) ascending and positive, values (o,)), interpolated linearly in log t.
+
+    A curve that has ended stays at its last value, as the member does; before its first time it stays at its first.
+
+    >>> one, other = (np.array([1.0, 16.0]), np.array([0.0, 1.0])), (np.array([1.0, 2.0]), np.array([0.0, 3.0]))
+    >>> curve = averaged([one, other])
+    >>> float(curve.t[-1].round(9)), float(curve.band.mean[-1])
+    (16.0, 2.0)
+    """
+    first, last = min(t[0] for t, _ in parts), max(t[-1] for t, _ in parts)
+    grid = np.geomspace(first, last, _POINTS if first < last else 1)
+    values = np.stack([np.interp(np.log(grid), np.log(t), y) for t, y in parts], axis=1)
+    mean, error = mean_and_error(values)
+    return FlowCurve(grid, Band(mean, mean - error, mean + error), len(parts))
+
+
+def draw_flow_curve(axis: Axes, curve: FlowCurve, mark: Mark) -> None:
+    """The mean, its band, and a marker where the last member ends."""
+    axis.plot(curve.t, curve.band.mean, color=mark.color, ls=mark.line)
+    axis.plot(curve.t[-1:], curve.band.mean[-1:], color=mark.color, marker=mark.marker, ls="none")
+    there = np.isfinite(curve.band.low)
+    low = np.maximum(curve.band.low, _FLOOR * curve.band.mean)
+    axis.fill_between(curve.t[there], low[there], curve.band.high[there], color=mark.color, alpha=0.15, lw=0)
+
+
+def _units(members: pd.DataFrame, column: str) -> dict[str, float]:
+    """By the member's id; those that have none are left out."""
+    numbers = pd.to_numeric(members[column], errors="coerce")
+    return {
+        str(name): float(value)
+        for name, value in zip(members["id"], numbers, strict=True)
+        if np.isfinite(value) and value > 0
+    }
+
+
+def _load(members: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame | None:
+    """None if one of the columns was not kept, or has no number."""
+    try:
+        curves: pd.DataFrame = members.curves.load(columns)
+    except (AttributeError, ConfigError):  # a table that was not read from runs has no curves
+        return None
+    there = all(np.isfinite(curves[name].to_numpy(dtype=np.float64)).any() for name in columns)
+    return curves if there and len(curves) else None
+
+
+def _moving(member: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Observations after the start, each t once, where the column was looked at."""
+    looked = member[np.isfinite(member[column].astype(float)) & (member["t"] > 0)]
+    return looked.sort_values("t", kind="stable").drop_duplicates("t")

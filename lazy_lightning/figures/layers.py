@@ -1,0 +1,81 @@
+"""What was observed layer by layer: the layers' names, their marks, and their slopes against h."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+
+from lazy_lightning.figures.across_widths import AcrossWidths, By, across_widths
+from lazy_lightning.figures.marks import Mark, draw_band, headroom, log_axes, offset_marks, slope_label
+from lazy_lightning.figures.sweep_table import has, width_curves
+
+_MOST_SHOWN = 5
+_A_LINE = 0.085
+"""Of a legend, as a share of the height of a panel."""
+
+
+def layers_of(runs: pd.DataFrame, quantity: str) -> list[str]:
+    """The layers of ``quantity/LAYER`` that the networks have measured, in the order of the network.
+
+    >>> runs = pd.DataFrame({"status": ["finished"], "model": "network", "dw_mean/b": 1.0, "dw_mean/a": 1.0})
+    >>> layers_of(runs, "dw_mean")
+    ['b', 'a']
+    """
+    start = f"{quantity}/"
+    names = [column.removeprefix(start) for column in runs.columns if column.startswith(start)]
+    return [name for name in names if name != "total" and has(runs, start + name)]
+
+
+def some_of(layers: Sequence[str]) -> list[str]:
+    """Five at most, from the first to the last: more are not told apart."""
+    picked = np.linspace(0, len(layers) - 1, min(len(layers), _MOST_SHOWN)).round().astype(int)
+    return [layers[i] for i in picked.tolist()]
+
+
+def layers_across_widths(runs: pd.DataFrame, quantity: str, at: float, by: By) -> dict[str, AcrossWidths]:
+    """``quantity`` of each layer against h."""
+    return {
+        layer: across_widths(width_curves(runs, f"{quantity}/{layer}"), at, by) for layer in layers_of(runs, quantity)
+    }
+
+
+def layer_marks(layers: Sequence[str]) -> dict[str, Mark]:
+    """Other than those of the first widths, which may stand in the next panel."""
+    return dict(zip(layers, offset_marks(len(layers), 3), strict=True))
+
+
+def draw_layers(axis: Axes, found: Mapping[str, AcrossWidths]) -> None:
+    """Against h, with the slope of each layer in the legend."""
+    marks = layer_marks(some_of(list(found)))
+    for layer, mark in marks.items():
+        law = found[layer].law
+        slope = "" if law is None else f": {slope_label(law.slope, law.error)}"
+        draw_band(axis, found[layer].h, found[layer].band, mark, f"{layer}{slope}")
+    log_axes(axis)
+    tick_widths(axis, [float(h) for across in found.values() for h in across.h])
+    headroom(axis, _A_LINE * len(marks))
+    axis.legend(loc="upper left")
+
+
+def tick_widths(axis: Axes, widths: Sequence[float]) -> None:
+    """The widths there are, and nothing between them."""
+    ticks = sorted(set(widths))
+    axis.set_xticks(ticks, [f"{h:g}" for h in ticks])
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel("$h$")
+
+
+def layer_findings(found: Mapping[str, AcrossWidths], quantity: str) -> dict[str, str]:
+    """The slope in h of each layer that has one."""
+    laws = {layer: across.law for layer, across in found.items()}
+    return {f"{quantity} against h, {layer}": str(law) for layer, law in laws.items() if law is not None}
+
+
+def layer_table(found: Mapping[str, AcrossWidths], quantity: str) -> pd.DataFrame:
+    """Every number drawn."""
+    return pd.concat(
+        [across.long(quantity=quantity, layer=layer) for layer, across in found.items()], ignore_index=True
+    )

@@ -1,0 +1,187 @@
+"""t1, the time to leave the tangent space, against sqrt(h) alpha, beside the time that lazy training takes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lazy_lightning.analysis import PowerLaw, mean_and_error, with_error
+from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.marks import Mark, draw_band, draw_seeds, legend_above, log_axes, width_label, width_marks
+from lazy_lightning.figures.sides import Side, clear_shift, draw_guide, feature_side_of, fitted
+from lazy_lightning.figures.style import paper_style
+from lazy_lightning.figures.sweep_table import (
+    WidthCurve,
+    finished,
+    has,
+    named_width,
+    of_width,
+    scale_label,
+    seeds_phrase,
+    unfinished_note,
+    width_curves,
+)
+
+DEFINITIONS = {
+    "t1/half_loss": "train loss halved",
+    "t1/kernel_drift": "kernel drift",
+    "t1/tangent_departure": "tangent departure",
+}
+_TOLD = 3
+"""Widths of which the caption gives slopes, the widest; the findings give all."""
+_LAZY_TIMES = ("t_lazy/labels", "t_lazy/norm")
+
+
+class _Fit(NamedTuple):
+    curve: WidthCurve
+    side: Side
+    law: PowerLaw
+
+
+class _LazyTime(NamedTuple):
+    column: str
+    mean: float
+    """Over all members: it depends neither on alpha nor, but for fluctuations, on h."""
+    error: float
+
+
+def leaving_time(runs: pd.DataFrame) -> Drawn:
+    """t1 by each definition that was observed, with its slope in the feature regime, and t_lazy.
+
+    Slopes are fitted where the kernel drift is above 100, 10 or 1, the first of these that leaves three points of a
+    width; where the drift was not observed, by the tangent departure, above 0.9 or 0.5.
+
+    Raises:
+        AnalysisError: t1 was not observed, or no member has left the tangent space.
+    """
+    rows = finished(runs)
+    panels = {name: [c.positive() for c in width_curves(rows, name)] for name in DEFINITIONS if has(rows, name)}
+    if not panels:
+        raise AnalysisError("t1 was not observed, or was nowhere reached: stack callbacks/t1.yaml on the sweep")
+    whole = {name: [_reached_by_all(runs, curve) for curve in curves] for name, curves in panels.items()}
+    fits = {name: _fits(runs, curves) for name, curves in whole.items()}
+    lazy = _lazy_time(runs)
+    with paper_style():
+        figure = Figure(figsize=(3.1 * max(len(panels), 1.3), 3.2))
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        marks = width_marks([curve.h for curves in panels.values() for curve in curves])
+        for axis, (name, curves) in zip(axes, panels.items(), strict=True):
+            _draw(axis, curves, whole[name], marks, lazy)
+            _draw_slope(axis, fits[name], whole[name])
+            axis.set_title(f"$t_1$: {DEFINITIONS[name]}")
+        for axis in axes:
+            log_axes(axis)
+        axes[0].set_ylabel("$t_1$")
+        _legend(figure, axes[0], marks, lazy)
+    caption = (
+        f"Time to leave the tangent space, geometric mean of {seeds_phrase(panels[next(iter(panels))])} (bands: "
+        "standard error; dots: seeds, alone where others have not left it). "
+        f"{_sentence(fits)}{_lazy_sentence(lazy)}{unfinished_note(runs)}"
+    )
+    return Drawn(
+        "leaving_time", "Time to leave the tangent space", caption, figure, _table(panels, whole), _findings(fits, lazy)
+    )
+
+
+def _fits(runs: pd.DataFrame, curves: Sequence[WidthCurve]) -> list[_Fit]:
+    found = []
+    for curve in curves:
+        side = feature_side_of(runs, curve)
+        law = None if side is None else fitted(curve, side.keep)
+        if side is not None and law is not None:
+            found.append(_Fit(curve, side, law))
+    return found
+
+
+def _lazy_time(runs: pd.DataFrame) -> _LazyTime | None:
+    column = next((name for name in _LAZY_TIMES if has(runs, name)), None)
+    if column is None:
+        return None
+    of_members = np.concatenate([np.nanmean(c.values, axis=0) for c in width_curves(runs, column)])
+    mean, error = mean_and_error(of_members[None])
+    return _LazyTime(column, float(mean[0]), float(error[0]))
+
+
+def _reached_by_all(runs: pd.DataFrame, curve: WidthCurve) -> WidthCurve:
+    """At the alphas at which every finished member has a t1: the mean over those that happen to leave says little."""
+    members = of_width(finished(runs), curve.h).groupby("alpha")["seed"].nunique()
+    return curve.at(curve.counts == members.reindex(curve.alpha).to_numpy())
+
+
+def _draw(
+    axis: Axes,
+    curves: Sequence[WidthCurve],
+    whole: Sequence[WidthCurve],
+    marks: dict[float, Mark],
+    lazy: _LazyTime | None,
+) -> None:
+    if lazy is not None:
+        axis.axhline(lazy.mean, color="0.4", lw=0.9, ls="-.")
+    for curve in curves:
+        draw_seeds(axis, curve.scale, curve.values, marks[curve.h])
+    for curve in whole:
+        draw_band(axis, curve.scale, curve.log_band(), marks[curve.h])
+    axis.set_xlabel(scale_label(curves))
+
+
+def _draw_slope(axis: Axes, fits: Sequence[_Fit], curves: Sequence[WidthCurve]) -> None:
+    """Of the widest network: the curves fall on one another."""
+    if fits:
+        fit = fits[-1]
+        x = fit.curve.scale[fit.side.keep]
+        draw_guide(axis, fit.law, x, clear_shift(fit.law, x, curves, above=False))
+
+
+def _legend(figure: Figure, axis: Axes, marks: dict[float, Mark], lazy: _LazyTime | None) -> None:
+    for h, mark in marks.items():
+        axis.plot([], [], **mark.line_style, label=width_label(h))
+    if lazy is not None:
+        axis.plot([], [], color="0.4", lw=0.9, ls="-.", label=r"$t_\mathrm{lazy}$")
+    legend_above(figure, axis)
+
+
+def _sentence(fits: dict[str, list[_Fit]]) -> str:
+    said = [
+        f"by {DEFINITIONS[name]} {', '.join(f'{fit.law} ({named_width(fit.curve.h)})' for fit in found[-_TOLD:])}"
+        for name, found in fits.items()
+        if found
+    ]
+    if not said:
+        return "No slope is fitted: the feature regime has too few points, or no observer tells where it is."
+    levels = sorted({fit.side.said for found in fits.values() for fit in found})
+    return f"Slopes against sqrt(h) alpha in the feature regime ({', '.join(levels)}): {'; '.join(said)}."
+
+
+def _lazy_sentence(lazy: _LazyTime | None) -> str:
+    return "" if lazy is None else f" Dash-dotted: {lazy.column} = {_shown(lazy)}, the time that lazy training takes."
+
+
+def _shown(lazy: _LazyTime) -> str:
+    return with_error(lazy.mean, lazy.error) if np.isfinite(lazy.error) else f"{lazy.mean:.3g}"
+
+
+def _findings(fits: dict[str, list[_Fit]], lazy: _LazyTime | None) -> dict[str, str]:
+    findings = {
+        f"slope of {name}, {named_width(fit.curve.h)}": f"{fit.law} ({fit.law.points} points, {fit.side.said})"
+        for name, found in fits.items()
+        for fit in found
+    }
+    return findings if lazy is None else findings | {lazy.column: _shown(lazy)}
+
+
+def _table(panels: dict[str, list[WidthCurve]], whole: dict[str, list[WidthCurve]]) -> pd.DataFrame:
+    """Means where all members have a t1, and every member's."""
+    means = [c.long(definition=name, **c.log_band()._asdict()) for name, curves in whole.items() for c in curves]
+    seeds = [
+        c.long(definition=name, seed=seed, t1=c.values[:, i]).drop(columns="seeds").dropna(subset="t1")
+        for name, curves in panels.items()
+        for c in curves
+        for i, seed in enumerate(c.seeds)
+    ]
+    return pd.concat([part for part in [*means, *seeds] if not part.empty], ignore_index=True)

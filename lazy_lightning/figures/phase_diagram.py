@@ -1,0 +1,219 @@
+"""The plane of width and alpha: how far the kernel moves, how well the network does, and the line alpha*(h)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from lazy_lightning.analysis import Crossing, PowerLaw, crossing, power_law_of_points
+from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.marks import ALPHA_LABEL, legend_above
+from lazy_lightning.figures.quantity import LOSS, Quantity, performance
+from lazy_lightning.figures.sides import DRIFT
+from lazy_lightning.figures.style import paper_style
+from lazy_lightning.figures.sweep_table import WidthCurve, has, seeds_phrase, unfinished_note, width_curves
+
+LEVEL = 0.5
+"""Of the drift at alpha*."""
+DRIFT_LABEL = r"kernel drift $\Vert \Delta\Theta \Vert / \Vert \Theta_0 \Vert$"
+_SAME = 1e-6
+_ALONE = 10**0.5
+"""Half the height of a cell that has no neighbour is a factor of the root of this."""
+
+
+class Star(NamedTuple):
+    """alpha* of one width."""
+
+    h: float
+    at: Crossing
+
+
+class _Plane(NamedTuple):
+    curves: Sequence[WidthCurve]
+    colours: list[NDArray[np.float64]]
+    """A number for each alpha of each curve."""
+    norm: Normalize
+    label: str
+
+
+def phase_diagram(runs: pd.DataFrame) -> Drawn:
+    """Kernel drift and test error over (h, alpha), with alpha* where the drift is 1/2, and its power law in h.
+
+    Raises:
+        AnalysisError: fewer than two widths, or the drift was not observed.
+    """
+    curves = [
+        curve.positive() for curve in width_curves(runs, DRIFT) if curve.h == curve.h and (curve.values > 0).any()
+    ]
+    if len(curves) < 2:
+        raise AnalysisError(
+            f"a phase diagram needs two widths at least with a kernel that has moved, got {len(curves)}: sweep "
+            "model.network.width too"
+        )
+    stars = _stars(curves)
+    law = _law(stars)
+    planes = [_drift_plane(curves), *_performance_plane(runs)]
+    with paper_style():
+        figure = Figure(figsize=(3.5 * len(planes), 3.3))
+        axes = figure.subplots(1, len(planes), sharey=True, squeeze=False)[0]
+        for axis, plane in zip(axes, planes, strict=True):
+            _draw(figure, axis, plane)
+            _draw_stars(axis, stars, law)
+        axes[0].set_ylabel(ALPHA_LABEL)
+        legend_above(figure, axes[0])
+    caption = (
+        f"Kernel drift (geometric mean) and performance (mean) over {seeds_phrase(curves)} at the widths h and scales "
+        f"alpha of the sweep; a dot a point. {_sentence(stars, law)}{unfinished_note(runs)}"
+    )
+    return Drawn("phase_diagram", "Phase diagram", caption, figure, _table(runs, curves, stars), _findings(stars, law))
+
+
+def edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of cells around ascending positive centres (k,): geometric midpoints, and as far out at the ends, (k + 1,).
+
+    >>> edges(np.array([1.0, 4.0, 16.0]))
+    array([ 0.5,  2. ,  8. , 32. ])
+    """
+    if len(centres) == 1:
+        return np.array([centres[0] / _ALONE**0.5, centres[0] * _ALONE**0.5])
+    middles = np.sqrt(centres[1:] * centres[:-1])
+    ends = centres[0] ** 2 / middles[0], centres[-1] ** 2 / middles[-1]
+    return np.concatenate([ends[:1], middles, ends[1:]])
+
+
+def _stars(curves: Sequence[WidthCurve]) -> list[Star]:
+    stars = []
+    for curve in curves:
+        try:
+            stars.append(Star(curve.h, crossing(curve.alpha, curve.values, LEVEL)))
+        except AnalysisError:  # the sweep does not reach alpha*
+            continue
+    return stars
+
+
+def _law(stars: Sequence[Star]) -> PowerLaw | None:
+    h, values = [star.h for star in stars], [star.at.value for star in stars]
+    errors = np.array([star.at.error for star in stars])
+    known = bool(len(errors)) and bool((np.isfinite(errors) & (errors > 0)).all())
+    try:
+        return power_law_of_points(h, values, errors if known else None)
+    except AnalysisError:
+        return None
+
+
+def _drift_plane(curves: Sequence[WidthCurve]) -> _Plane:
+    drifts = [curve.log_band().mean for curve in curves]
+    norm = LogNorm(*_span(drifts))
+    return _Plane(curves, drifts, norm, DRIFT_LABEL)
+
+
+def _performance_plane(runs: pd.DataFrame) -> list[_Plane]:
+    quantity = performance(runs)
+    curves = _performances(runs, quantity)
+    if not curves:
+        return []
+    values = [curve.band(quantity.factor).mean for curve in curves]
+    low, high = _span(values)
+    norm = LogNorm(low, high) if quantity is LOSS and low > 0 and high > 10 * low else Normalize(low, high)
+    return [_Plane(curves, values, norm, quantity.label)]
+
+
+def _performances(runs: pd.DataFrame, quantity: Quantity) -> list[WidthCurve]:
+    found = width_curves(runs, quantity.column) if has(runs, quantity.column) else []
+    return [curve for curve in found if curve.h == curve.h]
+
+
+def _span(values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
+    """From the smallest to the largest; where all are equal, a tenth to both sides."""
+    every = np.concatenate(values)
+    low, high = float(np.nanmin(every)), float(np.nanmax(every))
+    return (low, high) if high > low * (1 + _SAME) else (low / 1.1, high * 1.1 if high else 1.0)
+
+
+def _draw(figure: Figure, axis: Axes, plane: _Plane) -> None:
+    """Each width has cells of its own, as it may have alphas of its own."""
+    sides = edges(np.array([curve.h for curve in plane.curves]))
+    heights = [edges(curve.alpha) for curve in plane.curves]
+    style: dict[str, Any] = {"norm": plane.norm, "cmap": mpl.colormaps["cividis"], "rasterized": True}
+    for i, (curve, colours) in enumerate(zip(plane.curves, plane.colours, strict=True)):
+        mesh = axis.pcolormesh(sides[i : i + 2], heights[i], np.ma.masked_invalid(colours)[:, None], **style)
+        measured = np.isfinite(colours)
+        axis.plot(np.full(measured.sum(), curve.h), curve.alpha[measured], "o", mfc="white", mec="black", ms=2, mew=0.4)
+    bar = figure.colorbar(mesh, ax=axis, pad=0.02)
+    low, high = bar.ax.get_ylim()
+    if plane.label == DRIFT_LABEL and low < LEVEL < high:
+        bar.ax.axhline(LEVEL, color="white", lw=1.5)
+    axis.set(xscale="log", yscale="log", xlabel="$h$", title=plane.label, xlim=(sides[0], sides[-1]))
+    axis.set_ylim(min(ends[0] for ends in heights), max(ends[-1] for ends in heights))
+    shown = _apart([curve.h for curve in plane.curves])
+    axis.set_xticks(shown, [f"{h:g}" for h in shown])
+    axis.xaxis.minorticks_off()
+    axis.grid(False)
+
+
+def _apart(widths: Sequence[float]) -> list[float]:
+    """Ascending widths whose labels do not run into one another on a log axis."""
+    least = 0.1 * np.log(widths[-1] / widths[0])
+    shown = [widths[0]]
+    for h in widths[1:]:
+        if np.log(h / shown[-1]) >= least:
+            shown.append(h)
+    return shown
+
+
+def _draw_stars(axis: Axes, stars: Sequence[Star], law: PowerLaw | None) -> None:
+    if not stars:
+        return
+    h = np.array([star.h for star in stars])
+    errors = np.array([star.at.log10_error for star in stars])
+    errors = np.where(np.isfinite(errors), errors, 0.0)
+    values = np.array([star.at.value for star in stars])
+    bars = np.stack([values - values * 10**-errors, values * 10**errors - values])
+    label = r"$\alpha^*$: drift $= 0.5$"
+    axis.errorbar(h, values, bars, fmt="o", color="black", mfc="white", ms=5, capsize=2.5, lw=1.0, label=label)
+    if law is not None:
+        ends = np.array([h.min(), h.max()])
+        exponent = rf"$\alpha^* \sim h^{{-a}}$, $a = {-law.slope:.2f} \pm {law.error:.2f}$"
+        axis.plot(ends, law.at(ends), "-", color="white", lw=2.4)
+        axis.plot(ends, law.at(ends), "--", color="black", lw=1.2, label=exponent)
+
+
+def _sentence(stars: Sequence[Star], law: PowerLaw | None) -> str:
+    if law is not None:
+        return f"Open circles: alpha*, where the drift is {LEVEL}; it goes as h^({law}), fitted to {law.points} widths."
+    if stars:
+        return (
+            f"Open circles: alpha*, where the drift is {LEVEL}, found at {len(stars)} widths: too few for an exponent, "
+            "which needs three."
+        )
+    return f"The drift crosses {LEVEL} at no width within the sweep."
+
+
+def _findings(stars: Sequence[Star], law: PowerLaw | None) -> dict[str, str]:
+    findings = {f"alpha*, h = {star.h:g}": str(star.at) for star in stars}
+    if law is not None:
+        findings["exponent of alpha* against h"] = f"{law} ({law.points} widths)"
+    return findings
+
+
+def _table(runs: pd.DataFrame, curves: Sequence[WidthCurve], stars: Sequence[Star]) -> pd.DataFrame:
+    quantity = performance(runs)
+    parts = [curve.long(quantity=DRIFT, mean=curve.log_band().mean) for curve in curves]
+    parts += [
+        curve.long(quantity=quantity.column, mean=curve.band(quantity.factor).mean)
+        for curve in _performances(runs, quantity)
+    ]
+    rows = [
+        {"h": s.h, "alpha": s.at.value, "sqrt_h_alpha": s.h**0.5 * s.at.value, "quantity": "alpha*", "mean": LEVEL,
+         "alpha_error": s.at.error} for s in stars
+    ]  # fmt: skip
+    return pd.concat(parts + [pd.DataFrame(rows)] * bool(rows), ignore_index=True)

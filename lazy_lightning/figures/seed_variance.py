@@ -1,0 +1,118 @@
+"""The variance of F over seeds: against alpha for each width, and against h at both ends of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lazy_lightning.analysis import PowerLaw, ensemble_statistics, power_law_of_points
+from lazy_lightning.errors import AnalysisError, DataError
+from lazy_lightning.experiments.runs import OutputsAccessor
+from lazy_lightning.figures.across_widths import common_range, interpolated
+from lazy_lightning.figures.sweep_table import WidthCurve, finished, of_width, sorted_widths
+
+
+class VarianceCurve(NamedTuple):
+    """Var F of one width against alpha, with jackknife errors."""
+
+    curve: WidthCurve
+    """Its values are (k, 1)."""
+    errors: NDArray[np.float64]
+    """(k,), NaN for two seeds."""
+    seeds: NDArray[np.int64]
+    """(k,) how many."""
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """(k,)."""
+        return self.curve.values[:, 0]
+
+
+class End(NamedTuple):
+    """Var F against h at one sqrt(h) alpha."""
+
+    name: str
+    at: float
+    h: NDArray[np.float64]
+    variance: NDArray[np.float64]
+    errors: NDArray[np.float64]
+
+    @property
+    def law(self) -> PowerLaw | None:
+        """In h, None for fewer than three widths."""
+        known = bool((self.errors > 0).all())
+        try:
+            return power_law_of_points(self.h, self.variance, self.errors if known else None)
+        except AnalysisError:
+            return None
+
+
+def variance_curves(runs: pd.DataFrame) -> list[VarianceCurve]:
+    """One for each width that has two seeds at some alpha.
+
+    Raises:
+        AnalysisError: outputs were not kept, no alpha has two seeds, or runs were tested on different samples.
+    """
+    rows = finished(runs)
+    kept = (
+        [part for _, part in rows.groupby("path", sort=False) if OutputsAccessor(part).available]
+        if "path" in rows
+        else []
+    )
+    if not kept:
+        raise AnalysisError("outputs.safetensors was not kept: the variance of F is taken over the members' outputs")
+    rows = pd.concat(kept)
+    counts = rows.groupby(["h", "alpha"], dropna=False)["seed"].nunique()
+    if counts.max() < 2:
+        raise AnalysisError(
+            "no alpha has two seeds: a variance over seeds needs two at least, --model.seeds 10 is usual"
+        )
+    curves = [_variance_curve(h, of_width(rows, h)) for h in sorted_widths(rows)]
+    found = [curve for curve in curves if curve is not None]
+    if not found:
+        raise AnalysisError("the outputs do not differ between seeds: there is no variance to draw")
+    return found
+
+
+def _variance_curve(h: float, rows: pd.DataFrame) -> VarianceCurve | None:
+    rows = rows.drop_duplicates(["alpha", "seed"], keep="last").reset_index(drop=True)
+    try:
+        outputs, labels, _ = OutputsAccessor(rows).load("test")
+    except DataError as error:
+        raise AnalysisError(str(error)) from error
+    points = []
+    for alpha, members in rows.groupby("alpha", sort=True):
+        if len(members) > 1:
+            found = ensemble_statistics(outputs[members.index], labels)
+            if found.variance > 0:
+                points.append((float(str(alpha)), found.variance, found.variance_error, found.seeds))
+    if not points:
+        return None
+    alpha, values, errors, seeds = np.array(points, dtype=np.float64).T
+    return VarianceCurve(WidthCurve(h, alpha, values[:, None], (0,)), errors, seeds.astype(np.int64))
+
+
+def variance_ends(curves: Sequence[VarianceCurve]) -> list[End]:
+    """The largest and the smallest sqrt(h) alpha that two widths or more have in common."""
+    known = [curve for curve in curves if curve.curve.h == curve.curve.h]
+    if len(known) < 2:
+        return []
+    try:
+        low, high = common_range([curve.curve for curve in known], "scale")
+    except AnalysisError:
+        return []
+    named = {"lazy": high} if high < low * 1.001 else {"lazy": high, "feature": low}
+    return [_end(name, at, known) for name, at in named.items()]
+
+
+def _end(name: str, at: float, curves: Sequence[VarianceCurve]) -> End:
+    values = [interpolated(curve.curve.scale, curve.variance, at) for curve in curves]
+    relative = [
+        float(np.interp(np.log(at), np.log(curve.curve.scale), curve.errors / curve.variance)) for curve in curves
+    ]
+    h = np.array([curve.curve.h for curve in curves])
+    return End(name, at, h, np.array(values), np.array(values) * np.array(relative))

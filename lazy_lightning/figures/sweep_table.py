@@ -1,0 +1,219 @@
+"""A sweep as curves: for each width, a column of the table of runs against alpha, with a column of numbers a seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lazy_lightning.analysis.seeds import mean_and_error
+from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL
+
+NETWORK, KERNEL_AT_INIT, KERNEL_AT_END = "network", "kernel at init", "kernel at end"
+
+_PRESETS = (
+    ("kernel_", "ntk"),
+    ("label_alignment", "ntk"),
+    ("t1/", "t1"),
+    ("t_lazy/", "t1"),
+    ("tangent_departure", "tangent"),
+    ("displacement/", "displacement"),
+    ("dw_", "displacement"),
+    ("activation_", "activation"),
+    ("laziness", "laziness"),
+    ("path_distance/", "laziness"),
+)
+"""Start of a column's name, and the preset of observers that measures it."""
+
+
+class Band(NamedTuple):
+    """A mean over seeds and one standard error to both sides, (k,) each; no sides where one seed is."""
+
+    mean: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class WidthCurve:
+    """What one width's members have measured, in the order of alpha."""
+
+    h: float
+    """NaN for networks without a width."""
+    alpha: NDArray[np.float64]
+    """(k,)"""
+    values: NDArray[np.float64]
+    """(k, s), a column a seed; NaN where there is none."""
+    seeds: tuple[int, ...]
+    """(s,)"""
+
+    @property
+    def scale(self) -> NDArray[np.float64]:
+        """sqrt(h) alpha, (k,); alpha itself without a width."""
+        return self.alpha if self.h != self.h else np.sqrt(self.h) * self.alpha
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """How many seeds have a finite value at each alpha, (k,)."""
+        counts: NDArray[np.int64] = np.isfinite(self.values).sum(axis=1)
+        return counts
+
+    def band(self, factor: float = 1.0) -> Band:
+        """The arithmetic mean over seeds, and its error; ``factor`` 100 makes percent."""
+        mean, error = (factor * number for number in mean_and_error(self.values))
+        return Band(mean, mean - error, mean + error)
+
+    def positive(self) -> WidthCurve:
+        """Without values that a logarithm does not know: NaN in their place."""
+        return WidthCurve(self.h, self.alpha, np.where(self.values > 0, self.values, np.nan), self.seeds)
+
+    def log_band(self) -> Band:
+        """The geometric mean over seeds, and the error of the logarithm. What is not positive is left out."""
+        mean, error = mean_and_error(np.log(self.positive().values))
+        return Band(np.exp(mean), np.exp(mean - error), np.exp(mean + error))
+
+    def at(self, keep: NDArray[np.bool_]) -> WidthCurve:
+        """Of some of the alphas."""
+        return WidthCurve(self.h, self.alpha[keep], self.values[keep], self.seeds)
+
+    def long(self, **columns: NDArray[Any] | float | str) -> pd.DataFrame:
+        """Rows for the table of a figure: h, alpha, sqrt_h_alpha, seeds (how many), and more columns (k,)."""
+        who = {"h": self.h, "alpha": self.alpha, "sqrt_h_alpha": np.sqrt(self.h) * self.alpha, "seeds": self.counts}
+        return pd.DataFrame({**who, **columns})
+
+
+def width_curves(runs: pd.DataFrame, column: str, model: str = NETWORK) -> list[WidthCurve]:
+    """A column of the finished members of one model, for each width that has a finite value, in the order of h.
+
+    Raises:
+        AnalysisError: no such member has finished, or none of them has measured the column.
+
+    >>> runs = pd.DataFrame({"status": "finished", "model": "network", "h": 100, "alpha": [0.1, 0.1, 10.0],
+    ...                      "seed": [0, 1, 0], "test/error": [0.03, 0.05, 0.02]})
+    >>> (curve,) = width_curves(runs, "test/error")
+    >>> curve.scale, curve.values
+    (array([  1., 100.]), array([[0.03, 0.05],
+           [0.02,  nan]]))
+    """
+    rows = observed(runs, column, model)
+    return [_curve(h, of_width(rows, h), column) for h in sorted_widths(rows)]
+
+
+def observed(runs: pd.DataFrame, column: str, model: str = NETWORK) -> pd.DataFrame:
+    """The finished members of one model with a finite value in a column.
+
+    Raises:
+        AnalysisError: there is none.
+    """
+    rows = finished(runs, model)
+    if column not in rows or not _numbers(rows[column]).notna().any():
+        raise AnalysisError(f"{column} was not observed: {_remedy(column)}")
+    return rows[_numbers(rows[column]).notna()]
+
+
+def has(runs: pd.DataFrame, column: str, model: str = NETWORK) -> bool:
+    """Whether :func:`observed` would find something."""
+    try:
+        return not observed(runs, column, model).empty
+    except AnalysisError:
+        return False
+
+
+def finished(runs: pd.DataFrame, model: str = NETWORK) -> pd.DataFrame:
+    """The finished members of one model.
+
+    Raises:
+        AnalysisError: there is none.
+    """
+    rows = runs[(runs["status"] == "finished") & (runs["model"] == model)]
+    if rows.empty:
+        raise AnalysisError(f"no member of a {model} has finished: let the sweep go on, or see the reason column")
+    return rows
+
+
+def unfinished_note(runs: pd.DataFrame, model: str = NETWORK) -> str:
+    """A sentence on the members that are left out because they failed or have not ended, or nothing."""
+    status = runs.loc[runs["model"] == model, "status"]
+    left_out = [f"{n} {name}" for name in ("failed", "unfinished") if (n := int((status == name).sum()))]
+    return f" Left out: {' and '.join(left_out)} of {len(status)} members." if left_out else ""
+
+
+def seeds_phrase(curves: Sequence[WidthCurve]) -> str:
+    """How many seeds stand behind the points: ``3 seeds``, or ``1 to 3 seeds``."""
+    return counted_seeds([int(count) for curve in curves for count in curve.counts if count > 0])
+
+
+def counted_seeds(counts: Sequence[int]) -> str:
+    """The same of numbers of seeds.
+
+    >>> counted_seeds([3, 3]), counted_seeds([2, 1, 3])
+    ('3 seeds', '1 to 3 seeds')
+    """
+    if not counts:
+        return "no seeds"
+    least, most = min(counts), max(counts)
+    if least < most:
+        return f"{least} to {most} seeds"
+    return f"{most} seeds" if most > 1 else "1 seed"
+
+
+def named_width(h: float) -> str:
+    """In words: ``h = 100``, or ``network``."""
+    return "network" if h != h else f"h = {h:g}"
+
+
+def named_scale(h: float, alpha: float) -> str:
+    """In words: ``sqrt(h) alpha = 0.1``, or ``alpha = 0.01`` without a width."""
+    return f"alpha = {alpha:.3g}" if h != h else f"sqrt(h) alpha = {h**0.5 * alpha:.3g}"
+
+
+def scale_label(curves: Sequence[WidthCurve]) -> str:
+    """Of the axis on which :attr:`WidthCurve.scale` stands."""
+    return ALPHA_LABEL if all(curve.h != curve.h for curve in curves) else SCALE_LABEL
+
+
+def widths(runs: pd.DataFrame) -> pd.Series[float]:
+    """h of each row, NaN where the network has none."""
+    return _numbers(runs["h"]) if "h" in runs else pd.Series(np.nan, index=runs.index)
+
+
+def sorted_widths(runs: pd.DataFrame) -> list[float]:
+    """Each h once, ascending; NaN first, so that the last is the widest."""
+    found = widths(runs)
+    return [float("nan")] * bool(found.isna().any()) + [float(h) for h in sorted(found.dropna().unique())]
+
+
+def of_width(rows: pd.DataFrame, h: float) -> pd.DataFrame:
+    """The rows with this h; NaN for those without."""
+    found = widths(rows)
+    return rows[found.isna() if h != h else found == h]
+
+
+def same_width(one: float, other: float) -> bool:
+    """Whether they are equal; networks without a width (NaN) are alike."""
+    return one == other or (one != one and other != other)
+
+
+def _curve(h: float, rows: pd.DataFrame, column: str) -> WidthCurve:
+    """A member that is there twice counts once."""
+    by_seed = rows.groupby(["alpha", "seed"])[column].last().unstack("seed").sort_index()
+    values = by_seed.to_numpy(dtype=np.float64, copy=True)
+    seeds = tuple(int(seed) for seed in by_seed.columns)
+    return WidthCurve(h, by_seed.index.to_numpy(dtype=np.float64, copy=True), values, seeds)
+
+
+def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
+    """NaN for what is no finite number."""
+    return pd.to_numeric(column, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
+
+
+def _remedy(column: str) -> str:
+    preset = next((name for start, name in _PRESETS if column.startswith(start)), None)
+    if preset is None:
+        return "these runs were made without it"
+    return f"stack callbacks/{preset}.yaml on the sweep"

@@ -1,0 +1,132 @@
+"""From a table of runs to a folder of figures, numbers, and the page that shows them."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import pandas as pd
+
+from lazy_lightning.atomic import written_atomically
+from lazy_lightning.errors import AnalysisError, LazyLightningError, RunError
+from lazy_lightning.figures.catalogue import FIGURES
+from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.style import save
+from lazy_lightning.report.events import write_events
+from lazy_lightning.report.page import Section, render
+from lazy_lightning.report.settings import Setting, settings
+
+PAGE = "index.html"
+_LONGEST_FOLDER = 80
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What has been written."""
+
+    page: Path
+    drawn: list[Drawn]
+    refused: dict[str, str]
+    """By figure, with its setting's folder if there are several: what the data lack for it."""
+    failed: dict[str, str]
+    """By figure likewise: the exception it ended with. A mistake of the program, told in full in its log."""
+
+
+def write_report(
+    runs: pd.DataFrame,
+    out: Path,
+    *,
+    tensorboard: bool = True,
+    figures: Mapping[str, Callable[[pd.DataFrame], Drawn]] = FIGURES,
+) -> Report:
+    """Draws every figure that the runs support, as PNG and PDF with its numbers in CSV, and the page ``index.html``.
+
+    Members that differ in more than h, alpha and seed are not drawn together: each setting gets figures of its own, in
+    a folder of its own. What an earlier report has left under the same names is replaced or removed.
+
+    Args:
+        runs: from :func:`~lazy_lightning.experiments.load_runs`, whole or some of its rows.
+        out: folder to write into.
+        tensorboard: also writes an event file with the figures.
+        figures: by name.
+
+    Raises:
+        AnalysisError: no member has finished.
+        RunError: the folder cannot be written.
+    """
+    if not (runs["status"] == "finished").any():
+        raise AnalysisError(
+            f"none of the {len(runs)} members has finished: let the runs go on, or see why they failed in the table's "
+            "reason column"
+        )
+    sections = [_drawn(section, figures) for section in _sections(settings(runs), out)]
+    page = out / PAGE
+    with written_atomically(page) as temporary:
+        temporary.write_text(render(sections, out, datetime.now().astimezone()), encoding="utf-8")
+    if tensorboard:
+        drawn = {_tag(section, figure.name, out): figure.figure for section in sections for figure in section.drawn}
+        write_events(drawn, out)
+    return Report(
+        page=page,
+        drawn=[figure for section in sections for figure in section.drawn],
+        refused={_tag(section, name, out): why for section in sections for name, why in section.refused.items()},
+        failed={_tag(section, name, out): why for section in sections for name, why in section.failed.items()},
+    )
+
+
+def _sections(found: list[Setting], out: Path) -> Iterator[Section]:
+    taken: set[str] = set()
+    for number, (title, runs) in enumerate(found):
+        name = folder_name(title)
+        name = f"{name}-{number}" if name in taken else name
+        taken.add(name)
+        yield Section(title, runs, out / name)
+
+
+def folder_name(title: str) -> str:
+    """A setting's title without what file names should not have.
+
+    >>> folder_name("model.network.depth = 3, model.loss = softhinge(20)")
+    'model.network.depth-3-model.loss-softhinge-20'
+    """
+    return re.sub(r"[^A-Za-z0-9._]+", "-", title)[:_LONGEST_FOLDER].strip("-.")
+
+
+def _drawn(section: Section, figures: Mapping[str, Callable[[pd.DataFrame], Drawn]]) -> Section:
+    for name, figure in figures.items():
+        try:
+            section.drawn.append(_written(figure(section.runs), section.folder))
+        except (RunError, OSError):
+            raise  # not the figure's: nothing can be written, or read
+        except LazyLightningError as error:
+            section.refused[name] = str(error)
+        except Exception as error:  # one figure's mistake must not cost the others
+            _log.exception("the figure %s failed; the report goes on without it", name)
+            section.failed[name] = f"{type(error).__name__}: {error}"
+        else:
+            continue
+        _remove(section.folder / name)
+    return section
+
+
+def _written(drawn: Drawn, folder: Path) -> Drawn:
+    save(drawn.figure, folder / drawn.name)
+    with written_atomically(folder / f"{drawn.name}.csv") as temporary:
+        drawn.table.to_csv(temporary, index=False)  # floats by their repr: the shortest that reads back the same
+    return drawn
+
+
+def _remove(stem: Path) -> None:
+    """What an earlier report, of other runs, has drawn under a name would be taken for this one's."""
+    for suffix in (".png", ".pdf", ".csv"):
+        stem.with_name(stem.name + suffix).unlink(missing_ok=True)
+
+
+def _tag(section: Section, name: str, out: Path) -> str:
+    return (section.folder / name).relative_to(out).as_posix()

@@ -1,0 +1,28 @@
+"""How often stated errors cover the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Covered(NamedTuple):
+    share: float
+    """Of the simulations, those in which the truth is within two errors."""
+    deviation: float
+    """The true standard deviation of the estimate."""
+    error: float
+    """The median of the errors stated."""
+    bias: float
+    """The mean deviation in units of its own uncertainty."""
+
+
+def coverage(estimate: Callable[[np.random.Generator], tuple[float, float]], truth: float, simulations: int) -> Covered:
+    """``estimate`` makes data from the generator, and a value and an error from the data."""
+    rng = np.random.default_rng(7)
+    values, errors = np.array([estimate(rng) for _ in range(simulations)]).T
+    away = values - truth
+    bias = away.mean() / (away.std() / np.sqrt(simulations))
+    return Covered(float((np.abs(away) < 2 * errors).mean()), float(away.std()), float(np.median(errors)), float(bias))

@@ -1,0 +1,82 @@
+"""Velocity and drift of activations: exponents of made sweeps, and poor data."""
+
+import numpy as np
+import pytest
+from closeness import assert_close
+from made_runs import LAYERS, made_sweep
+
+from lazy_lightning.errors import AnalysisError
+from lazy_lightning.experiments import load_runs
+from lazy_lightning.figures.activation_velocity import activation_velocity
+from lazy_lightning.figures.layers import some_of
+from lazy_lightning.figures.style import save
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """As a gradient flow has it: velocities ~ 1/alpha, so ~ sqrt(h) at fixed sqrt(h) alpha if the kernel grows so."""
+    made = load_runs(made_sweep(tmp_path_factory.mktemp("velocity"), arrays=False))
+    for layer in LAYERS:
+        grown = np.sqrt(made["h"]) if layer == "head" else 1.0
+        made[f"activation_velocity/{layer}"] *= grown / made["sqrt_h_alpha"]
+    return made
+
+
+def value(found, name):
+    return float(found.findings[name].split(" ")[0])
+
+
+def test_slopes_are_those_of_the_sweep(runs):
+    found = activation_velocity(runs)
+    for layer, slope in zip(LAYERS, (0, 0, 0, 0.5), strict=True):
+        assert value(found, f"activation velocity against h, {layer}") == pytest.approx(slope, abs=1e-9)
+        name = f"slope of the activation drift of {layer}, lazy side, h = 300"
+        assert value(found, name) == pytest.approx(-1, abs=1e-9)
+
+
+def test_numbers_drawn_are_in_the_table(runs):
+    table = activation_velocity(runs).table
+    speed = table[(table["quantity"] == "activation_velocity") & (table["layer"] == "head")]
+    assert_close(speed["mean"].to_numpy(), np.sqrt(speed["h"].to_numpy(dtype=float)), rtol=1e-8)  # alpha has ten digits
+    drift = table[table["quantity"] == "activation_drift"]
+    assert len(drift) == 3 * 13 * len(LAYERS)
+    assert_close(drift["mean"].to_numpy(), 1 / drift["sqrt_h_alpha"].to_numpy(), rtol=1e-9)
+
+
+def test_the_scale_is_one_where_it_can_be(runs, tmp_path):
+    assert "at √h α = 1," in activation_velocity(runs).caption
+    lazy = load_runs(made_sweep(tmp_path, scales=(10.0, 100.0), arrays=False))
+    assert "at √h α = 10," in activation_velocity(lazy).caption
+
+
+@pytest.mark.parametrize(
+    ("made", "panels", "said"),
+    [
+        ({"widths": (100,)}, 4, "for want of a second width"),
+        ({"widths": (None,)}, 4, "for want of a second width"),
+        ({"without": ("activation_velocity",)}, 4, "Drift over training"),
+        ({"without": ("activation_drift",)}, 1, "Velocity of the preactivations"),
+        ({"activation_drift__head": 0.0}, 4, "Drift over training"),
+        ({"scales": (1.0,), "seeds": 1}, 5, "1 seed"),
+        ({"without": ("kernel_",)}, 5, "4 seeds"),
+        ({"failed": (3,)}, 5, "Left out: 3 failed of 156 members"),
+    ],
+)
+def test_poor_data_are_drawn_as_far_as_they_go(tmp_path, made, panels, said):
+    found = activation_velocity(load_runs(made_sweep(tmp_path / "runs", arrays=False, **made)))
+    assert len(found.figure.axes) == panels
+    assert said in found.caption
+    save(found.figure, tmp_path / "figure")
+
+
+def test_nothing_observed_is_refused(tmp_path):
+    runs = load_runs(made_sweep(tmp_path, without=("activation_",), arrays=False))
+    with pytest.raises(AnalysisError, match=r"not observed.*callbacks/activation.yaml"):
+        activation_velocity(runs)
+
+
+def test_of_many_layers_five_are_drawn():
+    names = [str(i) for i in range(11)]
+    assert some_of(names) == ["0", "2", "5", "8", "10"]
+    assert some_of(names[:5]) == names[:5]
+    assert some_of(names[:1]) == ["0"]
