@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-FILE_NAME = "config.yaml"
+from lazy_lightning.run_files import CONFIG
 
 _SHAPELESS = ("download", "root", "chunk_size")
 """Arguments that change where data lie or how memory is used, and no number beyond its last digits."""
@@ -27,7 +27,7 @@ def load_config(folder: Path) -> dict[str, Any]:
     Raises:
         OSError, yaml.YAMLError: it cannot be read.
     """
-    return load_yaml(folder / FILE_NAME)
+    return load_yaml(folder / CONFIG)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
@@ -137,7 +137,7 @@ def source_family(config: Mapping[str, Any], folder: Path) -> str | None:
         return None
     for base in (Path(), folder.parent):  # as written, or beside this run, if the store has been moved
         beside = base / (Path(checkpoint).parent if base == Path() else Path(checkpoint).parent.name)
-        if (beside / FILE_NAME).is_file():
+        if (beside / CONFIG).is_file():
             return family(load_config(beside))
     return None
 

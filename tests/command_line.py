@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from lazy_lightning.cli import FlowCLI, main, quieten
+from lazy_lightning.cli import main
+from lazy_lightning.cli.flow_cli import FlowCLI
+from lazy_lightning.cli.told import quieten
 
 CONF = Path(__file__).parent / "conf"
 TINY = ["fit", "--config", "digits_fc.yaml", "--config", "overlays/tiny.yaml"]

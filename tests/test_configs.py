@@ -14,8 +14,8 @@ from lazy_lightning.data import CIFAR10
 from lazy_lightning.data.torchvision_data import TorchvisionData
 
 NAMES = sorted(bundled_configs())
-EXPERIMENTS = [name for name in NAMES if not name.startswith(("callbacks/", "overlays/"))]
-LAYERS = [name for name in NAMES if name not in EXPERIMENTS]
+EXPERIMENTS = [name for name in NAMES if not name.startswith(("callbacks/", "overlays/", "sweeps/"))]
+LAYERS = [name for name in NAMES if name.startswith(("callbacks/", "overlays/"))]
 SMALL = ["--config", "overlays/tiny.yaml", "--model.stop.max_steps=8", "--config", str(CONF / "quiet.yaml")]
 
 pytestmark = pytest.mark.usefixtures("own_folder")

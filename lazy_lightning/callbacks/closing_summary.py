@@ -17,11 +17,11 @@ from lazy_lightning.callbacks.curves import Curves
 from lazy_lightning.callbacks.regime import Regime, regime
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.observation import Record, Sink, finite_mean
+from lazy_lightning.run_files import SUMMARY
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
 
-FILE_NAME = "summary.json"
 SCHEMA = 1
 
 
@@ -44,7 +44,7 @@ class ClosingSummary(Sink):
         summary = summarize(pl_module, self._last)
         folder = None if trainer.log_dir is None else Path(trainer.log_dir)
         if folder is not None:
-            with written_atomically(folder / FILE_NAME) as temporary:
+            with written_atomically(folder / SUMMARY) as temporary:
                 temporary.write_text(json.dumps(summary, indent=2) + "\n")
         print_summary(summary, folder)
 

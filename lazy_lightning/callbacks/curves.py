@@ -14,11 +14,10 @@ from torch import Tensor
 
 from lazy_lightning.atomic import written_atomically
 from lazy_lightning.observation import Record, Sink
+from lazy_lightning.run_files import CURVES
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
-
-FILE_NAME = "curves.parquet"
 
 
 class Curves(Sink):
@@ -69,7 +68,7 @@ class Curves(Sink):
         self._written = time.monotonic()
         if trainer.log_dir is None or not self.records or not trainer.is_global_zero:
             return None
-        path = Path(trainer.log_dir) / FILE_NAME
+        path = Path(trainer.log_dir) / CURVES
         with written_atomically(path) as temporary:
             self.table(module).to_parquet(temporary, index=False)
         return path

@@ -14,6 +14,7 @@ from torch.utils.tensorboard.summary import hparams
 
 from lazy_lightning import configuration
 from lazy_lightning.observation import Record, Sink, finite_mean
+from lazy_lightning.run_files import CONFIG
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -62,7 +63,7 @@ class HParams(Sink):
 
 def _configured(folder: Path) -> dict[str, Any]:
     """What the tab can show of the configuration: numbers, words, yes and no."""
-    if not (folder / configuration.FILE_NAME).is_file():
+    if not (folder / CONFIG).is_file():
         return {}
     flat = configuration.flatten(configuration.load_config(folder))
     skipped = ("model.alpha", "model.seeds")  # the session's own are shown

@@ -15,11 +15,11 @@ from lazy_lightning.callbacks.kernel_drift import Set, kernel_set
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.ntk.empirical import empirical_ntk
 from lazy_lightning.observation import Sink
+from lazy_lightning.run_files import KERNELS
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
 
-FILE_NAME = "kernels.safetensors"
 SCHEMA = 1
 
 
@@ -71,7 +71,7 @@ class KernelSnapshots(Sink):
             "alpha": pl_module.roster.alpha_tensor()[rows.cpu()],
             "seed": torch.tensor(pl_module.roster.seeds)[rows.cpu()],
         }
-        with written_atomically(Path(trainer.log_dir) / FILE_NAME) as temporary:
+        with written_atomically(Path(trainer.log_dir) / KERNELS) as temporary:
             host = {name: array.cpu().clone().contiguous() for name, array in arrays.items()}
             save_file(host, str(temporary), metadata={"schema": str(SCHEMA)})
 

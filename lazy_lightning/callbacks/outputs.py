@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 
 from lazy_lightning.atomic import written_atomically
 from lazy_lightning.observation import Sink
+from lazy_lightning.run_files import OUTPUTS
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
 
-FILE_NAME = "outputs.safetensors"
 SCHEMA = 1
 
 
@@ -37,7 +37,7 @@ class Outputs(Sink):
         sets = (("train", pl_module.train_split, fitted), ("test", pl_module.test_split, pl_module.held_out()))
         for name, split, outputs in sets:
             arrays |= {f"{name}/outputs": outputs, f"{name}/labels": split.y, f"{name}/index": split.index}
-        with written_atomically(Path(trainer.log_dir) / FILE_NAME) as temporary:
+        with written_atomically(Path(trainer.log_dir) / OUTPUTS) as temporary:
             # a copy each: outputs may be views of one buffer, which the format refuses
             save_file(
                 {name: array.detach().cpu().clone().contiguous() for name, array in arrays.items()},

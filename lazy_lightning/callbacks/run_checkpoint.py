@@ -10,11 +10,10 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from lazy_lightning.atomic import written_atomically
+from lazy_lightning.run_files import CHECKPOINT
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
-
-FILE_NAME = "checkpoint.ckpt"
 
 
 class RunCheckpoint(Checkpoint):
@@ -45,5 +44,5 @@ class RunCheckpoint(Checkpoint):
         """Writes the file, whole or not at all."""
         self._saved = time.monotonic()
         if trainer.log_dir is not None:
-            with written_atomically(Path(trainer.log_dir) / FILE_NAME) as temporary:
+            with written_atomically(Path(trainer.log_dir) / CHECKPOINT) as temporary:
                 trainer.save_checkpoint(temporary)

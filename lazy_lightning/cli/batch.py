@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 from pytorch_lightning import Trainer
 
-from lazy_lightning.callbacks import GracefulStop
 from lazy_lightning.callbacks.progress import progress_share
 from lazy_lightning.cli.flow_cli import FlowCLI
 from lazy_lightning.cli.told import quieten, told
@@ -52,7 +51,7 @@ def _fitted(task: Task, folder: Path, reporter: Reporter) -> Outcome:
         return Outcome(Ending.MEMORY if _of_memory(error) else Ending.FAILED, reason)
     if run.ended:
         return Outcome(Ending.ENDED)
-    if reporter.stopped or any(isinstance(c, GracefulStop) and c.received for c in cli.trainer.callbacks):  # type: ignore[attr-defined]
+    if reporter.stopped or cli.exit_code:
         return Outcome(Ending.STOPPED)
     return Outcome(Ending.FAILED, "it ended without a result, though nothing went wrong: see its log.txt")
 

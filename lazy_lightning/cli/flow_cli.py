@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentParser
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
@@ -32,14 +33,15 @@ from lazy_lightning.callbacks import (
     TensorBoardScalars,
 )
 from lazy_lightning.callbacks.predictions import PredictionWriter
-from lazy_lightning.callbacks.run_checkpoint import FILE_NAME as CHECKPOINT
 from lazy_lightning.checkpoints import KEY, read_checkpoint
 from lazy_lightning.cli.parser import KERNEL_OPTIONS, FlowArgumentParser, ParserError
+from lazy_lightning.cli.store import COMMANDS
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
 from lazy_lightning.modules import FlowModule, KernelModule
 from lazy_lightning.observation import Observer, Sink
+from lazy_lightning.run_files import CHECKPOINT
 
 _LOGGER = {
     "class_path": "pytorch_lightning.loggers.TensorBoardLogger",
@@ -87,7 +89,21 @@ class FlowCLI(LightningCLI):
             args=list(args),
         )
 
+    @property
+    def exit_code(self) -> int:
+        """130 if a signal has stopped the run."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return 130 if any(isinstance(c, GracefulStop) and c.received for c in callbacks) else 0
+
     # ------------------------------------------------------------------ parsing
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
+        """Those that build nothing are listed here for ``--help``; ``program`` sees to them before."""
+        super()._add_subcommands(parser, **kwargs)
+        action = parser._subcommands_action
+        assert action is not None  # just added
+        for name, told in COMMANDS.items():
+            action.add_subcommand(name, ArgumentParser(), help=told)
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Checkpoints are loaded without running code from them, unless asked for."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lazy_lightning.experiments.plan import Batch
+from lazy_lightning.experiments.sweep import Tally
 from lazy_lightning.experiments.workers import News
 
 _EVERY = 30.0
@@ -47,15 +49,13 @@ class Board:
     """Members done, failed and running, and the time left: live in a terminal, a line now and then elsewhere.
 
     Args:
-        total: members that the sweep wants.
-        done: of these, how many there are already.
-        failed: and how many have failed.
+        tally: at the beginning.
         workers: batches trained at a time.
     """
 
-    def __init__(self, total: int, done: int, failed: int, workers: int) -> None:
-        self.total, self.done, self.failed = total, done, failed
-        self.clock = Clock(max(1, workers))
+    def __init__(self, tally: Tally, workers: int) -> None:
+        self.total, self.done, self.failed = len(tally.wanted), len(tally.finished), len(tally.failed)
+        self.clock = Clock(workers)
         self._now: dict[str, News] = {}
         self._bar: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
@@ -73,6 +73,10 @@ class Board:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+    def wants(self, total: int) -> None:
+        """More is wanted than at the beginning."""
+        self.total = max(self.total, total)
 
     def begins(self, batch: Batch, pending: Sequence[Batch]) -> None:
         """A worker has been given a batch."""
@@ -150,13 +154,22 @@ def described(batch: Batch) -> str:
 
     What sets it apart within the sweep, and how many alphas and seeds it has.
     """
-    setting = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in batch.family.setting.items())
+    setting = words(batch.family.setting)
     size = (
         f"{len(batch.alphas)} alphas x {len(batch.seeds)} seeds"
         if len(batch.alphas) > 1
         else f"{len(batch.seeds)} seeds"
     )
     return f"{setting} ({size})" if setting else size
+
+
+def words(setting: Mapping[str, Any]) -> str:
+    """What sets a family apart.
+
+    >>> words({"model.network.width": 30, "kernel": "at init"})
+    'width 30, kernel at init'
+    """
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in setting.items())
 
 
 def duration(seconds: float) -> str:

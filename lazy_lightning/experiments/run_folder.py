@@ -1,16 +1,6 @@
 """One run, one folder: what stands in it, and how far it has come. Read here, written by the callbacks.
 
-====================== ==================================================================================
-``config.yaml``        the resolved configuration
-``curves.parquet``     every observation of every member, float64
-``summary.json``       when the run has ended: every member's stop and last values
-``outputs.safetensors`` F of every member on the training and test sets
-``kernels.safetensors`` tangent kernels before and after, if asked for
-``failure.json``       why there is no summary: a sentence
-``checkpoint.ckpt``    to go on with
-====================== ==================================================================================
-
-None of them needs pickle; each is there whole or not at all.
+The files are named in :mod:`lazy_lightning.run_files`. None of them needs pickle; each is there whole or not at all.
 """
 
 from __future__ import annotations
@@ -25,9 +15,8 @@ from typing import Any
 
 from lazy_lightning import configuration
 from lazy_lightning.atomic import written_atomically
+from lazy_lightning.run_files import CHECKPOINT, CONFIG, CURVES, FAILURE, SUMMARY
 
-SUMMARY, FAILURE, CHECKPOINT = "summary.json", "failure.json", "checkpoint.ckpt"
-CURVES, OUTPUTS, KERNELS = "curves.parquet", "outputs.safetensors", "kernels.safetensors"
 SCHEMA = 1
 _TRACES = (SUMMARY, FAILURE, CURVES, CHECKPOINT)
 """A folder with a configuration and one of these is a run."""
@@ -51,7 +40,7 @@ class RunFolder:
     @property
     def is_run(self) -> bool:
         """Whether a run has left something here."""
-        return (self.path / configuration.FILE_NAME).is_file() and any((self.path / name).is_file() for name in _TRACES)
+        return (self.path / CONFIG).is_file() and any((self.path / name).is_file() for name in _TRACES)
 
     @property
     def summary(self) -> dict[str, Any] | None:
@@ -74,7 +63,7 @@ class RunFolder:
 
     def stamp(self) -> str:
         """Changes when the run's result does."""
-        paths = (self.path / name for name in (configuration.FILE_NAME, SUMMARY, FAILURE))
+        paths = (self.path / name for name in (CONFIG, SUMMARY, FAILURE))
         return " ".join(f"{path.stat().st_mtime_ns}" if path.is_file() else "-" for path in paths)
 
     def fail(self, reason: str) -> None:

@@ -13,7 +13,7 @@ from safetensors.numpy import load_file
 
 from lazy_lightning.errors import ConfigError, DataError
 from lazy_lightning.experiments.index import scan, table
-from lazy_lightning.experiments.run_folder import CURVES, KERNELS, OUTPUTS
+from lazy_lightning.run_files import CURVES, KERNELS, OUTPUTS
 
 WHO = ("run", "member", "id", "point", "family", "model", "alpha", "seed", "h", "sqrt_h_alpha")
 """Columns that say who a member is; its curves carry them too."""

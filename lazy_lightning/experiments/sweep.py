@@ -138,6 +138,51 @@ class Sweep:
         priced = [replace(batch, cost=cost(batch.family)) for batch in ends]
         return sorted([*kept, *new, *priced], key=lambda batch: -batch.seconds)
 
+    # ------------------------------------------------------------------ what there is
+
+    def tally(self, rows: Rows, retry_failed: bool = False) -> Tally:
+        """Of the members that are wanted, those done and those failed, unless these are tried again."""
+        wanted = {family.member_id(member) for family in self.wanted(rows) for member in family.members}
+        for batch in self.kernels_at_end(rows):
+            wanted |= {batch.family.member_id(member) for member in batch.members}
+        wanted |= {
+            str(row["id"]) for row in rows if row["model"] == "kernel at end" and "end" in self.declaration.kernels
+        }
+        finished = {str(row["id"]) for row in rows if row["status"] == Status.FINISHED} & wanted
+        failed = {str(row["id"]): str(row["reason"]) for row in rows if row["status"] == Status.FAILED}
+        left = {one: reason for one, reason in failed.items() if one in wanted - finished}
+        return Tally(frozenset(wanted), frozenset(finished), {} if retry_failed else left)
+
+    def runs_without_checkpoint(self, rows: Rows) -> list[str]:
+        """Runs of networks whose learnt kernel is wanted, has not been followed, and cannot be any more."""
+        if "end" not in self.declaration.kernels:
+            return []
+        followed = {(row["h"], row["alpha"], row["seed"]) for row in rows if row["model"] == "kernel at end"}
+        keys = {family.key for family in self.networks}
+        ended = [r for r in rows if r["family"] in keys and r["status"] == Status.FINISHED]
+        lost = [str(r["run"]) for r in ended if (r["h"], r["alpha"], r["seed"]) not in followed]
+        return [run for run in dict.fromkeys(lost) if not self.folder.checkpoint(run).is_file()]
+
+    def drop_checkpoints(self, tally: Tally) -> None:
+        """Of runs that have ended: several copies of all weights. Not while kernels are to be tried again."""
+        if self.declaration.keep_checkpoints or ("end" in self.declaration.kernels and tally.failed):
+            return
+        for run in {str(row["run"]) for row in self.rows() if row["status"] != Status.UNFINISHED}:
+            self.folder.checkpoint(run).unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How far a sweep is, by members' ids."""
+
+    wanted: frozenset[str]
+    finished: frozenset[str]
+    failed: Mapping[str, str]
+    """With the reason."""
+
+    def __str__(self) -> str:
+        return f"{len(self.finished)} of {len(self.wanted)} members are done, {len(self.failed)} failed"
+
 
 _ABSENT = object()
 

@@ -20,7 +20,8 @@ from lazy_lightning.atomic import written_atomically
 from lazy_lightning.configuration import load_yaml
 from lazy_lightning.errors import RunError
 from lazy_lightning.experiments.plan import Batch
-from lazy_lightning.experiments.run_folder import CHECKPOINT, RunFolder
+from lazy_lightning.experiments.run_folder import RunFolder
+from lazy_lightning.run_files import CHECKPOINT
 
 _DECLARATION, _PLAN, _LOCK = "sweep.yaml", "plan", ".lock"
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from lazy_lightning.configuration import FILE_NAME
 from lazy_lightning.figures.marks import plain
 from lazy_lightning.figures.sweep_table import KERNEL_AT_END, KERNEL_AT_INIT, NETWORK, sorted_widths
 from lazy_lightning.report.settings import shown
+from lazy_lightning.run_files import CONFIG
 
 _LIBRARIES = ("lazy-lightning", "torch", "pytorch-lightning", "numpy")
 _KERNELS = {KERNEL_AT_INIT: "at initialisation", KERNEL_AT_END: "at the end of training"}
@@ -22,8 +22,8 @@ _MOST_NAMED = 8
 
 def subject(runs: pd.DataFrame) -> str:
     """``FC on Digits``: of networks and data, as far as the table tells."""
-    networks, data = _named(runs, "model.network"), _named(runs, "data")
-    return f"{networks or 'Networks'} on {data}" if data else networks
+    networks, data = _named(runs, "model.network") or "Networks", _named(runs, "data")
+    return f"{networks} on {data}" if data else networks
 
 
 def account(runs: pd.DataFrame) -> str:
@@ -123,7 +123,7 @@ def _installed(name: str) -> bool:
 def _stated_versions(folder: Path) -> list[tuple[str, str]]:
     """``# torch==2.11`` at the head of a run's configuration."""
     try:
-        text = (folder / FILE_NAME).read_text(encoding="utf-8")
+        text = (folder / CONFIG).read_text(encoding="utf-8")
     except OSError:
         return []
-    return re.findall(r"^# ([\w.-]+)==(\S+)$", text, flags=re.MULTILINE)
+    return re.findall(r"^# ([\w.-]+)==([\w.+!-]+)$", text, flags=re.MULTILINE)

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from lazy_lightning.configuration import FILE_NAME
 from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.sweep_table import sorted_widths
 from lazy_lightning.report import elements
 from lazy_lightning.report.account import account, listed, subject, versions
+from lazy_lightning.run_files import CONFIG
 
 TITLE = "Lazy training and feature learning"
 STYLE = Path(__file__).with_name("page.css")
@@ -165,9 +165,9 @@ def _family(members: pd.DataFrame) -> str:
 
 def _configuration(folder: Path) -> str:
     try:
-        return (folder / FILE_NAME).read_text(encoding="utf-8")
+        return (folder / CONFIG).read_text(encoding="utf-8")
     except OSError as error:
-        return f"{FILE_NAME} cannot be read: {error.strerror}"
+        return f"{CONFIG} cannot be read: {error.strerror}"
 
 
 def _stem(drawn: Drawn, section: Section, root: Path) -> str:

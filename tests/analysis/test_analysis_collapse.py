@@ -24,7 +24,9 @@ def master(z):
 def curves(seeds=5, noise=0.05, shared=False, rng=None, x=X, exponent=0.5, function=master, widths=WIDTHS):
     rng = rng or np.random.default_rng(0)
     return [
-        Curve(h, x, function(h**exponent * x)[:, None] * np.exp(noise * rng.normal(size=(1 if shared else len(x), seeds))))
+        Curve(
+            h, x, function(h**exponent * x)[:, None] * np.exp(noise * rng.normal(size=(1 if shared else len(x), seeds)))
+        )
         for h in widths
     ]
 
@@ -75,14 +77,14 @@ def test_quality_is_its_definition(exponent, shared):
     assert str(found).endswith(f"{points} points)")
 
 
-@pytest.mark.parametrize(("seeds", "shared", "expected"), [(5, False, 1.0), (20, False, 1.0), (20, True, 1.06)])
+@pytest.mark.parametrize(("seeds", "shared", "expected"), [(5, False, 1.0), (20, False, 1.0), (5, True, 4 / 3)])
 def test_quality_of_a_collapse_is_one(seeds, shared, expected):
-    """On power laws, which interpolation does not bend. Student's t^2 of 38 degrees of freedom has mean 38/36."""
+    """On power laws, which interpolation does not bend. Student's t^2 of 8 degrees of freedom has mean 8/6."""
     rng = np.random.default_rng(1)
     laws = {"function": lambda z: 1 / z, "shared": shared, "rng": rng, "seeds": seeds}
     found = np.array([collapse_quality(curves(**laws), exponent=0.5).value for _ in range(150)])
     assert found.mean() == pytest.approx(expected, abs=4 * found.std() / np.sqrt(150))
-    assert found.std() / np.sqrt(150) < 0.08
+    assert found.std() / np.sqrt(150) < 0.15
 
 
 def test_curves_that_lie_apart_have_a_large_quality():
@@ -116,19 +118,19 @@ def test_the_exponent_is_found(exponent):
 def test_a_law_without_noise_to_speak_of():
     found = collapse_exponent(curves(noise=1e-4, function=lambda z: z**-1.0))
     assert found.value == pytest.approx(0.5, abs=3e-4)
-    assert found.error < 3e-4
-    assert found.quality < 4
+    assert found.error == pytest.approx(1e-3, rel=0.05)  # the resolution
+    assert found.rms_decades < 1e-4
 
 
 @pytest.mark.parametrize("seeds", [3, 8])
 @pytest.mark.parametrize("shared", [False, True])
 def test_two_errors_cover_the_exponent(shared, seeds):
     def estimate(rng):
-        given = curves(seeds, 0.1, shared, rng, x=X[::2])
-        found = collapse_exponent(given, bounds=(0.2, 0.8), resamples=60)
+        given = curves(seeds, 0.1, shared, rng)
+        found = collapse_exponent(given, bounds=(0.3, 0.7), resamples=60)
         return found.value, found.error
 
-    found = coverage(estimate, 0.5, simulations=120)
+    found = coverage(estimate, 0.5, simulations=80)
     assert found.share > 0.9  # 95.4 % expected, more where the quality happens to be above 1
     assert 0.8 < found.error / found.deviation < 2 * widening(3 * (seeds - 1))
     assert abs(found.bias) < 4
@@ -139,8 +141,10 @@ def test_curves_that_do_not_collapse_have_a_larger_error():
     given = curves(noise=0.02)
     bad = [Curve(c.h, c.x, np.asarray(c.y) * (1.3 if c.h == 100 else 1.0)) for c in given]
     good, worse = collapse_exponent(given), collapse_exponent(bad)
-    assert worse.quality > 20 > 4 * good.quality
-    assert worse.error > 3 * good.error
+    assert worse.quality > 100 > 20 * good.quality
+    # In the power law, 30 % in height are 0.26/(ln 10)/2 in the exponent between the widths.
+    assert 0.03 < worse.error < 0.3
+    assert good.error < 0.01
 
 
 def test_the_best_exponent_has_the_best_quality():
@@ -157,16 +161,16 @@ def test_minima_lie_between_the_steps():
     centres = np.array([-0.93, 0.0, 0.512])
     assert minima(at, 3 + (at - centres[:, None]) ** 2) == pytest.approx(centres, abs=1e-12)
     inf = np.inf
-    values = np.array([[inf, 1, 2, 3, inf], [inf, 3, 2, 1, inf], [1, 2, inf, inf, inf], [2, 1, 1, 2, 3], [1, 1, 1, 1, 1]])
+    values = np.array(
+        [[inf, 1, 2, 3, inf], [inf, 3, 2, 1, inf], [1, 2, inf, inf, inf], [2, 1, 1, 2, 3], [1, 1, 1, 1, 1]]
+    )
     assert minima(np.arange(5.0), values) == pytest.approx([-inf, inf, -inf, 1.5, -inf])
 
 
 # ---------------------------------------------------------------------- invariances
 
 
-@given(
-    seed=st.integers(0, 10**6), a=st.floats(1e-4, 1e4), b=st.floats(1e-4, 1e4), c=st.floats(1e-2, 1e2)
-)
+@given(seed=st.integers(0, 10**6), a=st.floats(1e-4, 1e4), b=st.floats(1e-4, 1e4), c=st.floats(1e-2, 1e2))
 def test_units_do_not_matter(seed, a, b, c):
     given = curves(3, rng=np.random.default_rng(seed), x=X[::2])
     scaled = [Curve(c * h, a * x, b * y) for h, x, y in given]
@@ -215,7 +219,7 @@ def test_points_that_one_seed_has_reached_are_left_out():
 
 
 def apart():
-    return [Curve(h, h**3 * X, curve.y) for h, curve in zip(WIDTHS, curves(), strict=True)]
+    return [Curve(h, h**10 * X, curve.y) for h, curve in zip(WIDTHS, curves(), strict=True)]
 
 
 def flat(seed=0):
@@ -226,7 +230,7 @@ def flat(seed=0):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: collapse_quality(apart()), r"curve of h = 30, x from 27 to 2.7e\+06, .* 0 points against h\^0 x"),
+        (lambda: collapse_quality(apart()), r"curve of h = 30, x from 5.9.* to 5.9.*, .* 0 points against h\^0 x"),
         (lambda: collapse_exponent(apart(), bounds=(0.0, 1.0)), r"expected 3 at least: extend the sweeps"),
         (lambda: collapse_exponent(curves(), bounds=(0.6, 1.0)), "best at the smallest exponent"),
         (lambda: collapse_exponent(curves(), bounds=(0.0, 0.4)), "best at the largest exponent"),
@@ -257,4 +261,4 @@ def test_flat_curves_have_no_certain_exponent():
         except AnalysisError:
             continue
         assert found.quality > 100
-        assert found.error > 0.3
+        assert found.error == np.inf

@@ -205,9 +205,7 @@ def test_a_prefactor_beyond_float64_is_infinite():
 # ---------------------------------------------------------------------- invariances
 
 
-@given(
-    seed=st.integers(0, 10**6), seeds=st.integers(1, 5), a=st.floats(1e-6, 1e6), b=st.floats(1e-6, 1e6)
-)
+@given(seed=st.integers(0, 10**6), seeds=st.integers(1, 5), a=st.floats(1e-6, 1e6), b=st.floats(1e-6, 1e6))
 def test_units_change_the_prefactor_alone(seed, seeds, a, b):
     y = noisy(seeds, seed)
     law, scaled = power_law(X, y, resamples=50), power_law(a * X, b * y, resamples=50)

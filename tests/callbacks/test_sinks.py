@@ -26,13 +26,12 @@ from lazy_lightning.callbacks import (
     RunCheckpoint,
     TensorBoardScalars,
 )
-from lazy_lightning.callbacks.curves import FILE_NAME as CURVES
 from lazy_lightning.callbacks.progress import progress_share
-from lazy_lightning.callbacks.run_checkpoint import FILE_NAME as CHECKPOINT
 from lazy_lightning.cli import main
 from lazy_lightning.flow import StopReason
 from lazy_lightning.modules import Stop
 from lazy_lightning.observation import Record
+from lazy_lightning.run_files import CHECKPOINT, CURVES
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
 

@@ -65,8 +65,8 @@ def test_by_scale_and_by_alpha():
     assert common_range(curves, "scale") == (4.0, 20.0)
     assert_close(across_widths(curves, 8.0, "scale").values[:, 0], np.array([2 / 8, 4 / 8]), rtol=INTERPOLATED)
     table = across_widths(curves, 8.0, "scale").long(layer="a")
-    assert_close(table["alpha"].to_numpy(), np.array([4.0, 2.0]))
-    assert_close(table["sqrt_h_alpha"].to_numpy(), np.array([8.0, 8.0]))
+    assert_close(table["alpha"].to_numpy(copy=True), np.array([4.0, 2.0]))
+    assert_close(table["sqrt_h_alpha"].to_numpy(copy=True), np.array([8.0, 8.0]))
 
 
 def test_grids_of_one_scale_to_ten_digits_have_it_in_common():

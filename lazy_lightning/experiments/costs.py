@@ -1,0 +1,62 @@
+"""What the members of a sweep cost: a step as measured here, and as many as finished runs took."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from lazy_lightning import configuration
+from lazy_lightning.data.flow_data import FlowData
+from lazy_lightning.experiments.cost import StepCost, step_cost
+from lazy_lightning.experiments.plan import Cost, Family
+from lazy_lightning.experiments.run_folder import Status
+from lazy_lightning.experiments.sweep import Rows
+from lazy_lightning.modules import FlowModule
+
+Build = Callable[[Mapping[str, Any]], tuple[FlowModule, FlowData]]
+
+_TYPICAL_STEPS = 1000.0
+
+
+class Costs:
+    """Of the members of families, each measured once.
+
+    Args:
+        build: makes the module and the data of a configuration.
+    """
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self._steps: dict[str, StepCost] = {}
+        self._data: dict[str, FlowData] = {}
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.steps_are = f"{_TYPICAL_STEPS:g} steps a member"
+
+    def of(self, rows: Rows) -> Callable[[Family], Cost]:
+        """The cost of a family, given what is known of steps."""
+        taken = [float(row["tried"]) for row in rows if row["status"] == Status.FINISHED and row.get("tried")]
+        usual = sum(taken) / len(taken) if taken else _TYPICAL_STEPS
+        self.steps_are = f"{usual:.0f} steps a member, as in finished runs," if taken else self.steps_are
+
+        def cost(family: Family) -> Cost:
+            step = self._step(family)
+            own = [float(r["tried"]) for r in rows if r["family"] == family.key and r.get("tried")]
+            steps = sum(own) / len(own) if own else usual
+            most = configuration.flatten(family.config).get("model.stop.max_steps")
+            return Cost(step.weights, step.bytes, step.seconds * min(steps, most or math.inf))
+
+        return cost
+
+    def _step(self, family: Family) -> StepCost:
+        if family.key not in self._steps:
+            module, data = self._build(family.config)
+            key = json.dumps(family.config["data"], sort_keys=True, default=str)
+            data = self._data.setdefault(key, data)
+            data.setup()
+            half = str((family.config.get("trainer") or {}).get("precision")).startswith("32")
+            self._steps[family.key] = step_cost(module, data, self.device, torch.float32 if half else torch.float64)
+        return self._steps[family.key]
