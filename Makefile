@@ -1,22 +1,30 @@
 # make fit     the embedded digits experiment, from nothing to figures
+# make phase   the phase diagram of the digits: a sweep and its report
 # make test    the tests, without the long ones
 # make claims  the papers' statements at length
 # make lint    style and types
 #
-# PYTHON chooses the interpreter of the virtual environment, VENV its place, ARGS adds options to `make fit`.
+# PYTHON chooses the interpreter of the virtual environment, VENV its place, ARGS adds options to `make fit`
+# and to the sweep of `make phase`, PHASE is its folder.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+PHASE ?= runs/phase_diagram
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: fit test claims lint clean
+.PHONY: fit phase test claims lint clean
 .DELETE_ON_ERROR:
 
 fit: $(VENV)/.installed
 	$(BIN)/python -m lazy_lightning fit --config digits_fc.yaml $(ARGS)
+
+phase: $(VENV)/.installed
+	$(BIN)/python -m lazy_lightning sweep --config digits_fc.yaml --config callbacks/full.yaml \
+		--sweep sweeps/phase_diagram.yaml --out $(PHASE) $(ARGS)
+	$(BIN)/python -m lazy_lightning report $(PHASE) --out $(PHASE)/report
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)

@@ -17,7 +17,9 @@ from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from safetensors.torch import load_file
 
 from lazy_lightning.callbacks import T1, Curves, LearningCurves, TangentDeparture, WeightDisplacement
-from lazy_lightning.cli import main, single_observers, told
+from lazy_lightning.cli import main
+from lazy_lightning.cli.flow_cli import single_observers
+from lazy_lightning.cli.told import told
 from lazy_lightning.modules import FlowModule
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -52,8 +54,8 @@ def curves(folder: Path | str) -> pd.DataFrame:
 
 def test_run_is_one_folder(run: Path) -> None:
     names = {path.name for path in run.iterdir() if not path.name.startswith("events")}
-    expected = {"config.yaml", "curves.parquet", "summary.json", "checkpoint.ckpt", "figures"}
-    assert expected <= names <= expected | {"hparams.yaml"}
+    expected = {"config.yaml", "curves.parquet", "summary.json", "outputs.safetensors", "checkpoint.ckpt", "figures"}
+    assert expected <= names <= expected | {"hparams", "hparams.yaml"}  # for TensorBoard's HPARAMS tab; Lightning's own
     assert not list(run.rglob(".*"))
 
 

@@ -24,7 +24,7 @@ _NO_RESULTS = ("dt", "reason", "accepted")
 
 
 class HParams(Sink):
-    """One session for each alpha, in a folder ``alpha=A`` of the run: means over its members, under ``final/``.
+    """One session for each alpha, in a folder ``hparams/alpha=A`` of the run: means over its members, under ``final/``.
 
     The tab compares runs by one number each, so alphas that share a run need sessions of their own. Needs a TensorBoard
     logger; the configuration is that of the run's ``config.yaml``, and without one its alpha and h alone.
@@ -45,7 +45,7 @@ class HParams(Sink):
         folder = Path(trainer.log_dir)
         shared = _configured(folder)
         for alpha in dict.fromkeys(pl_module.roster.alphas):
-            self._write(folder / f"alpha={alpha:g}", pl_module, alpha, shared, self._last)
+            self._write(folder / "hparams" / f"alpha={alpha:g}", pl_module, alpha, shared, self._last)
 
     def _write(self, folder: Path, module: FlowModule, alpha: float, shared: dict[str, Any], last: Record) -> None:
         width = getattr(module.network.template, "width", None)
