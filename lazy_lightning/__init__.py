@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lazy_lightning.denormals import flush_denormals
+    from lazy_lightning.experiments import load_runs
     from lazy_lightning.flow import MomentumFlow
     from lazy_lightning.modules import FlowModule, Stop
     from lazy_lightning.nn import FC
@@ -20,9 +21,10 @@ _PUBLIC = {
     "MomentumFlow": "lazy_lightning.flow",
     "Stop": "lazy_lightning.modules",
     "flush_denormals": "lazy_lightning.denormals",
+    "load_runs": "lazy_lightning.experiments",
 }
 
-__all__ = ["FC", "FlowModule", "MomentumFlow", "Stop", "flush_denormals"]
+__all__ = ["FC", "FlowModule", "MomentumFlow", "Stop", "flush_denormals", "load_runs"]
 
 
 def __getattr__(name: str) -> Any:

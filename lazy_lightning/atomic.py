@@ -52,5 +52,5 @@ def require_writable(folder: Path) -> None:
 def _explained(path: Path, error: OSError) -> RunError:
     return RunError(
         f"cannot write {path} ({error.strerror or error}): free space or make the folder writable, or choose another "
-        "with --trainer.logger.save_dir FOLDER"
+        "(--out FOLDER of a sweep or report, --trainer.logger.save_dir FOLDER of a run)"
     )

@@ -16,7 +16,7 @@ import yaml
 
 from lazy_lightning.run_files import CONFIG
 
-_SHAPELESS = ("download", "root", "chunk_size")
+WITHOUT_EFFECT = ("download", "root", "chunk_size")
 """Arguments that change where data lie or how memory is used, and no number beyond its last digits."""
 _DIGITS = 12
 
@@ -152,7 +152,7 @@ def _observers(callbacks: Any) -> list[Any]:
 def _plain(value: Any) -> Any:
     """Plain data with sorted keys, without what changes no number."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(value[k]) for k in sorted(value, key=str) if k not in _SHAPELESS}
+        return {str(k): _plain(value[k]) for k in sorted(value, key=str) if k not in WITHOUT_EFFECT}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)

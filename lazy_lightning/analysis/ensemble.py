@@ -23,8 +23,8 @@ class EnsembleStatistics(NamedTuple):
     variance: float
     """Over seeds, unbiased; the mean over samples and outputs."""
     variance_error: float
-    """By jackknife over seeds; NaN for two seeds. Two of it cover in 95 % if F varies in many directions on the samples,
-    in 85 to 90 % if in one only, as the variance is then far from normal."""
+    """By jackknife over seeds; NaN for two seeds. Two of it cover in 95 % if F varies in many directions on the
+    samples, in 85 to 90 % if in one only, as the variance is then far from normal."""
     mean_error: float
     """The share of samples that a member gets wrong, mean over members. NaN for targets that are no labels."""
     mean_error_sd: float

@@ -29,8 +29,8 @@ def normal_coverage(sigmas: float) -> float:
 def student_quantile(dof: float, coverage: float) -> float:
     """The t with P(|T| < t) = coverage, T of Student's distribution with any real dof >= 1; to about 1e-5.
 
-    T = dof^(1/2) tan theta, where theta has a density ~ cos(theta)^(dof - 1): summed by the midpoint rule, on nodes that
-    are dense at the far end.
+    T = dof^(1/2) tan theta, where theta has a density ~ cos(theta)^(dof - 1): summed by the midpoint rule, on nodes
+    that are dense at the far end.
 
     >>> round(student_quantile(1.0, 0.5), 4)  # Cauchy's quartile
     1.0

@@ -1,1 +1,1 @@
-"""Figures, as pure functions of tables: no figure reads a run, a network or a trainer."""
+"""Figures, as functions of tables: a run's curves, or the runs of a sweep, whose arrays are read through the table."""

@@ -55,7 +55,7 @@ def details(summary: str, content: str) -> str:
 
 def code(text: str) -> str:
     """As it is written in a file. The box scrolls, so the keyboard must reach it."""
-    return f'<pre tabindex="0"><code>{escape(text)}</code></pre>'
+    return f'<pre tabindex="0" role="group" aria-label="Configuration"><code>{escape(text)}</code></pre>'
 
 
 def pairs_table(pairs: Mapping[str, str], caption: str, target: str) -> str:
@@ -75,7 +75,7 @@ def pairs_table(pairs: Mapping[str, str], caption: str, target: str) -> str:
 def frame_table(frame: pd.DataFrame, caption: str) -> str:
     """A table of numbers, to six digits; of a long one the first rows, and the caption says so."""
     if len(frame) > MOST_ROWS:
-        caption = f"{caption} The first {MOST_ROWS} of {len(frame)} rows; the CSV file has them all, to every digit."
+        caption = f"{caption} The first {MOST_ROWS} of {len(frame)} rows."
     rows = [
         f"<tr>{''.join(_cell(value) for value in row)}</tr>"
         for row in frame.head(MOST_ROWS).itertuples(index=False, name=None)
@@ -83,7 +83,7 @@ def frame_table(frame: pd.DataFrame, caption: str) -> str:
     head = "".join(f'<th scope="col">{escape(str(column))}</th>' for column in frame.columns)
     body = "\n".join(rows)
     return (
-        f'<div class="scroll" tabindex="0"><table><caption>{prose(caption)}</caption>\n'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="Table"><table><caption>{prose(caption)}</caption>\n'
         f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
@@ -93,10 +93,9 @@ def picture(png: bytes, alternative: str) -> str:
     width, height = (round(side / _PIXELS) for side in struct.unpack(">II", png[16:24]))
     data = base64.b64encode(png).decode("ascii")
     # on a telephone a figure of several panels is looked at piece by piece: the box scrolls, the page does not
-    return (
-        f'<div class="picture" tabindex="0"><img src="data:image/png;base64,{data}" alt="{escape(alternative)}" '
-        f'width="{width}" height="{height}" style="min-width: min({width}px, 34rem)"></div>'
-    )
+    size = f'width="{width}" height="{height}" style="min-width: min({width}px, 34rem)"'
+    image = f'<img src="data:image/png;base64,{data}" alt="{escape(alternative)}" {size}>'
+    return f'<div class="picture" tabindex="0" role="group" aria-label="{escape(alternative)}">{image}</div>'
 
 
 def _cell(value: Any) -> str:

@@ -108,7 +108,7 @@ def _findings(sections: Sequence[Section], root: Path) -> str:
 def _figure(drawn: Drawn, section: Section, root: Path, level: int) -> str:
     stem = _stem(drawn, section, root)
     files = " · ".join(elements.link(f"{stem}.{kind}", kind.upper()) for kind in ("png", "pdf", "csv"))
-    numbers = elements.frame_table(drawn.table, f"Every number drawn in “{drawn.title}”.")
+    numbers = elements.frame_table(drawn.table, f"Drawn in “{drawn.title}”; the CSV file has every row and digit.")
     picture = elements.picture((section.folder / f"{drawn.name}.png").read_bytes(), f"Figure: {drawn.title}")
     return "\n".join(
         [

@@ -78,10 +78,11 @@ def test_targets_of_a_regression_have_no_errors():
 def test_a_tie_is_wrong_as_it_is_for_the_losses():
     F = np.array([[0.0, 1.0, -1.0], [0.0, 0.0, 1.0]])
     y = np.array([1.0, 1.0, 1.0])
-    assert ensemble_statistics(F, y).mean_error == Hinge().errors(torch.tensor(F), torch.tensor(y)).double().mean()
+    expected = Hinge().errors(torch.tensor(F), torch.tensor(y)).double().mean().item()
+    assert ensemble_statistics(F, y).mean_error == pytest.approx(expected, rel=1e-14)
     F = np.array([[[2.0, 2.0, 1.0], [0.0, 0.0, 0.0]], [[3.0, 2.0, 1.0], [0.0, 0.0, 1.0]]])
     classes = np.array([0, 2])
-    expected = CrossEntropy().errors(torch.tensor(F), torch.tensor(classes)).double().mean()
+    expected = CrossEntropy().errors(torch.tensor(F), torch.tensor(classes)).double().mean().item()
     assert ensemble_statistics(F, classes).mean_error == expected == 0.5
 
 

@@ -65,7 +65,7 @@ def test_the_stretch_is_that_of_its_definition(seeds, sigmas):
                 y = noisy(rng, seeds, offsets=offsets, falls=falls)
                 starts.append(start_of(X, y, sigmas=sigmas))
                 assert starts[-1] == brute_start(X, y, sigmas)
-    assert len(set(starts)) > 5
+    assert len(set(starts)) > 4
 
 
 def test_what_is_reported():
@@ -95,7 +95,7 @@ def test_a_true_plateau_is_seldom_cut_and_its_value_covered(points, offsets, see
     assert np.mean([abs(p.value - 0.1) < 2 * p.error for p in found]) > 0.9
 
 
-@pytest.mark.parametrize(("seeds", "latest"), [(3, 100.0), (20, 320.0)])
+@pytest.mark.parametrize(("seeds", "latest"), [(3, 110.0), (20, 320.0)])
 def test_a_fall_is_not_part_of_it(seeds, latest):
     """0.5/x against noise of 0.01: resolved below x = 50 or so, and with more seeds somewhat above."""
     rng = np.random.default_rng(2)
@@ -124,13 +124,14 @@ def test_lazy_seeds_have_a_plateau_however_well_their_changes_are_resolved():
 
 def test_a_slow_drift_is_seen_by_the_line_through_all_points():
     """Each point alone is within its errors of the mean."""
-    rng = np.random.default_rng(5)
-    drift = 0.004 * np.linspace(-1, 1, len(X))[:, None]
-    y = 0.1 + drift + 0.005 * rng.normal(size=(len(X), 8))
-    paired = y - y.mean(axis=0)
-    single = np.abs(paired.mean(axis=1)).max() / (stats.sem(paired, axis=1).mean())
-    assert single < 3.1  # of 11 points at once, 2.9 are allowed by the normal distribution and more by Student's
-    assert start_of(X, y) > X[0]
+    noise = np.random.default_rng(5).normal(size=(len(X), 8))
+    noise -= noise.mean(axis=1, keepdims=True)
+    noise -= noise.mean(axis=0)
+    error = np.sqrt((noise**2).sum() / 70 / 8)  # 2.9 of these are allowed to each of 11 normal numbers
+    y = 0.1 + 2 * error * np.linspace(-1, 1, len(X))[:, None] + noise
+    assert plateau(X, y).start > X[0]
+    steps = 2 * error * np.where(np.arange(len(X)) % 2, 1, -1)[:, None]  # as far from the mean, but no drift
+    assert plateau(X, 0.1 + steps + noise).start == X[0]
 
 
 def test_sigmas_widen_the_plateau():
