@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import math
 
+_DIGITS = 6
+"""After the point, at most."""
+
 
 def with_error(value: float, error: float) -> str:
     """The value to the second digit of its error; four digits where the error is not a positive number.
@@ -24,5 +27,7 @@ def with_error(value: float, error: float) -> str:
 
 
 def _fixed(value: float, error: float) -> str:
-    digits = min(max(0, 1 - math.floor(math.log10(error))), 15)
+    digits = max(0, 1 - math.floor(math.log10(error)))
+    if digits > _DIGITS:  # seeds that agree to rounding
+        return f"{value:.{_DIGITS}f} ± {error:.1g}"
     return f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -101,6 +101,9 @@ def declared(content: Mapping[str, Any], name: str) -> Declaration:
     """
     _known(content, _KEYS, "a sweep")
     grid = _mapping(content.get("grid"), "grid")
+    for key in grid:
+        if _DIRECT.get(key, key) != key and _DIRECT[key] in grid:
+            raise ConfigError(f"grid has both {key} and {_DIRECT[key]}, which are the same axis: leave one out")
     grid = {_DIRECT.get(key, key): value for key, value in grid.items()}
     given = [axis for axis in get_args(ScaleAxis) if axis in grid]
     bisect = _bisection(content.get("bisect"))
@@ -148,7 +151,7 @@ def _bisection(content: Any) -> Bisection | None:
 
 
 def _kernels(content: Any) -> tuple[KernelOf, ...]:
-    values: list[Any] = [] if content is None else [content] if isinstance(content, str) else list(content)
+    values: list[Any] = [] if content is None else content if isinstance(content, list) else [content]
     wrong = [value for value in values if value not in get_args(KernelOf)]
     if wrong:
         raise ConfigError(f"kernels has {wrong[0]!r}, expected some of {', '.join(get_args(KernelOf))}")

@@ -82,7 +82,8 @@ class RunFolder:
         flat = configuration.flatten(config)
         family = configuration.family(config, configuration.source_family(config, self.path))
         summary, failure = self.summary, self.failure
-        h = flat.get("model.network.width") if summary is None else summary.get("width")
+        width = None if summary is None else summary.get("width")  # of a network of one's own, perhaps not told there
+        h = flat.get("model.network.width") if width is None else width
         model = _model(config, flat)
         told = [] if summary is None else summary["members"]
         rows = []
@@ -126,9 +127,12 @@ def find_runs(root: Path) -> Iterator[Path]:
 
 
 def _ending(last: Mapping[str, Any], failure: str | None) -> tuple[Status, str | None]:
-    if last:
-        return _status(last), str(last.get("stop"))
-    return (Status.UNFINISHED, None) if failure is None else (Status.FAILED, failure)
+    status = _status(last) if last else Status.UNFINISHED
+    if status != Status.UNFINISHED:
+        return status, str(last.get("stop"))
+    if failure is not None:  # also of a member that a limit of the trainer has stopped on its way
+        return Status.FAILED, failure
+    return Status.UNFINISHED, str(last["stop"]) if last else None
 
 
 def _status(member: Mapping[str, Any]) -> Status:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,7 @@ def alpha_colors(alphas: Sequence[float]) -> dict[float, Any]:
 
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Writes ``stem.png`` and ``stem.pdf``, each whole or not at all."""
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # remarks on the time stamps of fonts, once a PDF
     paths = [stem.with_suffix(suffix) for suffix in (".png", ".pdf")]
     for path in paths:
         with written_atomically(path) as temporary, paper_style():

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lazy_lightning.analysis.seeds import mean_and_error
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL
+from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL, plain
 
 NETWORK, KERNEL_AT_INIT, KERNEL_AT_END = "network", "kernel at init", "kernel at end"
 
@@ -169,7 +169,7 @@ def named_width(h: float) -> str:
 
 def named_scale(h: float, alpha: float) -> str:
     """In words: ``sqrt(h) alpha = 0.1``, or ``alpha = 0.01`` without a width."""
-    return f"alpha = {alpha:.3g}" if h != h else f"sqrt(h) alpha = {h**0.5 * alpha:.3g}"
+    return f"alpha = {plain(alpha)}" if h != h else f"sqrt(h) alpha = {plain(h**0.5 * alpha)}"
 
 
 def scale_label(curves: Sequence[WidthCurve]) -> str:

@@ -21,6 +21,7 @@ from lazy_lightning.figures.marks import (
     draw_band,
     draw_seeds,
     legend_above,
+    plain,
     width_label,
     width_marks,
 )
@@ -168,7 +169,7 @@ def _findings(series: Series, quantity: Quantity) -> dict[str, str]:
     for curve in series.ensembles:
         best = int(np.nanargmin(curve.values))
         findings[f"best ensemble average, {named_width(curve.h)}"] = (
-            f"{quantity.factor * curve.values[best, 0]:.3g}{quantity.unit} at alpha = {curve.alpha[best]:.3g}"
+            f"{quantity.factor * curve.values[best, 0]:.3g}{quantity.unit} at alpha = {plain(curve.alpha[best])}"
         )
     return findings
 
@@ -180,7 +181,7 @@ def _plateau(curve: WidthCurve, quantity: Quantity) -> str:
         return f"none found: {reason}"
     value = with_error(quantity.factor * found.value, quantity.factor * found.error)
     name = "alpha" if curve.h != curve.h else "sqrt(h) alpha"
-    return f"{value}{quantity.unit} over {found.decades:.2g} decades, from {name} = {found.start:.3g}"
+    return f"{value}{quantity.unit} over {found.decades:.2g} decades, from {name} = {plain(found.start)}"
 
 
 def _caption(runs: pd.DataFrame, series: Series, title: str) -> str:

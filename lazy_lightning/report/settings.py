@@ -7,13 +7,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from lazy_lightning.configuration import WITHOUT_EFFECT
 from lazy_lightning.figures.sweep_table import NETWORK
 
 _SWEPT = ("alpha", "seeds", "at", "checkpoint", "layers", "kernel_outputs")
 """Arguments of the model that differ within a setting: who a member is, and which kernel of its network was frozen."""
-
-_NO_RESULT = ("download", "root", "chunk_size")
-"""Arguments, of whatever class, that say where data lie or how memory is used."""
 
 _SOLVER = ("model.stop", "model.schedule", "model.controller", "model.dt")
 """A frozen kernel may need another limit or step than the networks whose kernel it is."""
@@ -61,7 +59,7 @@ def is_compared(key: str) -> bool:
     if key.startswith("model.network") and key.endswith(".width"):
         return False
     configured = key == "data" or key.startswith(("model.", "data.", "trainer."))
-    return configured and key not in {f"model.{name}" for name in _SWEPT} and key.rpartition(".")[2] not in _NO_RESULT
+    return configured and key not in {f"model.{name}" for name in _SWEPT} and key.rpartition(".")[2] not in WITHOUT_EFFECT
 
 
 def shown(value: Any) -> str:

@@ -1,11 +1,13 @@
-"""How often stated errors cover the truth."""
+"""Random data: how often stated errors cover the truth, and results that may be refusals."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from lazy_lightning.errors import AnalysisError
 
 
 class Covered(NamedTuple):
@@ -26,3 +28,11 @@ def coverage(estimate: Callable[[np.random.Generator], tuple[float, float]], tru
     away = values - truth
     bias = away.mean() / (away.std() / np.sqrt(simulations))
     return Covered(float((np.abs(away) < 2 * errors).mean()), float(away.std()), float(np.median(errors)), float(bias))
+
+
+def tried(analysis: Callable[..., Any], *data: Any, **options: Any) -> Any:
+    """The result, or None where random data happen to be refused."""
+    try:
+        return analysis(*data, **options)
+    except AnalysisError:
+        return None
