@@ -127,6 +127,7 @@ class SweepCLI(FlowCLI):
                 try:
                     conduct(sweep, execution, board, costs, limits, retry)
                 finally:
+                    office.stop()  # after an error, what is still being trained
                     office.close()
         tally = sweep.tally(sweep.rows())
         print_results(sweep, tally, execution.stopped)

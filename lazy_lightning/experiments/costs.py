@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 
 from lazy_lightning import configuration
 from lazy_lightning.data.flow_data import FlowData
+from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.cost import StepCost, step_cost
 from lazy_lightning.experiments.plan import Cost, Family
 from lazy_lightning.experiments.run_folder import Status
@@ -20,6 +22,8 @@ from lazy_lightning.modules import FlowModule
 Build = Callable[[Mapping[str, Any]], tuple[FlowModule, FlowData]]
 
 _TYPICAL_STEPS = 1000.0
+
+_log = logging.getLogger(__name__)
 
 
 class Costs:
@@ -53,10 +57,20 @@ class Costs:
 
     def _step(self, family: Family) -> StepCost:
         if family.key not in self._steps:
-            module, data = self._build(family.config)
+            self._steps[family.key] = self._measured(family)
+        return self._steps[family.key]
+
+    def _measured(self, family: Family) -> StepCost:
+        """Nothing where it cannot be had: the family's run then fails with its reason, and stops no other."""
+        module, data = self._build(family.config)
+        try:
             key = json.dumps(family.config["data"], sort_keys=True, default=str)
             data = self._data.setdefault(key, data)
             data.setup()
             half = str((family.config.get("trainer") or {}).get("precision")).startswith("32")
-            self._steps[family.key] = step_cost(module, data, self.device, torch.float32 if half else torch.float64)
-        return self._steps[family.key]
+            return step_cost(module, data, self.device, torch.float32 if half else torch.float64)
+        except ConfigError:  # to be mended before anything is trained
+            raise
+        except Exception as error:
+            _log.info("the cost of %s is not known: %s", dict(family.setting), error)
+            return StepCost(0, 0.0, 0.0)

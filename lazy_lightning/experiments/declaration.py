@@ -101,10 +101,7 @@ def declared(content: Mapping[str, Any], name: str) -> Declaration:
     """
     _known(content, _KEYS, "a sweep")
     grid = _mapping(content.get("grid"), "grid")
-    for key in grid:
-        if _DIRECT.get(key, key) != key and _DIRECT[key] in grid:
-            raise ConfigError(f"grid has both {key} and {_DIRECT[key]}, which are the same axis: leave one out")
-    grid = {_DIRECT.get(key, key): value for key, value in grid.items()}
+    grid = _with_short_names(grid)
     given = [axis for axis in get_args(ScaleAxis) if axis in grid]
     bisect = _bisection(content.get("bisect"))
     if len(given) + (bisect is not None) > 1:
@@ -148,6 +145,16 @@ def _bisection(content: Any) -> Bisection | None:
         if key in given and (isinstance(given[key], bool) or not isinstance(given[key], kinds)):
             raise ConfigError(f"bisect.{key} is {given[key]!r}, expected {expected}")
     return Bisection(**{"axis": "sqrt_h_alpha", **given}, start=start, end=end)
+
+
+def _with_short_names(grid: Mapping[str, Any]) -> dict[str, Any]:
+    """``model.alpha`` is another word for ``alpha``."""
+    short: dict[str, str] = {}
+    for key in grid:
+        other = short.setdefault(_DIRECT.get(key, key), key)
+        if other != key:
+            raise ConfigError(f"the grid has both {other} and {key}, which are the same axis: leave one of them out")
+    return {name: grid[key] for name, key in short.items()}
 
 
 def _kernels(content: Any) -> tuple[KernelOf, ...]:

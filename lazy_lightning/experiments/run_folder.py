@@ -132,7 +132,7 @@ def _ending(last: Mapping[str, Any], failure: str | None) -> tuple[Status, str |
         return status, str(last.get("stop"))
     if failure is not None:  # also of a member that a limit of the trainer has stopped on its way
         return Status.FAILED, failure
-    return Status.UNFINISHED, str(last["stop"]) if last else None
+    return Status.UNFINISHED, str(last.get("stop")) if last else None
 
 
 def _status(member: Mapping[str, Any]) -> Status:

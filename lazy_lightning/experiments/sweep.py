@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from lazy_lightning import configuration
@@ -53,8 +53,8 @@ class Sweep:
             return networks
         return networks + [kernel_family(f, "init", None, _without_alpha(f)) for f in networks]
 
-    def kernels_at_end(self, rows: Rows) -> list[Batch]:
-        """Batches on the kernels that networks have learnt: for each run that has ended, one of its members."""
+    def kernels_at_end(self, rows: Rows) -> list[Family]:
+        """The kernels that networks have learnt: for each run that has ended, those of its members that finished."""
         if "end" not in self.declaration.kernels:
             return []
         by_family = {family.key: family for family in self.networks}
@@ -62,14 +62,15 @@ class Sweep:
         for row in rows:
             if row["family"] in by_family:
                 runs.setdefault(str(row["run"]), []).append(row)
-        found = []
+        found: list[Family] = []
+        seen: set[str] = set()  # a member may have been trained twice by hand
         for run, members in runs.items():
             network, checkpoint = by_family[str(members[0]["family"])], self.folder.checkpoint(run)
             if all(row["status"] != Status.UNFINISHED for row in members) and checkpoint.is_file():
-                chosen = [(float(row["alpha"]), int(row["seed"])) for row in members]
-                family = kernel_family(network, "end", str(checkpoint), chosen)
-                alphas, seeds = (tuple(dict.fromkeys(values)) for values in zip(*chosen, strict=True))
-                found.append(Batch(family, alphas, seeds, Cost(0, 0.0, 0.0)))
+                good = [row for row in members if row["status"] == Status.FINISHED and row["id"] not in seen]
+                seen.update(str(row["id"]) for row in good)
+                chosen = [(float(row["alpha"]), int(row["seed"])) for row in good]
+                found.append(kernel_family(network, "end", str(checkpoint), chosen))
         return found
 
     def search(self, family: Family, rows: Rows) -> Search | None:
@@ -77,20 +78,14 @@ class Sweep:
         bisection = self.declaration.bisect
         if bisection is None:
             return None
-        measured: dict[float, list[float]] = {}
-        scale_of = self._scale_of(family)
-        for row in rows:
-            if row["family"] == family.key and row["status"] != Status.UNFINISHED:
-                if row["status"] == Status.FINISHED and row.get(bisection.column, _ABSENT) is _ABSENT:
-                    raise ConfigError(
-                        f"bisect looks at {bisection.column}, which these runs have not observed: add the observer's "
-                        "preset, such as --config callbacks/ntk.yaml, or choose another column"
-                    )
-                value = row.get(bisection.column) if row["status"] == Status.FINISHED else None
-                scale = scale_of(float(row["alpha"]))
-                measured.setdefault(scale, []).append(float("nan") if value is None else float(value))
-        seeds = len(dict.fromkeys(seed for _, seed in family.members))
-        return search(bisection, {scale: values for scale, values in measured.items() if len(values) >= seeds})
+        scale_of, seeds = self._scale_of(family), {seed for _, seed in family.members}
+        measured: dict[float, dict[int, float]] = {}
+        ended = [row for row in rows if row["family"] == family.key and row["status"] != Status.UNFINISHED]
+        for row in sorted(ended, key=lambda row: row["status"] == Status.FINISHED):  # which wins over a failed one
+            if row["seed"] in seeds:
+                measured.setdefault(scale_of(float(row["alpha"])), {})[row["seed"]] = _value(row, bisection.column)
+        whole = {scale: list(values.values()) for scale, values in measured.items() if len(values) == len(seeds)}
+        return search(bisection, whole)
 
     def _with_scales(self, family: Family, rows: Rows) -> Family:
         found = self.search(family, rows)
@@ -122,29 +117,27 @@ class Sweep:
         self, rows: Rows, cost: Callable[[Family], Cost], limits: Limits, retry_failed: bool = False
     ) -> list[Batch]:
         """What is to be trained now, the longest first; batches of an earlier plan stay as they are."""
-        pending = self.pending(self.wanted(rows), rows, retry_failed)
+        pending = self.pending([*self.wanted(rows), *self.kernels_at_end(rows)], rows, retry_failed)
         kept: list[Batch] = []
         planned = self.folder.planned()
         left: list[Family] = []
         for family in pending:
             own = [b for key, config in planned.items() if (b := _planned(family, key, config, cost)) is not None]
-            own = [b for b in own if set(b.members) <= set(family.members)]
-            kept += own
-            taken = {member for batch in own for member in batch.members}
-            left.append(family.with_members(m for m in family.members if m not in taken))
+            open_members = set(family.members)
+            for batch in own:
+                if set(batch.members) <= open_members:  # plans that overlap have been made at different times
+                    kept.append(batch)
+                    open_members -= set(batch.members)
+            left.append(family.with_members(m for m in family.members if m in open_members))
         new = plan([f for f in left if f.members], cost, limits.bytes, limits.workers, limits.members)
-        done = settled(rows, retry_failed)
-        ends = [b for b in self.kernels_at_end(rows) if any(b.family.member_id(m) not in done for m in b.members)]
-        priced = [replace(batch, cost=cost(batch.family)) for batch in ends]
-        return sorted([*kept, *new, *priced], key=lambda batch: -batch.seconds)
+        return sorted([*kept, *new], key=lambda batch: -batch.seconds)
 
     # ------------------------------------------------------------------ what there is
 
     def tally(self, rows: Rows, retry_failed: bool = False) -> Tally:
         """Of the members that are wanted, those done and those failed, unless these are tried again."""
         wanted = {family.member_id(member) for family in self.wanted(rows) for member in family.members}
-        for batch in self.kernels_at_end(rows):
-            wanted |= {batch.family.member_id(member) for member in batch.members}
+        wanted |= {family.member_id(member) for family in self.kernels_at_end(rows) for member in family.members}
         wanted |= {
             str(row["id"]) for row in rows if row["model"] == "kernel at end" and "end" in self.declaration.kernels
         }
@@ -185,6 +178,19 @@ class Tally:
 
 
 _ABSENT = object()
+
+
+def _value(row: Mapping[str, Any], column: str) -> float:
+    """What a member has measured at its end, NaN if it has failed."""
+    if row["status"] != Status.FINISHED:
+        return float("nan")
+    value = row.get(column, _ABSENT)
+    if value is _ABSENT:
+        raise ConfigError(
+            f"bisect looks at {column}, which these runs have not observed: add the observer's preset, such as "
+            "--config callbacks/ntk.yaml, or choose another column"
+        )
+    return float("nan") if value is None else float(value)
 
 
 def settled(rows: Rows, retry_failed: bool = False) -> set[str]:

@@ -49,7 +49,7 @@ class KernelModule(FlowModule):
         schedule: likewise.
         chunk_size: likewise.
         at: the weights whose kernel it is: ``init`` the initial ones, ``end`` those of ``checkpoint``.
-        checkpoint: of a run of the same members.
+        checkpoint: of a run that has these members.
         layers: the part of some layers alone; ``last`` is the kernel of the features before the output layer.
         kernel_outputs: ``full`` couples the outputs as the network does, ``mean`` gives each the mean kernel, n c
             times cheaper to decompose.
@@ -161,12 +161,16 @@ class KernelModule(FlowModule):
                 f"{path} is of a flow on a kernel, and has no trained network: give the checkpoint of a fit, or go on "
                 "with fit and the config.yaml in its folder"
             )
-        if (tuple(members["alphas"]), tuple(members["seeds"])) != (self.roster.alphas, self.roster.seeds):
+        saved_rows = {who: i for i, who in enumerate(zip(members["alphas"], members["seeds"], strict=True))}
+        own = list(zip(self.roster.alphas, self.roster.seeds, strict=True))
+        if any(who not in saved_rows for who in own):
             raise ConfigError(
                 f"{path} holds members of alpha {sorted(set(members['alphas']))} and seeds "
                 f"{sorted(set(members['seeds']))}, other than this configuration's: give the config.yaml in its folder"
             )
         weights = state.get("w" if self.at == "end" else "w0")
+        if weights is not None and len(weights) == len(saved_rows):
+            weights = weights[[saved_rows[who] for who in own]]  # some of its members, or all
         if weights is None or weights.shape != shape:
             raise ConfigError(
                 f"{path} holds weights of shape {None if weights is None else tuple(weights.shape)}, the networks of "
