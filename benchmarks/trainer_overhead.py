@@ -37,7 +37,7 @@ from lazy_lightning.callbacks import (
     TensorBoardScalars,
     WeightDisplacement,
 )
-from lazy_lightning.cli import quieten
+from lazy_lightning.cli.told import quieten
 from lazy_lightning.data import Digits
 from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.flow import Schedule

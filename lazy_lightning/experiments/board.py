@@ -17,7 +17,7 @@ from lazy_lightning.experiments.workers import News
 
 _EVERY = 30.0
 _TRUST = 0.2
-"""In the estimates, as if a fifth of each running batch had taken as long as was said: shares of the work start late."""
+"""In the estimates, as if a fifth of each running batch had taken as long as was said: shares of work start late."""
 
 
 @dataclass

@@ -83,7 +83,7 @@ class Execution:
             self._board.ends(batch, 0, 0, False, f"is divided ({outcome.reason})")
             self._divide(batch)
         else:
-            self._folder.run(batch.key).fail(outcome.reason)
+            self._folder.fail(batch, outcome.reason)
             self._board.ends(batch, 0, members, False, f"failed: {outcome.reason}")
 
     def _divide(self, batch: Batch) -> None:

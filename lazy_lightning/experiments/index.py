@@ -90,7 +90,8 @@ def _cached(root: Path) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError):
         return {}
     runs = content.get("runs") if isinstance(content, dict) and content.get("schema") == SCHEMA else None
-    return runs if isinstance(runs, dict) else {}
+    whole = isinstance(runs, dict) and all(isinstance(e, dict) and {"stamp", "rows"} <= set(e) for e in runs.values())
+    return runs if whole else {}
 
 
 def _keep(root: Path, runs: dict[str, dict[str, Any]]) -> None:

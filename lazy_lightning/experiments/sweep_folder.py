@@ -21,7 +21,7 @@ from lazy_lightning.configuration import load_yaml
 from lazy_lightning.errors import RunError
 from lazy_lightning.experiments.plan import Batch
 from lazy_lightning.experiments.run_folder import RunFolder
-from lazy_lightning.run_files import CHECKPOINT
+from lazy_lightning.run_files import CHECKPOINT, CONFIG
 
 _DECLARATION, _PLAN, _LOCK = "sweep.yaml", "plan", ".lock"
 
@@ -86,6 +86,13 @@ class SweepFolder:
             shutil.rmtree(run.path)
         run.path.mkdir(parents=True, exist_ok=True)
         return run
+
+    def fail(self, batch: Batch, reason: str) -> None:
+        """Records why a batch has no result, also if it has not come so far as to save its configuration."""
+        run = self.run(batch.key)
+        if not (run.path / CONFIG).is_file():
+            _write(run.path / CONFIG, batch.config)
+        run.fail(reason)
 
     def checkpoint(self, key: str) -> Path:
         """Of a run."""
