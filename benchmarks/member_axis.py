@@ -2,9 +2,9 @@
 
     python benchmarks/member_axis.py [--out FILE.json] [--widths 30 100]
 
-The same members through ``sweep``, once as one batch a width and once one at a time, in this process, on the digits with all
-observers. ``whole`` is all of it, with parsing, data, figures and files of each run; ``fit`` is what the runs say that their
-fits took.
+The same members through ``sweep``, once as one batch a width and once one at a time, in this process, on the digits
+with all observers. ``whole`` is all of it, with parsing, data, figures and files of each run; ``fit`` is what the runs
+say that their fits took.
 """
 
 from __future__ import annotations

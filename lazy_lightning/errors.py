@@ -21,5 +21,9 @@ class RunError(LazyLightningError):
     """A run ended without a result: every member diverged, or its folder cannot be written."""
 
 
+class MemoryShortageError(RunError):
+    """What is to be computed needs more memory than there is; fewer members may fit."""
+
+
 class AnalysisError(LazyLightningError, ValueError):
     """Numbers that do not say what is asked of them: too few points or seeds, or a level that is never crossed."""

@@ -13,6 +13,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lazy_lightning import configuration
+from lazy_lightning.callbacks.curves import Curves
 from lazy_lightning.observation import Record, Sink, finite_mean
 from lazy_lightning.run_files import CONFIG
 
@@ -39,6 +40,8 @@ class HParams(Sink):
 
     def on_fit_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
         """Writes the sessions."""
+        if self._last is None:  # a resumed run that had ended: its last observation is in the curves
+            self._last = next((c.records[-1] for c in trainer.callbacks if isinstance(c, Curves) and c.records), None)  # type: ignore[attr-defined]
         logs = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         if self._last is None or not logs or trainer.log_dir is None or not trainer.is_global_zero:
             return

@@ -14,6 +14,7 @@ from pytorch_lightning import Trainer
 from lazy_lightning.callbacks.progress import progress_share
 from lazy_lightning.cli.flow_cli import FlowCLI
 from lazy_lightning.cli.told import quieten, told
+from lazy_lightning.errors import MemoryShortageError
 from lazy_lightning.experiments.run_folder import RunFolder
 from lazy_lightning.experiments.workers import Ending, News, Outcome, Post, Task
 from lazy_lightning.flow.stop_reason import StopReason
@@ -57,8 +58,9 @@ def _fitted(task: Task, folder: Path, reporter: Reporter) -> Outcome:
 
 
 def _of_memory(error: BaseException) -> bool:
-    """torch tells of the host's memory with a plain RuntimeError."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    """Fewer members at once may fit. torch tells of the host's memory with a plain RuntimeError."""
+    shortages = (MemoryShortageError, torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, shortages) or "can't allocate memory" in str(error)
 
 
 class Reporter(Sink):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.board import Board, words
 from lazy_lightning.experiments.conduct import conduct
 from lazy_lightning.experiments.costs import Costs
-from lazy_lightning.experiments.declaration import Declaration, as_argument, declared
+from lazy_lightning.experiments.declaration import Declaration, as_argument, as_yaml, declared
 from lazy_lightning.experiments.execution import Execution, stops_on_signal
 from lazy_lightning.experiments.plan import Family
 from lazy_lightning.experiments.sweep import Limits, Sweep, alpha_of
@@ -66,7 +65,7 @@ class SweepCLI(FlowCLI):
         sweep = Sweep(
             declaration, tuple(self._families(declaration, base)), SweepFolder(_folder(options, base, declaration))
         )
-        costs = Costs(self.built)
+        costs = Costs(self.built, _device(base))
         limits = _limits(options, costs.device)
         if options["dry_run"]:
             print_plan(sweep, costs, limits, options["retry_failed"])
@@ -96,7 +95,7 @@ class SweepCLI(FlowCLI):
         """The base configuration with some keys set, as if on the command line of ``fit``."""
         parser = self._subcommand_parsers["fit"]
         arguments = [f"--{key}={as_argument(value)}" for key, value in chosen.items()]
-        config = parser.parse_args(["--config", json.dumps(base), *arguments])
+        config = parser.parse_args(["--config", as_yaml(base), *arguments])
         refuse_ignored(config)
         content: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False))
         content.pop("config", None)
@@ -120,7 +119,8 @@ class SweepCLI(FlowCLI):
 
     def _run(self, sweep: Sweep, costs: Costs, limits: Limits, options: Mapping[str, Any]) -> int:
         retry = options["retry_failed"]
-        office = Office(train, options["workers"], torch.cuda.device_count())
+        devices = torch.cuda.device_count() if costs.device.type == "cuda" else 0
+        office = Office(train, options["workers"], devices)
         with Board(sweep.tally(sweep.rows(), retry), limits.workers) as board:
             execution = Execution(sweep.folder, office, board)
             with stops_on_signal(execution.stop, lambda: office.close(at_once=True), board.says):
@@ -141,6 +141,12 @@ def _limits(options: Mapping[str, Any], device: torch.device) -> Limits:
     workers = max(1, options["workers"])
     together = workers if device.type == "cpu" else 1
     return Limits(_MEMORY_SHARE * available_bytes(device) / together, workers, options["max_members"])
+
+
+def _device(config: Mapping[str, Any]) -> torch.device:
+    """What the trainer will choose."""
+    wanted = str((config.get("trainer") or {}).get("accelerator", "auto"))
+    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _folder(options: Mapping[str, Any], base: Mapping[str, Any], declaration: Declaration) -> Path:

@@ -20,13 +20,13 @@ def axis_values(name: str, spec: Any) -> list[Any]:
     * ``{from: 1, to: 5, points: 9, spacing: linear}`` one in equal steps.
 
     >>> axis_values("sqrt_h_alpha", {"from": 0.01, "to": 1, "per_decade": 1})
-    [0.01, 0.1, 1.0]
+    [0.01, 0.1, 1]
 
     Raises:
         ConfigError: an empty list, or a range that is none.
     """
     if isinstance(spec, Mapping) and set(spec) & set(_RANGE):
-        return list(_range(name, spec))
+        return [int(value) if value.is_integer() else value for value in _range(name, spec)]  # of widths, say
     values = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
     if not values:
         raise ConfigError(f"the axis {name} is an empty list: give at least one value, or leave it out")

@@ -31,13 +31,14 @@ class Costs:
 
     Args:
         build: makes the module and the data of a configuration.
+        device: where they are trained.
     """
 
-    def __init__(self, build: Build) -> None:
+    def __init__(self, build: Build, device: torch.device) -> None:
         self._build = build
         self._steps: dict[str, StepCost] = {}
         self._data: dict[str, FlowData] = {}
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device
         self.steps_are = f"{_TYPICAL_STEPS:g} steps a member"
 
     def of(self, rows: Rows) -> Callable[[Family], Cost]:

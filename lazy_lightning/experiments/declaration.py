@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import itertools
-import json
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
+
+import yaml
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.axes import axis_values, positive_values, seed_values
@@ -124,7 +126,17 @@ def declared(content: Mapping[str, Any], name: str) -> Declaration:
 
 def as_argument(value: Any) -> str:
     """A value of the grid as the command line takes it."""
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else as_yaml(value)
+
+
+def as_yaml(value: Any) -> str:
+    """In one line; JSON has no word for infinity that the parser knows.
+
+    >>> as_yaml({"t_factor": float("inf"), "layers": None})
+    '{t_factor: .inf, layers: null}'
+    """
+    text: str = yaml.safe_dump(value, default_flow_style=True, width=math.inf, sort_keys=False, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
 
 
 def _bisection(content: Any) -> Bisection | None:

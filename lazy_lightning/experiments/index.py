@@ -28,17 +28,19 @@ def scan(root: Path) -> list[dict[str, Any]]:
         DataError: a run's files are damaged.
     """
     known = _cached(root)
+    own = root.absolute().name  # if it is a run itself
     found: dict[str, dict[str, Any]] = {}
     for path in find_runs(root):
-        name = path.relative_to(root).as_posix() if path != root else path.name
+        name = path.relative_to(root).as_posix() if path != root else own
         folder = RunFolder(path)
         stamp = folder.stamp()
         before = known.get(name)
         found[name] = before if before and before["stamp"] == stamp else {"stamp": stamp, "rows": _rows(folder, name)}
-    if found != known and not RunFolder(root).is_run:
+    alone = RunFolder(root).is_run
+    if found != known and not alone:
         _keep(root, found)
-    return [{**row, "path": str(root if path == root.name and RunFolder(root).is_run else root / path)}
-            for path, entry in found.items() for row in entry["rows"]]  # fmt: skip
+    paths = {name: str(root if alone else root / name) for name in found}
+    return [{**row, "path": paths[name]} for name, entry in found.items() for row in entry["rows"]]
 
 
 def table(rows: Sequence[dict[str, Any]], duplicates: bool = False) -> pd.DataFrame:
@@ -90,8 +92,9 @@ def _cached(root: Path) -> dict[str, dict[str, Any]]:
     except (OSError, ValueError):
         return {}
     runs = content.get("runs") if isinstance(content, dict) and content.get("schema") == SCHEMA else None
-    whole = isinstance(runs, dict) and all(isinstance(e, dict) and {"stamp", "rows"} <= set(e) for e in runs.values())
-    return runs if whole else {}
+    if not isinstance(runs, dict):
+        return {}
+    return {name: entry for name, entry in runs.items() if isinstance(entry, dict) and {"stamp", "rows"} <= set(entry)}
 
 
 def _keep(root: Path, runs: dict[str, dict[str, Any]]) -> None:

@@ -125,12 +125,18 @@ class Sweep:
             own = [b for key, config in planned.items() if (b := _planned(family, key, config, cost)) is not None]
             open_members = set(family.members)
             for batch in own:
-                if set(batch.members) <= open_members:  # plans that overlap have been made at different times
+                fits = self._goes_on(batch, limits)
+                if fits and set(batch.members) <= open_members:  # plans that overlap have been made at different times
                     kept.append(batch)
                     open_members -= set(batch.members)
             left.append(family.with_members(m for m in family.members if m in open_members))
         new = plan([f for f in left if f.members], cost, limits.bytes, limits.workers, limits.members)
         return sorted([*kept, *new], key=lambda batch: -batch.seconds)
+
+    def _goes_on(self, batch: Batch, limits: Limits) -> bool:
+        """Whether an earlier plan holds: not if the batch has not begun and is larger than what is now allowed."""
+        begun = self.folder.checkpoint(batch.key).is_file()
+        return begun or limits.members is None or len(batch.members) <= limits.members
 
     # ------------------------------------------------------------------ what there is
 

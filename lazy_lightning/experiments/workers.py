@@ -126,8 +126,10 @@ class Office:
         self._context = multiprocessing.get_context("spawn")
         self._stop: Flag = self._context.RawValue("b", 0)  # without a lock, which a killed worker might hold
         cores = max(1, (os.cpu_count() or 1) // max(workers, 1))
+        names = _device_names(devices)
         self.workers: list[Worker] = [
-            _Process(self._context, train, self._stop, i % devices if devices else None, cores) for i in range(workers)
+            _Process(self._context, train, self._stop, names[i % devices] if devices else None, cores)
+            for i in range(workers)
         ] or [_Here(train, self._stop)]
 
     def news(self) -> list[News]:
@@ -142,6 +144,12 @@ class Office:
         """Ends the workers."""
         for worker in self.workers:
             worker.end(at_once)
+
+
+def _device_names(devices: int) -> list[str]:
+    """As CUDA_VISIBLE_DEVICES names them, which may have been set for this process already."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible.split(",") if visible else [str(i) for i in range(devices)]
 
 
 class _Here:
@@ -167,7 +175,7 @@ class _Here:
 class _Process:
     """Trains in a process of its own, which is made anew when it has died."""
 
-    def __init__(self, context: Any, train: Train, stop: Flag, device: int | None, threads: int) -> None:
+    def __init__(self, context: Any, train: Train, stop: Flag, device: str | None, threads: int) -> None:
         self._context, self._train = context, train
         self._given = (stop, device, threads)
         self._pool: ProcessPoolExecutor | None = None
@@ -210,13 +218,13 @@ _post: Post | None = None
 """Of this process, if it is a worker."""
 
 
-def _prepare(mail: Connection, stop: Flag, device: int | None, threads: int) -> None:
+def _prepare(mail: Connection, stop: Flag, device: str | None, threads: int) -> None:
     """What a worker does first of all."""
     global _post
     flush_denormals()  # before threads start, which inherit it
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; who has begun it says when to stop
     if device is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(device)
+        os.environ["CUDA_VISIBLE_DEVICES"] = device
     torch.set_num_threads(threads)
     _post = _Post(mail.send, stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from lazy_lightning.errors import RunError
+from lazy_lightning.errors import MemoryShortageError
 
 _MEMINFO = Path("/proc/meminfo")
 _CGROUP = Path("/sys/fs/cgroup")
@@ -32,11 +32,13 @@ def require_bytes(needed: int, device: torch.device, what: str, remedy: str) -> 
     """Lets pass what fits.
 
     Raises:
-        RunError: otherwise, with both sizes and what to do.
+        MemoryShortageError: otherwise, with both sizes and what to do.
     """
     free = available_bytes(device)
     if needed > free:
-        raise RunError(f"{what} needs {readable(needed)}, but {readable(free)} are free on {device}: {remedy}")
+        raise MemoryShortageError(
+            f"{what} needs {readable(needed)}, but {readable(free)} are free on {device}: {remedy}"
+        )
 
 
 def readable(size: float) -> str:

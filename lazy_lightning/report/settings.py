@@ -59,7 +59,8 @@ def is_compared(key: str) -> bool:
     if key.startswith("model.network") and key.endswith(".width"):
         return False
     configured = key == "data" or key.startswith(("model.", "data.", "trainer."))
-    return configured and key not in {f"model.{name}" for name in _SWEPT} and key.rpartition(".")[2] not in WITHOUT_EFFECT
+    swept = {f"model.{name}" for name in _SWEPT}
+    return configured and key not in swept and key.rpartition(".")[2] not in WITHOUT_EFFECT
 
 
 def shown(value: Any) -> str:

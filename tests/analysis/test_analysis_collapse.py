@@ -147,6 +147,20 @@ def test_curves_that_do_not_collapse_have_a_larger_error():
     assert good.error < 0.01
 
 
+def test_few_points_far_apart_do_not_win():
+    """Bumps of different heights between equal ends: the ends alone would agree better than the bumps."""
+    rng, x = np.random.default_rng(4), np.logspace(-2, 2, 17)
+    bumps = []
+    for h, height in ((30.0, 1.0), (300.0, 1.1)):
+        y = 1 + height * np.exp(-2 * np.log(x * np.sqrt(h / 95)) ** 2)
+        bumps.append(Curve(h, x, y[:, None] * np.exp(0.02 * rng.normal(size=(17, 5)))))
+    far = collapse_quality(bumps, exponent=3.2)
+    found = collapse_exponent(bumps, bounds=(-3.5, 3.5))
+    assert far.value < found.quality
+    assert far.points <= 8
+    assert abs(found.value - 0.5) < 2.5 * found.error < 0.5
+
+
 def test_the_best_exponent_has_the_best_quality():
     given = curves()
     best = collapse_exponent(given)

@@ -78,6 +78,18 @@ def test_points_on_a_line_do_not_hide_seeds_that_differ():
     assert law.error == pytest.approx(widening(4) * stats.sem(slopes), rel=0.1)  # of 1000 resamples
 
 
+def test_the_error_is_the_sum_of_two_variances():
+    """That of the seeds' own lines, and what the means lie off their line by more than the seeds do off theirs."""
+    u, y = np.log(X), noisy(seeds=4, seed=2) * np.exp(0.1 * np.sin(np.arange(8.0) ** 2))[:, None]
+    slopes, heights = np.polyfit(u, np.log(y), 1)
+    off = np.log(y) - slopes * u[:, None] - heights
+    excess = ((off.mean(axis=1) ** 2).sum() - (stats.sem(off, axis=1) ** 2).sum()) / 6
+    parts = np.array([stats.sem(slopes) ** 2, excess / ((u - u.mean()) ** 2).sum()])
+    assert 0.2 < parts[0] / parts[1] < 5  # both count
+    expected = np.sqrt(parts.sum()) * widening(parts.sum() ** 2 / (parts**2 / [3, 6]).sum())
+    assert power_law(X, y, resamples=20_000).error == pytest.approx(expected, rel=0.03)  # six deviations of resamples
+
+
 # ---------------------------------------------------------------------- coverage
 
 
