@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from lazy_lightning.atomic import written_atomically
-from lazy_lightning.callbacks.curves import Curves
+from lazy_lightning.callbacks.last_record import LastRecord
 from lazy_lightning.callbacks.regime import Regime, regime
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.observation import Record, Sink, finite_mean
+from lazy_lightning.observation import Record, finite_mean
 from lazy_lightning.run_files import SUMMARY
 
 if TYPE_CHECKING:
@@ -25,23 +25,15 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-class ClosingSummary(Sink):
+class ClosingSummary(LastRecord):
     """Prints a table with one row for each alpha, and saves it with all members' last values as ``summary.json``."""
-
-    def __init__(self) -> None:
-        self._last: Record | None = None
-
-    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
-        """Remembers the last observation."""
-        self._last = record
 
     def on_fit_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
         """Prints and saves."""
-        if self._last is None:  # a resumed run that had ended: its last observation is in the curves
-            self._last = next((c.records[-1] for c in trainer.callbacks if isinstance(c, Curves) and c.records), None)  # type: ignore[attr-defined]
-        if self._last is None or not trainer.is_global_zero:
+        last = self.last(trainer)
+        if last is None or not trainer.is_global_zero:
             return
-        summary = summarize(pl_module, self._last)
+        summary = summarize(pl_module, last)
         folder = None if trainer.log_dir is None else Path(trainer.log_dir)
         if folder is not None:
             with written_atomically(folder / SUMMARY) as temporary:

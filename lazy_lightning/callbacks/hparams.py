@@ -13,8 +13,8 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
 from lazy_lightning import configuration
-from lazy_lightning.callbacks.curves import Curves
-from lazy_lightning.observation import Record, Sink, finite_mean
+from lazy_lightning.callbacks.last_record import LastRecord
+from lazy_lightning.observation import Record, finite_mean
 from lazy_lightning.run_files import CONFIG
 
 if TYPE_CHECKING:
@@ -24,31 +24,23 @@ PREFIX = "final"
 _NO_RESULTS = ("dt", "reason", "accepted")
 
 
-class HParams(Sink):
+class HParams(LastRecord):
     """One session for each alpha, in a folder ``hparams/alpha=A`` of the run: means over its members, under ``final/``.
 
     The tab compares runs by one number each, so alphas that share a run need sessions of their own. Needs a TensorBoard
     logger; the configuration is that of the run's ``config.yaml``, and without one its alpha and h alone.
     """
 
-    def __init__(self) -> None:
-        self._last: Record | None = None
-
-    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
-        """Remembers the last observation."""
-        self._last = record
-
     def on_fit_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
         """Writes the sessions."""
-        if self._last is None:  # a resumed run that had ended: its last observation is in the curves
-            self._last = next((c.records[-1] for c in trainer.callbacks if isinstance(c, Curves) and c.records), None)  # type: ignore[attr-defined]
+        last = self.last(trainer)
         logs = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-        if self._last is None or not logs or trainer.log_dir is None or not trainer.is_global_zero:
+        if last is None or not logs or trainer.log_dir is None or not trainer.is_global_zero:
             return
         folder = Path(trainer.log_dir)
         shared = _configured(folder)
         for alpha in dict.fromkeys(pl_module.roster.alphas):
-            self._write(folder / "hparams" / f"alpha={alpha:g}", pl_module, alpha, shared, self._last)
+            self._write(folder / "hparams" / f"alpha={alpha:g}", pl_module, alpha, shared, last)
 
     def _write(self, folder: Path, module: FlowModule, alpha: float, shared: dict[str, Any], last: Record) -> None:
         width = getattr(module.network.template, "width", None)

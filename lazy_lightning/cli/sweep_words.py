@@ -5,7 +5,8 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from lazy_lightning.experiments.board import described, duration, words
+from lazy_lightning.duration import duration
+from lazy_lightning.experiments.board import described, words
 from lazy_lightning.experiments.costs import Costs
 from lazy_lightning.experiments.sweep import Limits, Rows, Sweep, Tally
 from lazy_lightning.ntk.memory import readable

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from lazy_lightning.duration import duration
 from lazy_lightning.experiments.plan import Batch
 from lazy_lightning.experiments.sweep import Tally
 from lazy_lightning.experiments.workers import News
@@ -173,15 +174,3 @@ def words(setting: Mapping[str, Any]) -> str:
     'width 30, kernel at init'
     """
     return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in setting.items())
-
-
-def duration(seconds: float) -> str:
-    """For a person.
-
-    >>> duration(5), duration(80), duration(8000)
-    ('5 s', '1 min 20 s', '2 h 13 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

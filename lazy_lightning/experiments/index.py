@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from lazy_lightning.atomic import written_atomically
 from lazy_lightning.errors import DataError, RunError
@@ -79,9 +80,10 @@ def _uniform(column: pd.Series[Any]) -> pd.Series[Any]:
 def _rows(folder: RunFolder, name: str) -> list[dict[str, Any]]:
     try:
         return folder.rows(name)
-    except (OSError, ValueError, KeyError, TypeError) as error:  # yaml's errors come with their own base
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
+        said = " ".join(str(error).split())  # yaml's errors have several lines
         raise DataError(
-            f"the run {folder.path} cannot be read ({error}): remove the folder, or mend its files"
+            f"the run {folder.path} cannot be read ({said}): remove the folder, or mend its files"
         ) from error
 
 

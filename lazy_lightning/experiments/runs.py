@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from lazy_lightning.errors import ConfigError, DataError
@@ -78,20 +80,18 @@ class CurvesAccessor:
     def names(self) -> set[str]:
         """Of all columns that some run has."""
         paths = (Path(str(path)) / CURVES for path in self._runs["path"].unique())
-        return {name for path in paths if path.is_file() for name in _schema(path)}
+        return {name for path in paths if path.is_file() for name in _columns(path)}
 
     def _of_run(self, path: Path, rows: pd.DataFrame, columns: Sequence[str] | None) -> pd.DataFrame | None:
         file = path / CURVES
         if not file.is_file():
             return None
+        there = _columns(file)
         wanted = None
         if columns is not None:
-            wanted = [
-                name
-                for name in dict.fromkeys(["observation", "member", "wall", "t", *columns])
-                if name in _schema(file)
-            ]
-        read = pd.read_parquet(file, columns=wanted).drop(columns=["alpha", "seed"], errors="ignore")
+            wanted = [name for name in dict.fromkeys(["observation", "member", "wall", "t", *columns]) if name in there]
+        with _told_if_damaged(file):
+            read = pd.read_parquet(file, columns=wanted).drop(columns=["alpha", "seed"], errors="ignore")
         who = rows[[name for name in WHO if name in rows]]
         return who.merge(read, on="member", how="inner", validate="one_to_many")
 
@@ -173,7 +173,8 @@ def _by_member(runs: pd.DataFrame, file: str) -> Iterator[tuple[int, int, dict[s
         target = Path(str(path)) / file
         if not target.is_file():
             raise DataError(f"{target} is missing: the run was interrupted, or written without it")
-        arrays = load_file(target)
+        with _told_if_damaged(target):
+            arrays = load_file(target)
         for position, member in zip(rows["_position"].tolist(), rows["member"].tolist(), strict=True):
             yield position, member, arrays
 
@@ -185,7 +186,17 @@ def _members(runs: pd.DataFrame) -> pd.DataFrame:
     return runs
 
 
-def _schema(path: Path) -> list[str]:
+def _columns(path: Path) -> list[str]:
     from pyarrow import parquet
 
-    return list(parquet.read_schema(path).names)
+    with _told_if_damaged(path):
+        return list(parquet.read_schema(path).names)
+
+
+@contextmanager
+def _told_if_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:  # of which pyarrow's are
+        said = " ".join(str(error).split())
+        raise DataError(f"{path} cannot be read ({said}): remove the run, or leave its rows out") from error

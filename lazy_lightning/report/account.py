@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lazy_lightning.duration import duration
 from lazy_lightning.figures.marks import plain
 from lazy_lightning.figures.sweep_table import KERNEL_AT_END, KERNEL_AT_INIT, NETWORK, sorted_widths
 from lazy_lightning.report.settings import shown
@@ -38,18 +39,6 @@ def versions(runs: pd.DataFrame, when: datetime) -> str:
     made = ", ".join(f"{name} {version}" for name, version in then)
     written = f"Written on {when:%Y-%m-%d} at {when:%H:%M %Z} with {here}."
     return f"{written} The runs were made with {made}." if made else written
-
-
-def duration(seconds: float) -> str:
-    """In the units that one would say it in.
-
-    >>> duration(3.21), duration(75), duration(3 * 3600 + 130)
-    ('3.2 s', '1 min 15 s', '3 h 2 min')
-    """
-    if seconds < 60:
-        return f"{seconds:.2g} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def listed(values: Sequence[str]) -> str:

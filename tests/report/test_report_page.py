@@ -13,8 +13,9 @@ import pytest
 from made_figures import HOSTILE
 from made_runs import made_sweep
 
+from lazy_lightning.duration import duration
 from lazy_lightning.experiments import load_runs
-from lazy_lightning.report.account import account, duration, listed, subject, versions
+from lazy_lightning.report.account import account, listed, subject, versions
 from lazy_lightning.report.elements import MOST_ROWS, frame_table, picture, prose
 from lazy_lightning.report.page import Section, render
 
