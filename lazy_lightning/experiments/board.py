@@ -154,16 +154,10 @@ class Board:
 
 
 def described(batch: Batch) -> str:
-    """A batch for people.
-
-    What sets it apart within the sweep, and how many alphas and seeds it has.
-    """
-    setting = words(batch.family.setting)
-    size = (
-        f"{len(batch.alphas)} alphas x {len(batch.seeds)} seeds"
-        if len(batch.alphas) > 1
-        else f"{len(batch.seeds)} seeds"
-    )
+    """A batch for people: what sets it apart within the sweep, its alphas and its number of seeds."""
+    setting, alphas = words(batch.family.setting), batch.alphas
+    span = f"{len(alphas)} alphas {min(alphas):.2g} to {max(alphas):.2g} x " if len(alphas) > 1 else ""
+    size = f"{span}{len(batch.seeds)} seed{'s' * (len(batch.seeds) > 1)}"
     return f"{setting} ({size})" if setting else size
 
 
