@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -139,7 +140,7 @@ class SweepCLI(FlowCLI):
 
 def _limits(options: Mapping[str, Any], device: torch.device) -> Limits:
     workers = max(1, options["workers"])
-    together = workers if device.type == "cpu" else 1
+    together = math.ceil(workers / (torch.cuda.device_count() if device.type == "cuda" else 1))
     return Limits(_MEMORY_SHARE * available_bytes(device) / together, workers, options["max_members"])
 
 
