@@ -58,7 +58,7 @@ class SweepCLI(FlowCLI):
         options = {name: self.config[subcommand].pop(name) for name in _OPTIONS}
         if options["sweep"] is None:
             raise ConfigError("sweep needs --sweep FILE: a YAML file with a grid, such as sweeps/phase_diagram.yaml")
-        if options["workers"] < 0 or (options["max_members"] or 1) < 1:
+        if options["workers"] < 0 or (options["max_members"] is not None and options["max_members"] < 1):
             raise ConfigError("a sweep needs workers >= 0 and max_members >= 1")
         path = find_config(options["sweep"])
         declaration = declared(read_config(path), path.stem)

@@ -125,7 +125,9 @@ class Office:
     def __init__(self, train: Train, workers: int, devices: int = 0) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._stop: Flag = self._context.RawValue("b", 0)  # without a lock, which a killed worker might hold
-        cores = max(1, (os.cpu_count() or 1) // max(workers, 1))
+        # What torch would use here, which heeds OMP_NUM_THREADS and a scheduler's share of a machine: more threads than
+        # there are free cores wait for one another, and a small network takes ten times as long.
+        cores = max(1, torch.get_num_threads() // max(workers, 1))
         names = _device_names(devices)
         self.workers: list[Worker] = [
             _Process(self._context, train, self._stop, names[i % devices] if devices else None, cores)

@@ -303,9 +303,12 @@ def test_some_columns_of_curves(tmp_path: Path) -> None:
     runs = load_runs(tmp_path)
     curves = runs.curves.load(["test/error", "kernel_drift/total"])
     assert "train/loss" not in curves
-    assert curves.groupby("h")["kernel_drift/total"].apply(lambda c: c.notna().any()).to_dict() == {30: True, 100: False}
+    assert curves.groupby("h")["kernel_drift/total"].apply(lambda c: c.notna().any()).to_dict() == {
+        30: True,
+        100: False,
+    }
     assert {"kernel_drift/total", "test/error", "t"} <= runs.curves.names()
-    with pytest.raises(ConfigError, match="no run has the column nonsense: there are .*test/error"):
+    with pytest.raises(ConfigError, match=r"no run has the column nonsense: there are .*test/error"):
         runs.curves.load(["nonsense"])
 
 

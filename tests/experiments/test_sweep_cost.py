@@ -1,0 +1,165 @@
+"""What a member costs: counted against closed forms, and what is made of it."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from fits import digits
+from problems import problem
+from torch.autograd.graph import saved_tensors_hooks
+
+from lazy_lightning.data.flow_data import FlowData
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.experiments import costs
+from lazy_lightning.experiments.cost import StepCost, step_cost
+from lazy_lightning.experiments.costs import Costs
+from lazy_lightning.experiments.plan import Family
+from lazy_lightning.modules import FlowModule, KernelModule
+from lazy_lightning.nn import FC
+
+CPU = torch.device("cpu")
+
+
+def measured(
+    width: int = 50, depth: int = 3, samples: int = 400, dtype: torch.dtype = torch.float64, **options: Any
+) -> StepCost:
+    data = digits(n_train=samples, n_test=100)
+    data.setup()
+    return step_cost(FlowModule(functools.partial(FC, width=width, depth=depth), **options), data, CPU, dtype)
+
+
+def weights(width: int, depth: int) -> int:
+    return 64 * width + (depth - 1) * width**2 + width
+
+
+def closed_form(width: int, depth: int, samples: int, size: int = 8) -> float:
+    """Each hidden layer keeps its preactivation and its output; w, its gradient, velocity and the like come on top."""
+    kept = 2 * depth * samples * width
+    return size * (2 * kept + 12 * weights(width, depth))
+
+
+@pytest.mark.parametrize(("width", "depth", "samples"), [(50, 3, 400), (200, 2, 300), (20, 5, 1000)])
+def test_memory_of_a_member(width: int, depth: int, samples: int) -> None:
+    cost = measured(width, depth, samples)
+    assert cost.weights == weights(width, depth)
+    assert 0.5 < cost.bytes / closed_form(width, depth, samples) < 2
+
+
+def test_memory_grows_with_samples_and_precision() -> None:
+    one, two, three = (measured(samples=n).bytes for n in (400, 800, 1200))
+    assert three - two == pytest.approx(two - one, rel=0.01)
+    assert measured(dtype=torch.float32).bytes == pytest.approx(one / 2, rel=0.01)
+    assert measured(samples=1200, chunk_size=50).bytes < 0.5 * three
+
+
+def kept_bytes(members: int, **options: Any) -> int:
+    """Of distinct tensors that autograd keeps, in a batch."""
+    base = problem(seeds=range(members), **options)
+    seen: dict[int, int] = {}
+
+    def note(tensor: torch.Tensor) -> torch.Tensor:
+        seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    w = base.w0.clone().requires_grad_()
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        base.objective.backward(w)
+    seen.pop(base.objective.x.untyped_storage().data_ptr(), None)
+    return sum(seen.values())
+
+
+def test_a_batch_takes_as_much_as_its_members() -> None:
+    """Which is how batches are sized."""
+    options = {"samples": 300, "width": 30, "depth": 3}
+    alone = kept_bytes(1, **options)
+    for members in (2, 5, 10):
+        assert kept_bytes(members, **options) == pytest.approx(members * alone, rel=0.05)
+
+
+def test_time_grows_with_the_network() -> None:
+    small, large = measured(width=4).seconds, measured(width=600).seconds
+    assert 0 < 3 * small < large  # which has twenty thousand times as many weights
+
+
+def test_a_frozen_kernel_is_counted_and_not_tried() -> None:
+    data = digits(n_train=200, n_test=100)
+    data.setup()
+    module = KernelModule(functools.partial(FC, width=10**6), at="end", checkpoint="is/not/there.ckpt")
+    cost = step_cost(module, data, CPU, torch.float64)
+    assert cost.weights == 200
+    assert cost.bytes >= 8 * 200 * (200 + 100)  # features of both sets
+    assert cost.seconds > 0
+
+
+# ---------------------------------------------------------------------- estimates
+
+CONFIG: dict[str, Any] = {
+    "trainer": {"precision": "64-true"},
+    "model": {"class_path": "x.FlowModule", "init_args": {"network": {"class_path": "FC", "init_args": {"width": 4}}}},
+    "data": {"class_path": "Digits", "init_args": {"n_train": 40}},
+}
+
+
+def family(width: int = 4, **arguments: Any) -> Family:
+    config = copy.deepcopy(CONFIG)
+    config["model"]["init_args"]["network"]["init_args"]["width"] = width
+    config["model"]["init_args"] |= arguments
+    return Family.of(config, {"width": width}, [(1.0, 0)])
+
+
+def build(config: Mapping[str, Any]) -> tuple[FlowModule, FlowData]:
+    width = config["model"]["init_args"]["network"]["init_args"]["width"]
+    return FlowModule(functools.partial(FC, width=width)), digits()
+
+
+def row(one: Family, tried: float | None, status: str = "finished") -> dict[str, Any]:
+    return {"family": one.key, "tried": tried, "status": status}
+
+
+@pytest.fixture
+def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[FlowModule]:
+    """Each takes two seconds."""
+    seen: list[FlowModule] = []
+
+    def step(module: FlowModule, *args: Any) -> StepCost:
+        seen.append(module)
+        return StepCost(7, 100.0, 2.0)
+
+    monkeypatch.setattr(costs, "step_cost", step)
+    return seen
+
+
+def test_steps_are_those_of_runs_that_have_finished(evaluations: list[FlowModule]) -> None:
+    one, other, known = family(4), family(5), Costs(build, CPU)
+    assert known.of([])(one).seconds == 2.0 * 1000  # nothing is known
+    rows = [row(one, 10), row(one, 30), row(family(6), 80), row(family(6), None)]
+    assert known.of(rows)(one).seconds == 2.0 * 20  # its own
+    assert known.of(rows)(other).seconds == 2.0 * 40  # those of all
+    assert "40 steps a member" in known.steps_are
+    assert len(evaluations) == 2  # each network is timed once
+
+
+def test_a_limit_of_steps_is_heeded(evaluations: list[FlowModule]) -> None:
+    assert Costs(build, CPU).of([])(family(stop={"max_steps": 60})).seconds == 2.0 * 60
+
+
+def test_what_cannot_be_timed_does_not_stop_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its run will tell why; a wrong configuration is told now."""
+
+    def fails(error: Exception) -> Any:
+        def step(*args: Any) -> StepCost:
+            raise error
+
+        return step
+
+    monkeypatch.setattr(costs, "step_cost", fails(torch.OutOfMemoryError("no")))
+    cost = Costs(build, CPU).of([])(family())
+    assert (cost.weights, cost.bytes, cost.seconds) == (0, 0.0, 0.0)
+    monkeypatch.setattr(costs, "step_cost", fails(ConfigError("no such loss")))
+    with pytest.raises(ConfigError, match="no such loss"):
+        Costs(build, CPU).of([])(family())

@@ -1,0 +1,333 @@
+"""Giving out batches, and what is done with each end: with workers that only pretend to train."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from lazy_lightning import configuration
+from lazy_lightning.errors import RunError
+from lazy_lightning.experiments.board import Board, Clock
+from lazy_lightning.experiments.conduct import conduct
+from lazy_lightning.experiments.declaration import Declaration
+from lazy_lightning.experiments.execution import Execution, stops_on_signal
+from lazy_lightning.experiments.plan import Batch, Cost, Family
+from lazy_lightning.experiments.run_folder import RunFolder
+from lazy_lightning.experiments.sweep import Limits, Sweep, Tally
+from lazy_lightning.experiments.sweep_folder import SweepFolder
+from lazy_lightning.experiments.workers import Ending, News, Office, Outcome, Post, Task
+
+ENDED, FAILED, STOPPED, MEMORY = (Outcome(e) for e in (Ending.ENDED, Ending.FAILED, Ending.STOPPED, Ending.MEMORY))
+DIED = BrokenProcessPool("killed")
+End = Outcome | Exception
+
+
+def family(width: int = 8, alphas: tuple[float, ...] = (0.1,), seeds: int = 1) -> Family:
+    network = {"class_path": "lazy_lightning.nn.FC", "init_args": {"width": width}}
+    model = {"class_path": "lazy_lightning.modules.FlowModule", "init_args": {"network": network}}
+    config = {"trainer": {"precision": "64-true"}, "model": model, "data": {"class_path": "Digits", "init_args": {}}}
+    return Family.of(config, {"model.network.width": width}, [(a, s) for a in alphas for s in range(seeds)])
+
+
+def batch(width: int = 8, alphas: tuple[float, ...] = (0.1,), seeds: int = 1) -> Batch:
+    one = family(width, alphas, seeds)
+    return Batch(one, alphas, tuple(range(seeds)), Cost(1, 1.0, 1.0))
+
+
+def leave_a_result(task: Task) -> None:
+    """What a run writes that has ended."""
+    config = yaml.safe_load(Path(task.config).read_text())
+    members = [{"alpha": a, "seed": s, "stop": "max_steps", "failed": False} for a, s in configuration.members(config)]
+    summary = {"members": members, "wall_seconds": 1.0, "width": None}
+    Path(task.folder, "config.yaml").write_text(yaml.safe_dump(config))
+    Path(task.folder, "summary.json").write_text(json.dumps(summary))
+
+
+class Actor:
+    """A worker for whom each batch ends as the script says."""
+
+    def __init__(self, script: Callable[[Task], End], seen: list[str]) -> None:
+        self._script, self._seen = script, seen
+
+    def start(self, task: Task) -> Future[Outcome]:
+        self._seen.append(task.key)
+        end = self._script(task)
+        if end == ENDED:
+            leave_a_result(task)
+        future: Future[Outcome] = Future()
+        future.set_exception(end) if isinstance(end, Exception) else future.set_result(end)
+        return future
+
+    def news(self) -> list[News]:
+        return []
+
+    def end(self, at_once: bool) -> None:
+        pass
+
+
+class Stage(Office):
+    """Of some actors."""
+
+    def __init__(self, script: Callable[[Task], End], workers: int = 1) -> None:
+        self.seen: list[str] = []
+        self.told_to_stop = 0
+        self.workers = [Actor(script, self.seen) for _ in range(workers)]
+
+    def stop(self) -> None:
+        self.told_to_stop += 1
+
+
+def board() -> Board:
+    return Board(Tally(frozenset("abcd"), frozenset("a"), {}), 1)
+
+
+def executed(folder: Path, batches: list[Batch], script: Callable[[Task], End], workers: int = 1) -> Stage:
+    stage = Stage(script, workers)
+    Execution(SweepFolder(folder), stage, board()).train(batches)
+    return stage
+
+
+def scripted(**ends: list[End]) -> Callable[[Task], End]:
+    """By the batch's key, one after the other."""
+    return lambda task: ends[f"_{task.key}"].pop(0)
+
+
+def folders(path: Path) -> set[str]:
+    return {p.name for p in path.iterdir() if p.is_dir()} - {"plan"}
+
+
+# ---------------------------------------------------------------------- ends
+
+
+@pytest.mark.parametrize("workers", [1, 2, 5])
+def test_in_the_order_of_the_list_and_whatever_happens(tmp_path: Path, workers: int) -> None:
+    batches = [batch(width) for width in range(1, 7)]
+    bad = {batches[1].key, batches[4].key}
+    stage = executed(tmp_path, batches, lambda task: FAILED if task.key in bad else ENDED, workers)
+    assert stage.seen == [b.key for b in batches]
+    for b in batches:
+        assert RunFolder(tmp_path / b.key).ended
+        assert (RunFolder(tmp_path / b.key).failure is not None) == (b.key in bad)
+
+
+def test_an_exception_of_the_worker_itself_is_the_reason(tmp_path: Path) -> None:
+    one, other = batch(1), batch(2)
+    executed(tmp_path, [one, other], lambda task: ValueError("odd") if task.key == one.key else ENDED)
+    assert RunFolder(tmp_path / one.key).failure == "ValueError: odd"
+    rows = RunFolder(tmp_path / one.key).rows("x")  # though the run has not got so far as to save its configuration
+    assert [(row["status"], row["id"]) for row in rows] == [("failed", one.family.member_id((0.1, 0)))]
+    assert RunFolder(tmp_path / other.key).ended
+
+
+def test_a_process_may_die_once(tmp_path: Path) -> None:
+    one, other = batch(1, seeds=4), batch(2)
+    (tmp_path / one.key).mkdir()
+    (tmp_path / one.key / "checkpoint.ckpt").touch()
+    script = scripted(**{f"_{one.key}": [DIED, ENDED], f"_{other.key}": [ENDED]})
+    stage = executed(tmp_path, [one, other], script)
+    assert stage.seen == [one.key, one.key, other.key]  # goes on at once
+    assert (tmp_path / one.key / "checkpoint.ckpt").exists()
+
+
+@pytest.mark.parametrize("ends", [[DIED, DIED], [MEMORY]], ids=["died twice", "out of memory"])
+def test_and_is_divided_then(tmp_path: Path, ends: list[End]) -> None:
+    one = batch(1, alphas=(0.1, 1.0), seeds=2)
+    first, second = one.halves()
+    script = scripted(**{f"_{one.key}": ends, f"_{first.key}": [ENDED], f"_{second.key}": [ENDED]})
+    stage = executed(tmp_path, [one], script)
+    assert stage.seen[-2:] == [first.key, second.key]
+    assert folders(tmp_path) == {first.key, second.key}
+    assert set(SweepFolder(tmp_path).planned()) == {first.key, second.key}
+
+
+@pytest.mark.parametrize("ends", [[DIED, DIED], [MEMORY]], ids=["died twice", "out of memory"])
+def test_one_member_cannot_be_divided(tmp_path: Path, ends: list[End]) -> None:
+    one = batch()
+    executed(tmp_path, [one], scripted(**{f"_{one.key}": list(ends)}))
+    assert RunFolder(tmp_path / one.key).failure is not None
+
+
+def test_after_a_stop_nothing_begins(tmp_path: Path) -> None:
+    batches = [batch(width) for width in range(1, 5)]
+    stage = executed(tmp_path, batches, lambda task: STOPPED if task.key == batches[1].key else ENDED)
+    assert stage.seen == [b.key for b in batches[:2]]
+    assert folders(tmp_path) == set(stage.seen)
+    assert len(SweepFolder(tmp_path).planned()) == 4  # to be gone on with
+    assert not RunFolder(tmp_path / batches[1].key).ended
+
+
+def test_a_death_after_a_stop_is_no_failure(tmp_path: Path) -> None:
+    one, stage = batch(), Stage(lambda task: DIED)
+    execution = Execution(SweepFolder(tmp_path), stage, board())
+    start = stage.workers[0].start
+
+    def stopping(task: Task) -> Future[Outcome]:
+        execution.stop()
+        return start(task)
+
+    stage.workers[0].start = stopping  # type: ignore[method-assign]
+    execution.train([one])
+    assert (execution.stopped, stage.told_to_stop, stage.seen) == (True, 1, [one.key])
+    assert not RunFolder(tmp_path / one.key).ended
+
+
+def test_a_run_that_has_ended_is_made_anew(tmp_path: Path) -> None:
+    one = batch()
+    executed(tmp_path, [one], lambda task: FAILED)
+    (tmp_path / one.key / "checkpoint.ckpt").touch()
+    executed(tmp_path, [one], lambda task: ENDED)
+    assert {p.name for p in (tmp_path / one.key).iterdir()} == {"config.yaml", "summary.json"}
+
+
+# ---------------------------------------------------------------------- until nothing is left
+
+
+def conducted(folder: Path, script: Callable[[Task], End], retry: bool = False, seeds: int = 3) -> tuple[Sweep, Stage]:
+    sweep = Sweep(Declaration("mine"), (family(seeds=seeds),), SweepFolder(folder))
+    stage, shown = Stage(script), board()
+
+    class Free:
+        def of(self, rows: Any) -> Any:
+            return lambda family: Cost(1, 1.0, 1.0)
+
+    conduct(sweep, Execution(sweep.folder, stage, shown), shown, Free(), Limits(1e9), retry)  # type: ignore[arg-type]
+    return sweep, stage
+
+
+def test_conducted_until_all_is_settled(tmp_path: Path) -> None:
+    sweep, stage = conducted(tmp_path, lambda task: ENDED)
+    assert len(stage.seen) == 1
+    assert len(sweep.tally(sweep.rows()).finished) == 3
+    assert not conducted(tmp_path, lambda task: ENDED)[1].seen
+    assert len(conducted(tmp_path, lambda task: ENDED, seeds=5)[1].seen) == 1
+
+
+def test_what_fails_is_tried_once_a_command(tmp_path: Path) -> None:
+    assert len(conducted(tmp_path, lambda task: FAILED)[1].seen) == 1
+    assert len(conducted(tmp_path, lambda task: FAILED)[1].seen) == 0
+    assert len(conducted(tmp_path, lambda task: FAILED, retry=True)[1].seen) == 1
+    sweep, stage = conducted(tmp_path, lambda task: ENDED, retry=True)
+    assert len(stage.seen) == 1
+    assert len(sweep.tally(sweep.rows()).finished) == 3
+
+
+def test_a_run_whose_members_are_others_is_not_trained_for_ever(tmp_path: Path) -> None:
+    def another(task: Task) -> Outcome:
+        config = yaml.safe_load(Path(task.config).read_text())
+        config["data"]["init_args"]["n_train"] = 5
+        Path(task.config).write_text(yaml.safe_dump(config))
+        return ENDED
+
+    with pytest.raises(RunError, match="its members are not found in the index"):
+        conducted(tmp_path, another)
+
+
+# ---------------------------------------------------------------------- signals, workers, the board
+
+
+def test_the_first_signal_stops_and_the_second_interrupts() -> None:
+    heard: list[str] = []
+    before = signal.getsignal(signal.SIGTERM)
+    with stops_on_signal(lambda: heard.append("stop"), lambda: heard.append("at once"), heard.append):
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert heard[0] == "stop"
+        assert heard[1].startswith("SIGTERM: the batches stop after their present bursts")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert heard[2:] == ["at once"]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def echo(task: Task, post: Post) -> Outcome:
+    post.put(News(task.key, 1, 0, 0.5))
+    return Outcome(Ending.STOPPED if post.stopping else Ending.ENDED, task.folder)
+
+
+def test_a_worker_in_this_process() -> None:
+    office = Office(echo, workers=0)
+    (worker,) = office.workers
+    assert worker.start(Task("a", "", "folder")).result() == (Ending.ENDED, "folder")
+    assert office.news() == [("a", 1, 0, 0.5)]
+    assert office.news() == []
+    office.stop()
+    assert worker.start(Task("b", "", "")).result().ending == Ending.STOPPED
+    office.close()
+
+
+@pytest.mark.parametrize(("threads", "workers", "each"), [(8, 2, 4), (8, 3, 2), (2, 4, 1), (8, 0, 8)])
+def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch, threads: int, workers: int, each: int) -> None:
+    """Those that torch would use here, and not all cores of a machine that may be shared."""
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    given = [worker._given[-1] for worker in Office(echo, workers).workers if hasattr(worker, "_given")]
+    assert given == [each] * workers
+
+
+def test_time_left() -> None:
+    clock = Clock(workers=2)
+    assert clock.seconds_left(0.0) is None
+    slow, fast = batch(1, seeds=10), batch(2, seeds=10)  # ten seconds each, as estimated
+    clock.pending = [slow, fast]
+    clock.estimated, clock.taken = 1000.0, 2000.0  # what is done took twice as long as estimated
+    assert clock.seconds_left(0.0) == pytest.approx(20.0, rel=0.05)  # two at once
+
+
+class Terminal:
+    """Where everything is shown."""
+
+    encoding = "utf-8"
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        pass
+
+    def isatty(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        raise OSError
+
+
+def test_what_is_shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    one, other = batch(8, seeds=3), batch(12, seeds=2)
+    with Board(Tally(frozenset("abcdefg"), frozenset("ab"), {"c": "why"}), 1) as shown:
+        shown.begins(one, [other])
+        shown.hears([News(one.key, 2, 1, 0.5)])
+        assert shown.line().startswith("3 of 7 members done, 2 failed, 1 running")
+        assert "left" in shown.line()
+        shown.ends(one, 2, 1, True, "ended")
+        assert shown.line().startswith("4 of 7 members done, 2 failed, 0 running")
+    assert "width 8" in terminal.text
+    assert "4 of 7 members done, 2 failed" in terminal.text
+
+
+def test_what_is_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
+    one = batch(8, seeds=3)
+    with board() as shown:
+        shown.begins(one, [])
+        shown.hears([News(one.key, 2, 1, 0.5)])
+        shown.ends(one, 2, 1, True, "ended, 1 failed")
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith("sweep: width 8")
+    assert first.endswith("begins")
+    assert "ended, 1 failed after" in last
