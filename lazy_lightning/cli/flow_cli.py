@@ -74,7 +74,7 @@ class FlowCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=FlowArgumentParser,
             save_config_callback=SaveConfig,
-            save_config_kwargs={"overwrite": folder is not None},
+            save_config_kwargs={"overwrite": folder is not None, "save_to_log_dir": False},  # but by itself
             trainer_class=FlowTrainer,
             trainer_defaults=_trainer_defaults(callbacks),
             seed_everything_default=False,  # every random number here has a seed of its own

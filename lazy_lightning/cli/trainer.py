@@ -7,6 +7,7 @@ from pathlib import Path
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
+from lazy_lightning.atomic import written_atomically
 from lazy_lightning.errors import RunError
 from lazy_lightning.modules.kernel_module import At
 from lazy_lightning.ntk.frozen_kernel import Outputs
@@ -90,3 +91,9 @@ class SaveConfig(SaveConfigCallback):
                 "or --trainer.logger.save_dir"
             )
         super().setup(trainer, pl_module, stage)
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Writes it whole or not at all: the stock callback does not, and a sweep may be killed at any time."""
+        assert trainer.log_dir is not None  # setup has seen to that
+        with written_atomically(Path(trainer.log_dir) / self.config_filename) as temporary:
+            self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=self.multifile)
