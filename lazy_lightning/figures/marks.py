@@ -136,12 +136,15 @@ def plain(value: float, digits: int = 3) -> str:
 
 
 def slope_label(slope: float, error: float) -> str:
-    """For a legend, which has no room for more digits.
+    """To the first digit of the error, for which a figure has room: two to four decimals.
 
-    >>> slope_label(-0.9962, 0.0135)
-    'slope −1.00 ± 0.01'
+    >>> slope_label(-0.9962, 0.0135), slope_label(-1.00014, 0.00019), slope_label(-1.0, 0.0)
+    ('slope −1.00 ± 0.01', 'slope −1.0001 ± 0.0002', 'slope −1.0000 ± 0.0000')
     """
-    return f"slope {slope:.2f} ± {error:.2f}".replace("-", "\N{MINUS SIGN}")
+    decimals = 2
+    while decimals < 4 and round(error, decimals) == 0:
+        decimals += 1
+    return f"slope {slope:.{decimals}f} ± {error:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def headroom(axis: Axes, share: float) -> None:

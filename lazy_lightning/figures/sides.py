@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lazy_lightning.analysis import PowerLaw, power_law
 from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.marks import slope_label
 from lazy_lightning.figures.sweep_table import WidthCurve, has, same_width, width_curves
 
 DRIFT, DEPARTURE = "kernel_drift/total", "tangent_departure"
@@ -80,7 +81,7 @@ def draw_guide(axis: Axes, law: PowerLaw, x: NDArray[np.float64], shift: float) 
     axis.plot(ends, shift * law.at(ends), "-", color="0.35", lw=0.8)
     middle = float(np.sqrt(ends.prod()))
     axis.annotate(
-        _slope(law),
+        slope_label(law.slope, law.error),
         (middle, float(shift * law.at(middle))),
         xytext=(0, 3 if above else -3),
         textcoords="offset points",
@@ -89,12 +90,6 @@ def draw_guide(axis: Axes, law: PowerLaw, x: NDArray[np.float64], shift: float) 
         fontsize=8,
         color="0.2",
     )
-
-
-def _slope(law: PowerLaw) -> str:
-    """With two or three decimals: the findings have them all."""
-    decimals = 2 if law.error >= 0.01 else 3
-    return f"slope {law.slope:.{decimals}f} ± {law.error:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def clear_shift(law: PowerLaw, x: NDArray[np.float64], curves: Sequence[WidthCurve], above: bool) -> float:
