@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from lazy_lightning.analysis import PowerLaw, power_law
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.sweep_table import Band, WidthCurve
+from lazy_lightning.figures.band import Band
+from lazy_lightning.figures.sweep_table import WidthCurve
 
 By = Literal["alpha", "scale"]
 """What is held fixed: alpha, or sqrt(h) alpha."""

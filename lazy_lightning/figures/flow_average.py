@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from lazy_lightning.analysis import mean_and_error
 from lazy_lightning.errors import AnalysisError, ConfigError
+from lazy_lightning.figures.band import Band
 from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL, Mark
-from lazy_lightning.figures.sweep_table import Band, finished, named_width, of_width, sorted_widths
+from lazy_lightning.figures.sweep_table import finished, named_width, of_width, sorted_widths
 
 _POINTS = 120
 """Of a grid: about what a run observes."""

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from lazy_lightning.figures.band import Band
 from lazy_lightning.figures.style import alpha_colors
-
-if TYPE_CHECKING:
-    from lazy_lightning.figures.sweep_table import Band
 
 # Of Okabe and Ito's palette: told apart with any kind of colour vision, and of different lightness.
 _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from lazy_lightning.analysis.seeds import mean_and_error
 from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.band import Band
 from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL, plain
 
 NETWORK, KERNEL_AT_INIT, KERNEL_AT_END = "network", "kernel at init", "kernel at end"
@@ -29,14 +30,6 @@ _PRESETS = (
     ("path_distance/", "laziness"),
 )
 """Start of a column's name, and the preset of observers that measures it."""
-
-
-class Band(NamedTuple):
-    """A mean over seeds and one standard error to both sides, (k,) each; no sides where one seed is."""
-
-    mean: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
