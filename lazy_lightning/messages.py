@@ -197,7 +197,7 @@ def _known_classes(key: str) -> list[str]:
 
     room = {"data": data, "model": modules, "trainer.callbacks": callbacks}.get(key)
     if room is not None:
-        return [name for name in room.__all__ if name not in ("Split", "FlowData", "Roster", "Stop")]
+        return [name for name in room.__all__ if name not in ("Split", "FlowData", "ObservedModule", "Roster", "Stop")]
     return ["FC"] if key.endswith("network") and hasattr(nn, "FC") else []
 
 

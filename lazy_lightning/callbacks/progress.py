@@ -77,18 +77,7 @@ class FlowProgressBar(ProgressBar, Sink):
 
 def progress_share(module: FlowModule, record: Record) -> float:
     """In [0, 1]: the mean over members of the nearest of their stops."""
-    columns, stop = record.columns, module.stop
-    done = (columns["reason"] != 0).astype(np.float64)
-    shares = [done]
-    if "train/margin_met" in columns and module.loss.has_margin_stop:
-        shares.append(np.clip(columns["train/margin_met"] / stop.margin_share, 0, 1))
-    if stop.t_max is not None:
-        shares.append(columns["t"] / stop.t_max)
-    if stop.max_steps is not None:
-        shares.append(columns["tried"] / stop.max_steps)
-    if stop.max_wall is not None:
-        shares.append(np.full_like(done, record.wall / stop.max_wall))
-    return float(np.nanmean(np.clip(np.nanmax(shares, axis=0), 0, 1)))
+    return float(np.nanmean(module.shares_done(record)))
 
 
 def progress_line(record: Record) -> str:

@@ -39,7 +39,7 @@ from lazy_lightning.cli.store import COMMANDS
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
-from lazy_lightning.modules import FlowModule, KernelModule
+from lazy_lightning.modules import FlowModule, KernelModule, ObservedModule
 from lazy_lightning.observation import Observer, Sink
 from lazy_lightning.run_files import CHECKPOINT
 
@@ -210,8 +210,8 @@ class FlowCLI(LightningCLI):
         Raises:
             RunError: if every member failed.
         """
-        if isinstance(self.model, FlowModule) and self.model.flow.started:
-            reasons = self.model.flow.reasons
+        reasons = self.model.reasons if isinstance(self.model, ObservedModule) else []
+        if reasons:
             self._tell_if_nothing_was_left(", ".join(sorted({reason.sentence for reason in reasons})))
             if all(reason.failed for reason in reasons):
                 kept = f"; what was observed is in {self.trainer.log_dir}" if self.trainer.log_dir else ""

@@ -2,7 +2,8 @@
 
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_module import KernelModule
+from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.modules.roster import Roster
 from lazy_lightning.modules.stop import Stop
 
-__all__ = ["FlowModule", "KernelModule", "Roster", "Stop"]
+__all__ = ["FlowModule", "KernelModule", "ObservedModule", "Roster", "Stop"]

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, Protocol, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lazy_lightning.checkpoints import KEY
-from lazy_lightning.data.split import Split
-from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Band, ConstantStep, controller
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.events import MarginsMet
@@ -21,10 +19,10 @@ from lazy_lightning.flow.rules import step_rule
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.losses import Loss
-from lazy_lightning.modules.member_module import MemberModule, on_host
+from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.modules.stop import Stop
 from lazy_lightning.objective import Objective
-from lazy_lightning.observation import Observation, Observer, Record, Sink
+from lazy_lightning.observation import Observation, Record
 
 
 class FullBatchObjective(Protocol):
@@ -39,7 +37,7 @@ class FullBatchObjective(Protocol):
         ...
 
 
-class FlowModule(MemberModule):
+class FlowModule(ObservedModule):
     """Trains F = alpha (f(w, x) - f(w0, x)) by gradient or momentum flow on the whole training set.
 
     Every pair of an alpha and a seed is a member of one batch. One ``training_step`` is a burst of flow steps
@@ -64,9 +62,6 @@ class FlowModule(MemberModule):
     Raises:
         ConfigError: for a value out of range, or a loss that does not fit the labels.
     """
-
-    trains_network: ClassVar[bool] = True
-    """Whether ``w`` are the weights of the networks; observers of these are passed over where it is not."""
 
     def __init__(
         self,
@@ -97,10 +92,6 @@ class FlowModule(MemberModule):
             "events": self.stop.events(self.loss),
         }
         step_rule(tau, mu)  # out-of-range values are told before any data is read
-        self.observations = 0
-        self.wall = 0.0
-        self._session_start = time.perf_counter()
-        self._wall_before = 0.0
         self._seconds_per_step: float | None = None
 
     @property
@@ -108,17 +99,39 @@ class FlowModule(MemberModule):
         """What is trained, for the closing summary."""
         return "flow of the network"
 
+    @property
+    def reasons(self) -> list[StopReason]:
+        """Why each member has ended, if it has."""
+        return self.flow.reasons if self.flow.started else []
+
+    @property
+    def train_outputs(self) -> Tensor:
+        """F on the training set."""
+        outputs = self.flow.flow.outputs
+        assert outputs is not None  # our objectives report them
+        return outputs
+
+    def shares_done(self, record: Record) -> NDArray[np.float64]:
+        """(E,) in [0, 1]: by margins, flow time, steps or wall time, whichever is nearest."""
+        columns, stop = record.columns, self.stop
+        done = (columns["reason"] != 0).astype(np.float64)
+        shares = [done]
+        if "train/margin_met" in columns and self.loss.has_margin_stop:
+            shares.append(np.clip(columns["train/margin_met"] / stop.margin_share, 0, 1))
+        if stop.t_max is not None:
+            shares.append(columns["t"] / stop.t_max)
+        if stop.max_steps is not None:
+            shares.append(columns["tried"] / stop.max_steps)
+        if stop.max_wall is not None:
+            shares.append(np.full_like(done, record.wall / stop.max_wall))
+        return np.asarray(np.clip(np.nanmax(shares, axis=0), 0, 1))
+
     # ------------------------------------------------------------------ the flow
 
     @property
     def flow(self) -> MomentumFlow:
         """The optimizer that holds the flow's state."""
         return cast(MomentumFlow, self.optimizers(use_pl_optimizer=False))
-
-    def setup(self, stage: str) -> None:
-        """Builds the members, and notes what a checkpoint must agree with: once, not at every save."""
-        super().setup(stage)
-        self._digest = self._objective_digest()
 
     def configure_optimizers(self) -> MomentumFlow:
         """One flow over (E, N)."""
@@ -132,19 +145,9 @@ class FlowModule(MemberModule):
     # ------------------------------------------------------------------ fitting
 
     def on_fit_start(self) -> None:
-        """Brings the data to the device, once, and computes f0 there."""
-        self.train_split = self.resident(self.data.train)
-        self.test_split = self.resident(self.data.test)
-        self._prepare_held_out()
+        """Brings the data to the device, and computes f0 there."""
+        super().on_fit_start()
         self.objective = self._build_objective()
-
-    def _prepare_held_out(self) -> None:
-        """What evaluating the test set takes, once."""
-        self._test_f0 = self.initial_outputs(self.test_split.x)
-
-    def held_out(self) -> Tensor:
-        """F on the test set."""
-        return self.centered_outputs(self.test_split.x, self._test_f0)
 
     def _build_objective(self) -> FullBatchObjective:
         return Objective(
@@ -159,21 +162,14 @@ class FlowModule(MemberModule):
             reports_margins=any(isinstance(event, MarginsMet) for event in self.flow.dynamics.events),
         )
 
-    def resident(self, split: Split) -> Split:
-        """The split on the device, in the precision of the run."""
-        y = split.y.to(self.device)
-        return Split(
-            split.x.to(self.device, self.w.dtype), y.to(self.w.dtype) if y.is_floating_point() else y, split.index
-        )
-
     def on_train_start(self) -> None:
         """Evaluates at w0 and observes it; a resumed run goes on, also past a limit that has been raised since."""
-        self._session_start = time.perf_counter()
+        self.begin_session()
         if self.flow.started:
             self.flow.reopen(wall=self.stop.max_wall is None or self._wall_before < self.stop.max_wall)
             self.trainer.should_stop = self._all_stopped()
             return
-        self.observations, self._wall_before = 0, 0.0  # a module may be fitted again
+        self.begin_anew()
         self.flow.start(lambda: self.objective.backward(self.w))
         self._observe()
 
@@ -201,103 +197,20 @@ class FlowModule(MemberModule):
         growth = self.flow.dynamics.controller.growth
         steps = self.schedule.burst(int(max(clock[2], default=0)), clock[0], clock[1], growth)
         if self.stop.max_wall is not None and self._seconds_per_step:
-            left = self.stop.max_wall - self._seconds_so_far()
+            left = self.stop.max_wall - self.seconds_so_far()
             steps = min(steps, max(1, int(left / self._seconds_per_step)))
         return steps
 
-    def _seconds_so_far(self) -> float:
-        return self._wall_before + time.perf_counter() - self._session_start
-
     def _observe(self) -> None:
-        self.wall = self._seconds_so_far()
-        if self.stop.max_wall is not None and self.wall >= self.stop.max_wall:
+        if self.stop.max_wall is not None and self.seconds_so_far() >= self.stop.max_wall:
             self.flow.stop_running(StopReason.MAX_WALL)
-        final = self._all_stopped()
-        flow = self.flow
+        flow, final = self.flow, self._all_stopped()
         columns: dict[str, Tensor] = {}
-        observation = Observation(self.observations, flow.flow, flow.trace, flow.active, final, columns)
-        columns.update(self._own_columns(observation))
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        observers = [c for c in callbacks if isinstance(c, Observer) and c.applies_to(self)]
-        for observer in sorted(observers, key=lambda one: one.looks_at_others):
-            columns.update(observer.observe(self, observation))
-        record = Record(self.observations, self.wall, final, on_host(columns))
-        for sink in callbacks:
-            if isinstance(sink, Sink):
-                sink.record(self.trainer, self, record)
-        self.observations += 1
+        self.observe(Observation(self.observations, flow.flow, flow.trace, flow.active, final, columns), columns)
         self.trainer.should_stop = self.trainer.should_stop or final
 
     def _all_stopped(self) -> bool:
         return not bool(self.flow.flow.running.any())
-
-    def _own_columns(self, observation: Observation) -> dict[str, Tensor]:
-        state = observation.state
-        clock = {name: getattr(state, name) for name in ("t", "dt", "tried", "accepted", "reason", "gradient_change")}
-        columns: dict[str, Tensor] = {**clock, "gradient_norm": state.gradient_norm}
-        assert state.outputs is not None  # our closure always reports them
-        held_out = self.held_out()
-        columns |= self._measured("fitted", without_failed(state.outputs, state.reason), self.train_split.y, "train")
-        columns |= self._measured("held_out", without_failed(held_out, state.reason), self.test_split.y, "test")
-        return columns
-
-    def _measured(self, use: str, outputs: Tensor, y: Tensor, prefix: str) -> dict[str, Tensor]:
-        for metric in self._metrics_of(use).values():
-            metric.update(outputs, y)
-        size = outputs.double().flatten(1).square().mean(dim=1).sqrt()
-        return {f"{prefix}/{name}": value for name, value in self._computed(use).items()} | {
-            f"{prefix}/output_rms": size
-        }
-
-    # ------------------------------------------------------------------ resuming
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the count of observations and the wall time to the checkpoint."""
-        checkpoint[KEY] = {
-            "observations": self.observations,
-            "wall": self._seconds_so_far(),
-            "alphas": list(self.roster.alphas),
-            "seeds": list(self.roster.seeds),
-            "samples": len(self.data.train.y),
-            "objective": self._digest,
-        }
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continues the count and the clock.
-
-        Raises:
-            ConfigError: if the checkpoint holds other members, data or loss than the configuration asks for.
-        """
-        saved = checkpoint[KEY]
-        if (tuple(saved["alphas"]), tuple(saved["seeds"])) != (self.roster.alphas, self.roster.seeds):
-            raise ConfigError(
-                f"the checkpoint holds members of alpha {sorted(set(saved['alphas']))} and seeds "
-                f"{sorted(set(saved['seeds']))}, the configuration asks for alpha {sorted(set(self.roster.alphas))} "
-                f"and seeds {sorted(set(self.roster.seeds))}: resume with the run's own config.yaml"
-            )
-        if self.trainer.training and saved["objective"] != self._digest:
-            raise ConfigError(
-                f"the checkpoint comes from {saved['samples']} training samples, here are {len(self.data.train.y)}, or "
-                "their content, the loss or the centering is another: resume with the run's own config.yaml and files"
-            )
-        self.observations = saved["observations"]
-        self._wall_before = saved["wall"]
-
-    def _identity(self) -> str:
-        return f"{self.loss!r} {self.centering.enabled}"
-
-    def _objective_digest(self) -> str:
-        """What must not change on the way: training samples, labels, loss, centering."""
-        digest = hashlib.sha256(self._identity().encode())
-        for part in (self.data.train.x, self.data.train.y):
-            digest.update(part.contiguous().numpy().data)
-        return digest.hexdigest()
-
-
-def without_failed(outputs: Tensor, reason: Tensor) -> Tensor:
-    """Outputs (E, n, ...) with NaN for members that failed: these count neither as right nor in an ensemble."""
-    failed = sum(reason == int(code) for code in StopReason if code.failed)
-    return outputs.masked_fill(cast(Tensor, failed).bool().view(-1, *(1,) * (outputs.ndim - 1)), torch.nan)
 
 
 def check_controller(spec: str | Band | ConstantStep) -> Band | ConstantStep:

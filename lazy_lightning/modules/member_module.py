@@ -72,7 +72,7 @@ class MemberModule(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Builds the members; the data's shapes are known now."""
-        if hasattr(self, "w"):
+        if hasattr(self, "w0"):
             return
         data = self.data
         self.task: Task = data.task
@@ -80,18 +80,22 @@ class MemberModule(LightningModule):
         dtype = self._run_dtype()
         members = InitialMembers(self.factory, self.roster.seeds, data.input_shape, data.num_outputs)
         self.network: MemberNetwork = members.network
-        self.w = nn.Parameter(members.w0.to(dtype, copy=True))  # the flow moves w in place, w0 must stay
         self.register_buffer("w0", members.w0.to(dtype))
+        self._hold_weights()
         self._buffer_names = {name: f"member_{name.replace('.', '_')}" for name in members.buffers}
         for name, held in self._buffer_names.items():
             self.register_buffer(held, members.buffers[name].to(dtype))
         self.metrics = nn.ModuleDict({name: self._build_metrics() for name in ("fitted", "held_out", "evaluated")})
 
+    def _hold_weights(self) -> None:
+        """Makes the parameters, which start at w0."""
+        self.w = nn.Parameter(self.w0.clone())  # the flow moves w in place, w0 must stay
+
     def _run_dtype(self) -> torch.dtype:
         precision = str(self.trainer.precision)
         if precision not in _DTYPES:
             raise ConfigError(
-                f"trainer.precision {precision!r} cannot follow a flow: use '64-true' (the papers') or '32-true'"
+                f"trainer.precision {precision!r} is not for the small differences f - f0: use '64-true' (the papers') or '32-true'"
             )
         return _DTYPES[precision]
 

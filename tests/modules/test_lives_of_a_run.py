@@ -10,7 +10,7 @@ from lazy_lightning.callbacks import ClosingSummary, RunCheckpoint
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import StopReason
 from lazy_lightning.modules import Stop
-from lazy_lightning.modules.flow_module import without_failed
+from lazy_lightning.modules.observed_module import without_failed
 
 
 def test_fitted_twice_starts_again(tmp_path):

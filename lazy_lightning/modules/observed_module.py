@@ -1,0 +1,190 @@
+"""ObservedModule: members in training, looked at now and then, whatever takes their steps."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lazy_lightning.checkpoints import KEY
+from lazy_lightning.data.split import Split
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.modules.member_module import MemberModule, on_host
+from lazy_lightning.observation import Observation, Observer, Record, Sink
+
+
+class ObservedModule(MemberModule):
+    """The data on the device, the observations with their observers and sinks, and what a resumed run must agree with.
+
+    Arguments as of :class:`~lazy_lightning.modules.member_module.MemberModule`. Subclasses take the steps, and call
+    :meth:`observe` in between.
+    """
+
+    trains_network: ClassVar[bool] = True
+    """Whether ``w`` are the weights of the networks; observers of these are passed over where it is not."""
+    follows_flow: ClassVar[bool] = True
+    """Whether members follow a full-batch flow, which another one can be sent along with."""
+
+    observations: int = 0
+    """Counted from 0, which is w0."""
+    wall: float = 0.0
+    """Seconds since the fit began, over all sessions of a resumed run."""
+    _session_start: float = 0.0
+    _wall_before: float = 0.0
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """What is trained, for the closing summary."""
+
+    @property
+    @abstractmethod
+    def reasons(self) -> list[StopReason]:
+        """Why each member has ended, if it has."""
+
+    @property
+    @abstractmethod
+    def train_outputs(self) -> Tensor:
+        """F on the training samples at the last observation, (E, n) or (E, n, c)."""
+
+    @abstractmethod
+    def shares_done(self, record: Record) -> NDArray[np.float64]:
+        """(E,) in [0, 1]: how near each member is to the nearest of its ends."""
+
+    def setup(self, stage: str) -> None:
+        """Builds the members, and notes what a checkpoint must agree with: once, not at every save."""
+        super().setup(stage)
+        self._digest = self._objective_digest()
+
+    # ------------------------------------------------------------------ the data
+
+    def on_fit_start(self) -> None:
+        """Brings the data to the device, once, and computes f0 of the test set there."""
+        self.train_split = self.resident(self.data.train)
+        self.test_split = self.resident(self.data.test)
+        self._prepare_held_out()
+
+    def _prepare_held_out(self) -> None:
+        """What evaluating the test set takes, once."""
+        self._test_f0 = self.initial_outputs(self.test_split.x)
+
+    def held_out(self) -> Tensor:
+        """F on the test set."""
+        return self.centered_outputs(self.test_split.x, self._test_f0)
+
+    def resident(self, split: Split) -> Split:
+        """The split on the device, in the precision of the run."""
+        y = split.y.to(self.device)
+        return Split(
+            split.x.to(self.device, self.w0.dtype), y.to(self.w0.dtype) if y.is_floating_point() else y, split.index
+        )
+
+    # ------------------------------------------------------------------ observing
+
+    def begin_session(self) -> None:
+        """Starts the clock of this session."""
+        self._session_start = time.perf_counter()
+
+    def begin_anew(self) -> None:
+        """A first session: a module may be fitted again."""
+        self.observations, self._wall_before = 0, 0.0
+
+    def seconds_so_far(self) -> float:
+        """Since the fit began, over all sessions."""
+        return self._wall_before + time.perf_counter() - self._session_start
+
+    def observe(self, observation: Observation, columns: dict[str, Tensor]) -> None:
+        """Completes the columns by those of the module and of all observers, and hands the record to the sinks.
+
+        Args:
+            observation: whose ``columns`` are these.
+            columns: filled here.
+        """
+        self.wall = self.seconds_so_far()
+        columns.update(self._own_columns(observation))
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        observers = [c for c in callbacks if isinstance(c, Observer) and c.applies_to(self)]
+        for observer in sorted(observers, key=lambda one: one.looks_at_others):
+            columns.update(observer.observe(self, observation))
+        record = Record(self.observations, self.wall, observation.final, on_host(columns))
+        for sink in callbacks:
+            if isinstance(sink, Sink):
+                sink.record(self.trainer, self, record)
+        self.observations += 1
+
+    def _own_columns(self, observation: Observation) -> dict[str, Tensor]:
+        state = observation.state
+        clock = {name: getattr(state, name) for name in ("t", "dt", "tried", "accepted", "reason", "gradient_change")}
+        columns: dict[str, Tensor] = {**clock, "gradient_norm": state.gradient_norm}
+        assert state.outputs is not None  # our objectives always report them
+        held_out = self.held_out()
+        columns |= self.measured("fitted", without_failed(state.outputs, state.reason), self.train_split.y, "train")
+        columns |= self.measured("held_out", without_failed(held_out, state.reason), self.test_split.y, "test")
+        return columns
+
+    def measured(self, use: str, outputs: Tensor, y: Tensor, prefix: str) -> Mapping[str, Tensor]:
+        """Losses, errors, margins and sizes of outputs F, (E,) each."""
+        for metric in self._metrics_of(use).values():
+            metric.update(outputs, y)
+        size = outputs.double().flatten(1).square().mean(dim=1).sqrt()
+        return {f"{prefix}/{name}": value for name, value in self._computed(use).items()} | {
+            f"{prefix}/output_rms": size
+        }
+
+    # ------------------------------------------------------------------ resuming
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the count of observations and the wall time to the checkpoint."""
+        checkpoint[KEY] = {
+            "observations": self.observations,
+            "wall": self.seconds_so_far(),
+            "alphas": list(self.roster.alphas),
+            "seeds": list(self.roster.seeds),
+            "samples": len(self.data.train.y),
+            "objective": self._digest,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continues the count and the clock.
+
+        Raises:
+            ConfigError: if the checkpoint holds other members, data or loss than the configuration asks for.
+        """
+        saved = checkpoint[KEY]
+        if (tuple(saved["alphas"]), tuple(saved["seeds"])) != (self.roster.alphas, self.roster.seeds):
+            raise ConfigError(
+                f"the checkpoint holds members of alpha {sorted(set(saved['alphas']))} and seeds "
+                f"{sorted(set(saved['seeds']))}, the configuration asks for alpha {sorted(set(self.roster.alphas))} "
+                f"and seeds {sorted(set(self.roster.seeds))}: resume with the run's own config.yaml"
+            )
+        if self.trainer.training and saved["objective"] != self._digest:
+            raise ConfigError(
+                f"the checkpoint comes from {saved['samples']} training samples, here are {len(self.data.train.y)}, or "
+                "their content, the loss or the centering is another: resume with the run's own config.yaml and files"
+            )
+        self.observations = saved["observations"]
+        self._wall_before = saved["wall"]
+
+    def _identity(self) -> str:
+        return f"{self.loss!r} {self.centering.enabled}"
+
+    def _objective_digest(self) -> str:
+        """What must not change on the way: training samples, labels, loss, centering."""
+        digest = hashlib.sha256(self._identity().encode())
+        for part in (self.data.train.x, self.data.train.y):
+            digest.update(part.contiguous().numpy().data)
+        return digest.hexdigest()
+
+
+def without_failed(outputs: Tensor, reason: Tensor) -> Tensor:
+    """Outputs (E, n, ...) with NaN for members that failed: these count neither as right nor in an ensemble."""
+    failed = sum(reason == int(code) for code in StopReason if code.failed)
+    return outputs.masked_fill(cast(Tensor, failed).bool().view(-1, *(1,) * (outputs.ndim - 1)), torch.nan)
