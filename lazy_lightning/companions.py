@@ -23,8 +23,7 @@ from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.objective import drop_single_output
 
 Companion = Literal["linearized", "frozen_activations"]
-Model = Literal["network", "linearized", "frozen_activations"]
-NETWORK: Model = "network"
+NETWORK = "network"
 COMPANIONS: tuple[Companion, ...] = get_args(Companion)
 
 
@@ -49,11 +48,11 @@ class SideBySide:
         buffers = {name: b[self.first] for name, b in self.buffers.items()}
         return self.network(self.w0[self.first], x, buffers)[self.own]
 
-    def outputs(self, model: Model, displacement: Tensor, x: Tensor, start: Tensor) -> Tensor:
+    def outputs(self, model: str, displacement: Tensor, x: Tensor, start: Tensor) -> Tensor:
         """F of one model, (E, n) or (E, n, c), differentiable in the displacement.
 
         Args:
-            model: which.
+            model: its name, as above.
             displacement: (E, N) dw.
             x: (n, ...).
             start: from :meth:`start`, of the same x.

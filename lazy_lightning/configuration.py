@@ -19,6 +19,8 @@ from lazy_lightning.run_files import CONFIG
 WITHOUT_EFFECT = ("download", "root", "chunk_size")
 """Arguments that change where data lie or how memory is used, and no number beyond its last digits."""
 _DIGITS = 12
+_LIMITS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
+"""Of the trainer: how long mini-batch training goes on, and what it does to gradients; a flow has none of them."""
 
 
 def load_config(folder: Path) -> dict[str, Any]:
@@ -86,8 +88,8 @@ def members(config: Mapping[str, Any]) -> list[tuple[float, int]]:
 def family(config: Mapping[str, Any], source: str | None = None) -> str:
     """Tells whether two members differ in alpha and seed alone: a hash of all that a result depends on but these.
 
-    That is the model, the data, the precision, and the observers, since these decide what has been measured. The
-    names of the folders, the logger and the device do not count.
+    That is the model, the data, the precision, the trainer's limits on steps if there are any, and the observers, since
+    these decide what has been measured. The names of the folders, the logger and the device do not count.
 
     Args:
         config: as in ``config.yaml``.
@@ -101,7 +103,9 @@ def family(config: Mapping[str, Any], source: str | None = None) -> str:
         if arguments.get("checkpoint") is not None:
             arguments["checkpoint"] = source or arguments["checkpoint"]
     precision = str(trainer.get("precision"))
-    return _digest([model, _plain(config.get("data")), precision, _observers(trainer.get("callbacks"))])
+    content = [model, _plain(config.get("data")), precision, _observers(trainer.get("callbacks"))]
+    limits = {name: trainer[name] for name in _LIMITS if trainer.get(name) not in (None, -1)}
+    return _digest([*content, limits] if limits else content)
 
 
 def point(family_id: str, alpha: float) -> str:

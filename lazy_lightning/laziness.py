@@ -67,11 +67,12 @@ class PowerMethod:
 
 
 class Laziness(NamedTuple):
-    """kappa and the two norms it is made of, (E,) each."""
+    """kappa and the three norms it is made of, (E,) each."""
 
     kappa: Tensor
     jacobian_norm: Tensor
     second_derivative_norm: Tensor
+    target_distance: Tensor
 
 
 def laziness(
@@ -97,7 +98,7 @@ def laziness(
     """
     jacobian = jacobian_norm(outputs, w, x, method=method, chunk_size=chunk_size)
     second = second_derivative_norm(outputs, w, x, method=method, chunk_size=chunk_size)
-    return Laziness(laziness_index(distance, jacobian, second, alpha), jacobian, second)
+    return Laziness(laziness_index(distance, jacobian, second, alpha), jacobian, second, distance)
 
 
 def laziness_index(distance: Tensor, jacobian: Tensor, second: Tensor, alpha: Tensor) -> Tensor:
@@ -107,6 +108,25 @@ def laziness_index(distance: Tensor, jacobian: Tensor, second: Tensor, alpha: Te
     tensor([0.0125])
     """
     return distance * second / (alpha.to(jacobian.dtype) * jacobian.square())
+
+
+def path_bound(kappa: Tensor, jacobian: Tensor, distance: Tensor, t: Tensor) -> Tensor:
+    """How far F may be from its linearisation after the flow time t, K^2 kappa ‖F(w0) - y‖ with K = t ‖D f‖^2, (E,).
+
+    The quantitative theorem for the square loss of arXiv:1812.07956 has this with Lipschitz constants of f and D f in a
+    ball around w0, as long as the ball holds the path; their values at w0, which are no larger, stand for them here.
+    So it is the bound's leading order, good where training is lazy; over ‖F(w0) - y‖ it says nothing.
+
+    Args:
+        kappa: (E,) at w0.
+        jacobian: (E,) ‖D f(w0)‖.
+        distance: (E,) ‖F(w0) - y‖.
+        t: (E,) flow time.
+
+    >>> path_bound(*(torch.tensor([v]) for v in (0.01, 2.0, 1.0, 0.5)))
+    tensor([0.0400])
+    """
+    return (t.to(kappa.dtype) * jacobian.square()).square() * kappa * distance
 
 
 def target_distance(F: Tensor, y: Tensor) -> Tensor:

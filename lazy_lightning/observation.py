@@ -18,15 +18,16 @@ from torch import Tensor
 
 from lazy_lightning.flow.momentum_flow import Trace
 from lazy_lightning.flow.state import FlowState
+from lazy_lightning.training_state import TrainingState
 
 
 @dataclass(frozen=True)
 class Observation:
-    """What the flow looks like between two bursts."""
+    """What members look like between two bursts of a flow, or two steps of an optimizer."""
 
     index: int
-    """Count of bursts; 0 is w0, before the first step."""
-    state: FlowState
+    """Count of observations; 0 is w0, before the first step."""
+    state: FlowState | TrainingState
     """Of all E members, at their own t."""
     trace: Trace | None
     """Every step of the burst just ended, for the rows in ``rows``."""
@@ -64,7 +65,7 @@ def of_each_seed(module: Any) -> tuple[Tensor, Tensor]:
 
 
 class Observer(Callback):
-    """Measures: subclasses give columns. ``module`` is the :class:`~lazy_lightning.modules.FlowModule`."""
+    """Measures: subclasses give columns. ``module`` is the one in training, of :mod:`lazy_lightning.modules`."""
 
     looks_at_others: ClassVar[bool] = False
     """Whether it comes after the others, and finds their columns in the observation."""

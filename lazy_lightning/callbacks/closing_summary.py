@@ -164,12 +164,17 @@ _COLUMNS: list[tuple[str, Any]] = [
     ("train error", _percent("train/error")),
     ("test error", _percent("test/error")),
     ("ensemble", _percent("test/ensemble_error")),
+    ("linearised", _percent("linearized/test/error")),
+    ("frozen activations", _percent("frozen_activations/test/error")),
     ("test loss", lambda group: None if "test/error" in group["mean"] else _number("test/loss")(group)),
+    ("population", _number("population/loss")),
+    ("stable", _percent("activation_stability/total")),
     ("‖w-w0‖/‖w0‖", _number("displacement/total")),
     ("‖F-F_lin‖/‖F‖", _number("tangent_departure")),
     ("t1", _number("t1/half_loss")),
     ("t end", _number("t")),
     ("steps", _number("tried")),
+    ("lr", _number("lr")),
 ]
 
 _KERNEL_COLUMNS: list[tuple[str, Any]] = [

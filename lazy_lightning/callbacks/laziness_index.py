@@ -50,13 +50,14 @@ class LazinessIndex(NetworkObserver):
         self._columns: dict[str, Tensor] | None = None
 
     def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``laziness_index``, ``laziness/jacobian_norm``, ``laziness/second_derivative_norm``."""
+        """``laziness_index``; ``laziness/jacobian_norm``, ``.../second_derivative_norm``, ``.../target_distance``."""
         if self._columns is None or self.always or observation.index == 0:
             found = self._measure(module, module.w.detach() if self.always else module.w0)
             self._columns = {
                 "laziness_index": found.kappa,
                 "laziness/jacobian_norm": found.jacobian_norm,
                 "laziness/second_derivative_norm": found.second_derivative_norm,
+                "laziness/target_distance": found.target_distance,
             }
         device = observation.state.t.device
         return {name: column.to(device) for name, column in self._columns.items()}
@@ -66,7 +67,8 @@ class LazinessIndex(NetworkObserver):
         F = module.centering(module.raw_outputs(w, x), module.initial_outputs(x))
         distance = target_distance(drop_single_output(F), y)
         jacobian, second = self._norms(module, w, x)
-        return Laziness(laziness_index(distance, jacobian, second, module.centering.alpha), jacobian, second)
+        kappa = laziness_index(distance, jacobian, second, module.centering.alpha)
+        return Laziness(kappa, jacobian, second, distance)
 
     def _norms(self, module: FlowModule, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """‖D f‖ and ‖D^2 f‖, (E,). At w0 one member stands for all of its seed, which differ by alpha alone."""

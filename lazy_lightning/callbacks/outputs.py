@@ -32,7 +32,10 @@ class Outputs(Sink):
         if trainer.log_dir is None or not trainer.is_global_zero:
             return
         arrays = {"alpha": pl_module.roster.alpha_tensor(), "seed": torch.tensor(pl_module.roster.seeds)}
-        sets = (("train", pl_module.train_split, pl_module.train_outputs), ("test", pl_module.test_split, pl_module.held_out()))
+        sets = (
+            ("train", pl_module.train_split, pl_module.train_outputs),
+            ("test", pl_module.test_split, pl_module.held_out()),
+        )
         for name, split, outputs in sets:
             arrays |= {f"{name}/outputs": outputs, f"{name}/labels": split.y, f"{name}/index": split.index}
         with written_atomically(Path(trainer.log_dir) / OUTPUTS) as temporary:

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.laziness import path_bound
+from lazy_lightning.losses import MSE
 from lazy_lightning.modules.kernel_objective import KernelObjective
 from lazy_lightning.ntk.features import KernelFeatures, require_decomposable
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 _STEPS = 50
 _ANY = 1e100
+_BOUNDED_BY = ("laziness_index", "laziness/jacobian_norm", "laziness/target_distance")
 
 
 def rms_distance(outputs: Tensor, others: Tensor) -> Tensor:
@@ -46,7 +49,12 @@ class PathDistance(NetworkObserver):
 
     Costs n c numbers and their square a member in memory, one decomposition of each seed's kernel at the start, and two
     products with that matrix a step.
+
+    Beside :class:`LazinessIndex` (not ``always``), for ``mse`` without momentum, also the paper's bound on the
+    distance, :func:`~lazy_lightning.laziness.path_bound`, with norms over the samples of that observer.
     """
+
+    looks_at_others = True
 
     def __init__(self) -> None:
         self._companion: _Companion | None = None
@@ -55,7 +63,7 @@ class PathDistance(NetworkObserver):
 
     @torch.no_grad()
     def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``path_distance/rms`` and ``path_distance/sup``."""
+        """``path_distance/rms``, ``path_distance/sup``, and ``path_distance/bound`` where it is known."""
         state = observation.state
         if self._companion is None or observation.index == 0:
             self._companion = _Companion(module, self._saved if observation.index else None)
@@ -66,7 +74,15 @@ class PathDistance(NetworkObserver):
         distance = rms_distance(state.outputs, self._companion.outputs_along(_steps_of(observation)))
         largest = distance if self._largest is None or observation.index == 0 else self._largest.to(distance.device)
         self._largest = torch.maximum(distance, largest)
-        return {"path_distance/rms": distance, "path_distance/sup": self._largest}
+        columns = {"path_distance/rms": distance, "path_distance/sup": self._largest}
+        if set(_BOUNDED_BY) <= set(observation.columns) and isinstance(module.loss, MSE) and state.velocity is None:
+            kappa, jacobian, target = (observation.columns[name] for name in _BOUNDED_BY)
+            columns["path_distance/bound"] = path_bound(kappa, jacobian, target, state.t)
+        return columns
+
+    def applies_to(self, module: FlowModule) -> bool:
+        """Whether a network follows a flow: what is trained by mini-batches has companions of its own."""
+        return super().applies_to(module) and module.follows_flow
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: the companion goes on to the bit, too."""

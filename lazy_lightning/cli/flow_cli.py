@@ -39,7 +39,7 @@ from lazy_lightning.cli.store import COMMANDS
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
-from lazy_lightning.modules import FlowModule, KernelModule, ObservedModule
+from lazy_lightning.modules import FlowModule, KernelModule, ObservedModule, ScaledModule
 from lazy_lightning.observation import Observer, Sink
 from lazy_lightning.run_files import CHECKPOINT
 
@@ -166,18 +166,14 @@ class FlowCLI(LightningCLI):
         """Refuses what would be ignored, or silently wrong.
 
         Raises:
-            ConfigError: for several devices, or mini-batches in full-batch flow.
+            ConfigError: for several devices, mini-batches in full-batch flow, or none where they are needed.
         """
         if self.trainer.world_size > 1:
             raise ConfigError(
                 f"a run uses one device, this one would start {self.trainer.world_size} equal copies: set "
                 "--trainer.devices 1 (all members of an ensemble are one batch already)"
             )
-        if isinstance(self.model, FlowModule) and self.datamodule.batch_size is not None:
-            raise ConfigError(
-                f"data.batch_size is {self.datamodule.batch_size}, but FlowModule follows the gradient of the whole "
-                "training set: leave it null (model.chunk_size bounds the memory)"
-            )
+        require_batches_that_fit(self.model, self.datamodule)
 
     # ------------------------------------------------------------------ running
 
@@ -194,6 +190,8 @@ class FlowCLI(LightningCLI):
         if self.trainer.log_dir is not None:
             require_writable(Path(self.trainer.log_dir))
         self.datamodule.setup()  # once; the trainer would first make the folder
+        if subcommand == "fit":
+            self.trainer.limit_val_batches = 0  # the test set is observed by the module itself
         try:
             super()._run_subcommand(subcommand)
         except (RuntimeError, ValueError) as error:
@@ -284,7 +282,7 @@ def refuse_ignored(config: Any) -> None:
     """What would be changed without a word: half precision on a CPU, and a network's shape, which the data decide."""
     precision = config.get("trainer.precision")
     model = str(config.get("model.class_path"))
-    if model.endswith((".FlowModule", ".KernelModule")) and str(precision) not in _PRECISIONS:
+    if model.endswith((".FlowModule", ".KernelModule", ".ScaledModule")) and str(precision) not in _PRECISIONS:
         raise ConfigError(f"trainer.precision is {precision}, expected {messages.PRECISIONS}")
     network = config.get("model.init_args.network")
     given = {} if network is None or not hasattr(network, "get") else network.get("init_args") or {}
@@ -293,6 +291,21 @@ def refuse_ignored(config: Any) -> None:
             raise ConfigError(
                 f"model.network.{name} is {given[name]}, but the data decide it: leave it out of the configuration"
             )
+
+
+def require_batches_that_fit(module: LightningModule, data: FlowData) -> None:
+    """Full batches for a flow, mini-batches for what trains on them.
+
+    Raises:
+        ConfigError: it is the other way round.
+    """
+    if isinstance(module, FlowModule) and data.batch_size is not None:
+        raise ConfigError(
+            f"data.batch_size is {data.batch_size}, but FlowModule follows the gradient of the whole "
+            "training set: leave it null (model.chunk_size bounds the memory)"
+        )
+    if isinstance(module, ScaledModule) and data.batch_size is None:
+        raise ConfigError("ScaledModule trains on mini-batches: set data.batch_size, for example to 128")
 
 
 def _default(class_path: str, argument: str) -> Any:

@@ -14,7 +14,7 @@ import yaml
 from lazy_lightning import configuration
 from lazy_lightning.bundled import find_config, read_config
 from lazy_lightning.cli.batch import train
-from lazy_lightning.cli.flow_cli import FlowCLI, refuse_ignored
+from lazy_lightning.cli.flow_cli import FlowCLI, refuse_ignored, require_batches_that_fit
 from lazy_lightning.cli.sweep_words import print_plan, print_results
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
@@ -27,7 +27,7 @@ from lazy_lightning.experiments.plan import Family
 from lazy_lightning.experiments.sweep import Limits, Sweep, alpha_of
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.workers import Office
-from lazy_lightning.modules import FlowModule
+from lazy_lightning.modules import ObservedModule
 from lazy_lightning.ntk.memory import available_bytes
 
 _OPTIONS = ("sweep", "out", "dry_run", "retry_failed", "workers", "max_members")
@@ -102,18 +102,15 @@ class SweepCLI(FlowCLI):
         content.pop("config", None)
         return content
 
-    def built(self, config: Mapping[str, Any]) -> tuple[FlowModule, FlowData]:
+    def built(self, config: Mapping[str, Any]) -> tuple[ObservedModule, FlowData]:
         """The module and the data of a configuration."""
         parser = self._subcommand_parsers["fit"]
         parsed = parser.parse_object(copy.deepcopy(dict(config)))  # which takes it apart
         objects = parser.instantiate_classes(parsed)
         module, data = objects["model"], objects["data"]
-        if not isinstance(module, FlowModule):
-            raise ConfigError(f"a sweep trains FlowModules, but the model is {type(module).__name__}")
-        if data.batch_size is not None:
-            raise ConfigError(
-                f"data.batch_size is {data.batch_size}, but a sweep follows full-batch flows: leave it null"
-            )
+        if not isinstance(module, ObservedModule):
+            raise ConfigError(f"a sweep trains FlowModules and ScaledModules, but the model is {type(module).__name__}")
+        require_batches_that_fit(module, data)
         return module, data
 
     # ------------------------------------------------------------------ doing it

@@ -12,7 +12,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lazy_lightning.centering import Centering
 from lazy_lightning.data.flow_data import FlowData
-from lazy_lightning.modules import FlowModule, KernelModule
+from lazy_lightning.modules import KernelModule, ObservedModule, ScaledModule
 from lazy_lightning.nn.members import InitialMembers
 from lazy_lightning.ntk.memory import working_bytes
 from lazy_lightning.objective import Objective
@@ -21,6 +21,8 @@ _STATE = 12
 """Numbers a weight: w, w0, dw, gradient, velocity, what a step proposes, and what is gathered of running rows."""
 _GRAPH = 2
 """What backward adds to what forward has kept."""
+_BESIDE = 1.5
+"""Networks that a companion costs: the linearisation takes five passes for the network's three, the other one four."""
 _TOGETHER = 4
 """Members that are timed together: in a batch each costs less than alone."""
 
@@ -34,10 +36,11 @@ class StepCost(NamedTuple):
     """One evaluation of loss and gradient, which is what a tried step takes."""
 
 
-def step_cost(module: FlowModule, data: FlowData, device: torch.device, dtype: torch.dtype) -> StepCost:
-    """Evaluates loss and gradient of four members at initialisation, on all training samples.
+def step_cost(module: ObservedModule, data: FlowData, device: torch.device, dtype: torch.dtype) -> StepCost:
+    """Evaluates loss and gradient of four members at initialisation, on all training samples or on a mini-batch.
 
-    A frozen kernel has a step of two products with an (n c)^2 matrix, which is not tried out but counted.
+    What is trained beside the network by mini-batches is counted as one and a half networks each. A frozen kernel has a
+    step of two products with an (n c)^2 matrix, which is not tried out but counted.
 
     Args:
         module: of the configuration, not set up.
@@ -50,8 +53,8 @@ def step_cost(module: FlowModule, data: FlowData, device: torch.device, dtype: t
         return _kernel_cost(len(data.train.y) * data.num_outputs, samples, dtype)
     initial = InitialMembers(module.factory, [0], data.input_shape, data.num_outputs)
     initial.network.template.to(device)
-    x = data.train.x.to(device, dtype)
-    y = data.train.y.to(device)
+    x = data.train.x[: data.batch_size].to(device, dtype)
+    y = data.train.y[: data.batch_size].to(device)
     y = y.to(dtype) if y.is_floating_point() else y
 
     def evaluate(members: int) -> None:
@@ -68,7 +71,9 @@ def step_cost(module: FlowModule, data: FlowData, device: torch.device, dtype: t
     seconds = min(_seconds(lambda: evaluate(together), device) for _ in range(2)) / together
     size = torch.empty((), dtype=dtype).element_size()
     weights = initial.network.weights
-    return StepCost(weights, _GRAPH * kept + size * (_STATE * weights + 4 * samples), seconds)
+    models = 1 + _BESIDE * len(module.companions) if isinstance(module, ScaledModule) else 1
+    held = _GRAPH * kept + size * _STATE * weights
+    return StepCost(weights, models * held + 4 * size * samples, models * seconds)
 
 
 def _kernel_cost(rows: int, samples: int, dtype: torch.dtype) -> StepCost:

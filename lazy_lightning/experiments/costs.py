@@ -17,9 +17,9 @@ from lazy_lightning.experiments.cost import StepCost, step_cost
 from lazy_lightning.experiments.plan import Cost, Family
 from lazy_lightning.experiments.run_folder import Status
 from lazy_lightning.experiments.sweep import Rows
-from lazy_lightning.modules import FlowModule
+from lazy_lightning.modules import ObservedModule
 
-Build = Callable[[Mapping[str, Any]], tuple[FlowModule, FlowData]]
+Build = Callable[[Mapping[str, Any]], tuple[ObservedModule, FlowData]]
 
 _TYPICAL_STEPS = 1000.0
 
@@ -50,9 +50,10 @@ class Costs:
         def cost(family: Family) -> Cost:
             step = self._step(family)
             own = [float(r["tried"]) for r in rows if r["family"] == family.key and r.get("tried")]
-            steps = sum(own) / len(own) if own else usual
             most = configuration.flatten(family.config).get("model.stop.max_steps")
-            return Cost(step.weights, step.bytes, step.seconds * min(steps, most or math.inf))
+            flow = min(sum(own) / len(own) if own else usual, most or math.inf)
+            steps = _mini_batch_steps(family.config) or flow
+            return Cost(step.weights, step.bytes, step.seconds * steps)
 
         return cost
 
@@ -75,3 +76,14 @@ class Costs:
         except Exception as error:
             _log.info("the cost of %s is not known: %s", dict(family.setting), error)
             return StepCost(0, 0.0, 0.0)
+
+
+def _mini_batch_steps(config: Mapping[str, Any]) -> float | None:
+    """That training by mini-batches takes, by the trainer's limits; None where it is not that, or has none."""
+    flat, trainer = configuration.flatten(config), config.get("trainer") or {}
+    batch = flat.get("data.batch_size")
+    if batch is None:
+        return None
+    epochs, steps = trainer.get("max_epochs"), trainer.get("max_steps")
+    limits = [float(epochs * math.ceil(flat["data.n_train"] / batch))] if epochs not in (None, -1) else []
+    return min([*limits, *([float(steps)] if steps not in (None, -1) else [])], default=None)

@@ -146,7 +146,7 @@ def _model(config: Mapping[str, Any], flat: Mapping[str, Any]) -> str:
     name = str(flat.get("model"))
     if name == "KernelModule":
         return f"kernel at {flat.get('model.at')}"
-    return "network" if name == "FlowModule" else name
+    return "network" if name in ("FlowModule", "ScaledModule") else name
 
 
 def _scale(h: Any, alpha: float) -> float | None:

@@ -68,9 +68,13 @@ class ObservedModule(MemberModule):
 
     def on_fit_start(self) -> None:
         """Brings the data to the device, once, and computes f0 of the test set there."""
-        self.train_split = self.resident(self.data.train)
+        self.train_split = self.resident(self._observed_training_set())
         self.test_split = self.resident(self.data.test)
         self._prepare_held_out()
+
+    def _observed_training_set(self) -> Split:
+        """What of the training set lies on the device, and is observed."""
+        return self.data.train
 
     def _prepare_held_out(self) -> None:
         """What evaluating the test set takes, once."""

@@ -1,0 +1,105 @@
+"""A learning rate for each alpha, by a short search: no one rate suits a lazy network and one that learns features."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.modules.roster import Roster
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.scaled_module import ScaledModule
+
+Batch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class LearningRateSearch:
+    """Trains every member from its start by each rate for some steps, and takes the best rate of each alpha.
+
+    The best has the least training loss over the last quarter of the steps, averaged over the seeds, on the batches
+    that the run itself begins with. A rate at which a member's loss is not finite is out. The paper (arXiv:1812.07956)
+    takes the best of four rates by whole trainings.
+
+    Args:
+        candidates: learning rates.
+        steps: of each trial.
+
+    Raises:
+        ConfigError: a rate or the number of steps is not positive.
+    """
+
+    candidates: tuple[float, ...] = (1.0, 0.1, 0.01, 0.001)
+    steps: int = 100
+
+    def __post_init__(self) -> None:
+        if not self.candidates or min(self.candidates) <= 0:
+            raise ConfigError(f"candidates must be learning rates > 0, got {list(self.candidates)}")
+        if self.steps < 1:
+            raise ConfigError(f"a trial needs steps >= 1, got {self.steps}")
+
+    def search(self, module: ScaledModule) -> dict[str, list[float]]:
+        """The best rate of every member, by model; members of one alpha share theirs."""
+        trials = [_trial(module, rate, self.steps) for rate in self.candidates]
+        return {name: self.best(torch.stack([t[name] for t in trials]), module.roster) for name in trials[0]}
+
+    def best(self, losses: Tensor, roster: Roster) -> list[float]:
+        """From the losses (rates, E) that the trials ended with; the smallest rate where no trial ended well.
+
+        >>> losses = torch.tensor([[9.0, torch.nan], [1.0, 3.0], [2.0, 2.0]])
+        >>> LearningRateSearch((1.0, 0.1, 0.01)).best(losses, Roster.of([0.1, 10.0], 1))
+        [0.1, 0.01]
+        """
+        finite = torch.where(losses.isfinite(), losses, torch.inf).double().cpu()
+        group = roster.groups()
+        means = torch.stack([finite[:, group == g].mean(dim=1) for g in range(int(group.max()) + 1)], dim=1)
+        rates = torch.tensor(self.candidates, dtype=torch.float64)
+        chosen = torch.where(means.isfinite().any(dim=0), rates[means.argmin(dim=0)], rates.min())
+        return [float(rate) for rate in chosen[group]]
+
+
+def _trial(module: ScaledModule, rate: float, steps: int) -> dict[str, Tensor]:
+    """The mean loss (E,) over the last quarter of the steps, by model."""
+    rows = {name: [nn.Parameter(row) for row in torch.zeros_like(module.w0)] for name in module.models}
+    rates = {name: [rate] * len(module.w0) for name in rows}
+    optimizer = module.optimizer_of(rows, rates)
+    kept: dict[str, list[Tensor]] = {name: [] for name in rows}
+    for x, y in _batches(module, steps):
+        optimizer.zero_grad()
+        losses = module.losses({name: torch.stack(tuple(row)) for name, row in rows.items()}, x, y)
+        module.total(losses).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        for name, loss in losses.items():
+            kept[name].append(loss.detach())
+    return {name: torch.stack(values[-max(1, steps // 4) :]).mean(dim=0) for name, values in kept.items()}
+
+
+def _batches(module: ScaledModule, steps: int) -> Iterable[Batch]:
+    """The first that the run will see, over as many epochs as it takes."""
+    batches = cast(Any, module.data.train_dataloader())
+    epoch = 0
+    while steps > 0:
+        for x, y in batches.epoch(epoch):
+            if steps > 0:
+                yield module.on_device(x, y)
+            steps -= 1
+        epoch += 1
+
+
+def told(rates: Mapping[str, Sequence[float]], roster: Roster) -> str:
+    """The rates by model and alpha, in a line each.
+
+    >>> told({"network": [0.1, 0.1, 1.0, 1.0]}, Roster.of([0.5, 2.0], 2))
+    'learning rates of the network: 0.1 at alpha = 0.5, 1 at alpha = 2'
+    """
+    lines = []
+    for name, values in rates.items():
+        by_alpha = dict(zip(roster.alphas, values, strict=True))
+        listed = ", ".join(f"{rate:g} at alpha = {alpha:g}" for alpha, rate in by_alpha.items())
+        lines.append(f"learning rates of the {name.replace('_', ' ')}: {listed}")
+    return "\n".join(lines)
