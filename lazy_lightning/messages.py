@@ -192,16 +192,17 @@ def _told_bad_class(key: str, name: str, why: str) -> str:
     return f"{key}: the class {name} cannot be imported{reason}{near or listed}"
 
 
+_NETWORKS = ("FC", "CNN", "WideResNet", "VGG", "ResNet18", "TwoLayer", "Symmetrized")
 _NO_CHOICE = ("Split", "FlowData", "LearningRateSearch", "ObservedModule", "Roster", "Stop")
 
 
 def _known_classes(key: str) -> list[str]:
-    from lazy_lightning import callbacks, data, modules, nn
+    from lazy_lightning import callbacks, data, modules
 
     room = {"data": data, "model": modules, "trainer.callbacks": callbacks}.get(key)
     if room is not None:
         return [name for name in room.__all__ if name not in _NO_CHOICE]
-    return ["FC"] if key.endswith("network") and hasattr(nn, "FC") else []
+    return list(_NETWORKS) if key.endswith("network") else []
 
 
 def _told_type(cause: Cause, files: Sequence[Path]) -> str | None:

@@ -95,7 +95,7 @@ class MemberModule(LightningModule):
         precision = str(self.trainer.precision)
         if precision not in _DTYPES:
             raise ConfigError(
-                f"trainer.precision {precision!r} has too few digits for f - f0: use '64-true' (the papers') or '32-true'"
+                f"trainer.precision {precision!r} has too few digits for f - f0: use '64-true' (as papers) or '32-true'"
             )
         return _DTYPES[precision]
 

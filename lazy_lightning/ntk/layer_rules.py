@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lazy_lightning.nn.convolution import NTKConv2d
 from lazy_lightning.nn.layers import NTKLinear
 
 Positions = tuple[Tensor, Tensor]
@@ -90,6 +91,10 @@ def _convolution(module: nn.Conv1d | nn.Conv2d, a: Tensor, b: Tensor) -> Positio
     return convolution_positions(module, a, b, scale=1.0, bias=_unit_bias(module))
 
 
+def _ntk_convolution(module: NTKConv2d, a: Tensor, b: Tensor) -> Positions:
+    return convolution_positions(module, a, b, scale=module.scale, bias=module.bias_scale)
+
+
 def _unit_bias(module: nn.Module) -> float:
     return float(cast("Tensor | None", module.bias) is not None)
 
@@ -98,3 +103,4 @@ register_rule(nn.Linear, _linear)
 register_rule(NTKLinear, _ntk_linear)
 register_rule(nn.Conv1d, _convolution)
 register_rule(nn.Conv2d, _convolution)
+register_rule(NTKConv2d, _ntk_convolution)
