@@ -10,7 +10,9 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from lazy_lightning.data.augmentation import Augmentation
 from lazy_lightning.data.bursts import BurstLoader
+from lazy_lightning.data.mini_batches import MiniBatches
 from lazy_lightning.data.split import Split, Task
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.seeding import generator
@@ -59,6 +61,8 @@ class FlowData(LightningDataModule, ABC):
     input_shape: tuple[int, ...]
     num_outputs: int
     task: Task
+    augmentation: Augmentation | None = None
+    """Of the training samples, in mini-batches."""
 
     def __init__(
         self,
@@ -93,13 +97,22 @@ class FlowData(LightningDataModule, ABC):
         self.num_outputs, self.task = prepared.num_outputs, prepared.task
         self.input_shape = tuple(prepared.train.x.shape[1:])
 
-    def train_dataloader(self) -> Iterable[int] | DataLoader[Batch]:
+    def train_dataloader(self) -> Iterable[int] | MiniBatches:
         """Bursts without end, or shuffled mini-batches ``(x, y)`` when ``batch_size`` is given."""
         if self.batch_size is None:
             self._bursts = BurstLoader()
             return self._bursts
-        stream = generator("data/batches", self.train_seed)
-        return DataLoader(_dataset(self.train), batch_size=self.batch_size, shuffle=True, generator=stream)
+        return self.mini_batches()
+
+    def mini_batches(self) -> MiniBatches:
+        """From the first epoch on.
+
+        Raises:
+            ConfigError: there is no ``batch_size``.
+        """
+        if self.batch_size is None:
+            raise ConfigError("mini-batches need a size: set data.batch_size, for example to 128")
+        return MiniBatches(self.train, self.batch_size, self.train_seed, self.augmentation)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """The test split, in order."""

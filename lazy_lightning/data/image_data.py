@@ -6,8 +6,9 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
+from lazy_lightning.data.augmentation import Augmentation
 from lazy_lightning.data.flow_data import FlowData, Prepared
 from lazy_lightning.data.labels import Labelled, LabelRule, label
 from lazy_lightning.data.pool import Pool, as_float
@@ -28,6 +29,10 @@ class ImageData(FlowData):
         sphere: scale each sample to the norm sqrt(number of inputs).
         pca: number of principal components to keep as inputs; null keeps the pixels.
         whiten: divide each component by its own standard deviation, instead of all by a common one.
+        standardise: shift and scale each channel to mean 0 and variance 1 over the set of ``statistics``, before all
+            else; with ``centre`` and ``sphere`` off, this is what arXiv:1812.07956 does to CIFAR-10.
+        augment: random changes of the images in mini-batches of training, by modules such as
+            ``torchvision.transforms.v2.RandomCrop``; they come after preprocessing, so zeros are the mean.
         statistics: the set that gives the mean and the principal axes: ``train``, or ``pool`` (all samples of
             the classes kept, test samples too, as in the published runs of arXiv:1906.08034).
         options: n_train, n_test, n_kernel, batch_size and the seeds of :class:`FlowData`.
@@ -47,6 +52,8 @@ class ImageData(FlowData):
         sphere: bool = True,
         pca: int | None = None,
         whiten: bool = False,
+        standardise: bool = False,
+        augment: list[nn.Module] | None = None,
         statistics: Literal["train", "pool"] = "train",
         **options: Any,
     ) -> None:
@@ -55,9 +62,14 @@ class ImageData(FlowData):
             raise ConfigError(f"statistics must be 'train' or 'pool', got {statistics!r}")
         if whiten and pca is None:
             raise ConfigError("whiten: true needs principal components: set pca to their number")
+        if augment and self.batch_size is None:
+            raise ConfigError("augment changes mini-batches, but data.batch_size is null: set it, or leave augment out")
+        if augment and pca is not None:
+            raise ConfigError(f"augment changes images, but pca = {pca} makes coordinates of them: leave one out")
         self.labels = labels
         self.statistics = statistics
-        self.preprocessing = Preprocessing(centre, sphere, pca, whiten)
+        self.preprocessing = Preprocessing(centre, sphere, pca, whiten, standardise)
+        self.augmentation = Augmentation(augment) if augment else None
 
     @abstractmethod
     def load_pool(self) -> Pool:
@@ -80,6 +92,9 @@ class ImageData(FlowData):
         )
         base = drawn.train if self.statistics == "train" else slice(None)
         prepare = Preprocessor(as_float(pool.x[labelled.keep[base]]), self.preprocessing)
+
+        if self.augmentation is not None:
+            self.augmentation.check(as_float(pool.x[0]))
 
         def split(name: str, positions: Tensor) -> Split:
             return _take(pool, labelled, positions, prepare, name)

@@ -1,4 +1,4 @@
-"""Centring, normalisation to the sphere, and principal components, in that order (arXiv:1906.08034)."""
+"""Standardised channels, centring, normalisation to the sphere, and principal components, in that order."""
 
 from __future__ import annotations
 
@@ -30,12 +30,37 @@ class PrincipalAxes(NamedTuple):
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """Which steps are taken: see :func:`center`, :func:`to_sphere` and :func:`project`."""
+    """Which steps are taken: see :func:`standardise`, :func:`center`, :func:`to_sphere` and :func:`project`."""
 
     centre: bool = True
     sphere: bool = True
     pca: int | None = None
     whiten: bool = False
+    standardise: bool = False
+
+
+def channel_statistics(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel of ``x``, ``(n, channels, *s)``, shaped to broadcast with it.
+
+    Raises:
+        DataError: a channel is constant.
+    """
+    others = [axis for axis in range(x.ndim) if axis != 1]
+    mean, std = x.mean(others, keepdim=True), x.std(others, keepdim=True, correction=0)
+    if bool((std <= _RELATIVE_ZERO * x.abs().amax()).any()):
+        raise DataError("a channel of the images is constant and cannot be standardised: set standardise: false")
+    return mean, std
+
+
+def standardise(x: Tensor, statistics: tuple[Tensor, Tensor]) -> Tensor:
+    """(x - mean) / std per channel.
+
+    >>> x = torch.tensor([[[0.0, 4.0]], [[4.0, 0.0]]])
+    >>> standardise(x, channel_statistics(x)).flatten().tolist()
+    [-1.0, 1.0, 1.0, -1.0]
+    """
+    mean, std = statistics
+    return (x - mean) / std
 
 
 def center(x: Tensor, mean: Tensor) -> Tensor:
@@ -122,6 +147,8 @@ class Preprocessor:
 
     def __init__(self, statistics: Tensor, steps: Preprocessing) -> None:
         self.steps = steps
+        self.channels = channel_statistics(statistics) if steps.standardise else None
+        statistics = self._standardised(statistics)
         self.mean = statistics.mean(0)
         # Subtracting a mean leaves rounding errors in place of zeros; they are of this size at most.
         self.floor = _RELATIVE_ZERO * statistics[0].numel() ** 0.5 * float(statistics.abs().max())
@@ -129,9 +156,12 @@ class Preprocessor:
         if steps.pca is not None:
             self.axes = principal_axes(self._normalise(statistics, "statistics"), steps.pca)
 
+    def _standardised(self, x: Tensor) -> Tensor:
+        return x if self.channels is None else standardise(x, self.channels)
+
     def __call__(self, x: Tensor, name: str = "data") -> Tensor:
         """``x``, ``(n, *s)``, after all steps: ``(n, *s)``, or ``(n, k)`` with principal components."""
-        x = self._normalise(x, name)
+        x = self._normalise(self._standardised(x), name)
         return x if self.axes is None else project(x, self.axes, self.steps.whiten)
 
     def _normalise(self, x: Tensor, name: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -81,7 +81,7 @@ def _trial(module: ScaledModule, rate: float, steps: int) -> dict[str, Tensor]:
 
 def _batches(module: ScaledModule, steps: int) -> Iterable[Batch]:
     """The first that the run will see, over as many epochs as it takes."""
-    batches = cast(Any, module.data.train_dataloader())
+    batches = module.data.mini_batches()
     epoch = 0
     while steps > 0:
         for x, y in batches.epoch(epoch):

@@ -46,7 +46,7 @@ class NTKConv2d(nn.Conv2d):
             raise ConfigError(f"a convolution got bias = {bias}, expected its scale >= 0: set 0 for no bias.")
         super().__init__(in_channels, out_channels, kernel_size, stride, padding, bias=bias > 0)
         self.bias_scale = float(bias)
-        self.scale = gain * (in_channels * kernel_size**2) ** -0.5
+        self.scale: float = gain * (in_channels * kernel_size**2) ** -0.5
 
     def reset_parameters(self) -> None:
         """Draw W, then b, from N(0, 1) with torch's global generator."""
@@ -62,4 +62,5 @@ class NTKConv2d(nn.Conv2d):
 
     def extra_repr(self) -> str:
         """Sizes and scales, for ``print(model)``."""
-        return f"{self.in_channels}, {self.out_channels}, size={self.kernel_size}, stride={self.stride}, scale={self.scale:.6g}, bias_scale={self.bias_scale:g}"
+        sizes = f"{self.in_channels}, {self.out_channels}, size={self.kernel_size}, stride={self.stride}"
+        return f"{sizes}, padding={self.padding}, scale={self.scale:.6g}, bias={self.bias_scale:g}"

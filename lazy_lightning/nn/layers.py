@@ -37,7 +37,7 @@ class NTKLinear(nn.Module):
         self.in_features = in_features
         self.out_features = out_features
         self.bias_scale = float(bias)
-        self.scale = in_features**-fan_in_power
+        self.scale: float = in_features**-fan_in_power
         self.weight = nn.Parameter(torch.empty(out_features, in_features))
         self.bias: nn.Parameter | None
         self.register_parameter("bias", nn.Parameter(torch.empty(out_features)) if bias else None)

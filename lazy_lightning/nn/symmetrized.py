@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
@@ -54,5 +55,5 @@ class Symmetrized(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """f(w, x), of the shape of g's outputs."""
-        plus: Tensor = self.plus(x)
-        return (plus - self.minus(x)) * 0.5**0.5
+        difference: Tensor = self.plus(x) - self.minus(x)
+        return difference * math.sqrt(0.5)

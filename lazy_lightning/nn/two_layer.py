@@ -82,7 +82,8 @@ class TwoLayer(nn.Module):
     def forward_members(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """The outputs of E members, (E, n, num_outputs), by one product a layer, as ``vmap`` would give them."""
         a: Tensor = self.phi.phi(x.flatten(1) @ params["hidden.weight"].mT)
-        return a @ (self.head.scale * params["head.weight"]).mT
+        head = self.head.scale * params["head.weight"]
+        return a @ head.mT
 
 
 def _check(width: int, scaling: str, tau: float, symmetric: bool) -> None:
