@@ -13,7 +13,7 @@ from lazy_lightning.atomic import written_atomically
 from lazy_lightning.run_files import CHECKPOINT
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observed_module import ObservedModule
 
 
 class RunCheckpoint(Checkpoint):
@@ -30,15 +30,18 @@ class RunCheckpoint(Checkpoint):
     def __init__(self, every_seconds: float = 60.0) -> None:
         self.every_seconds = every_seconds
         self._saved = time.monotonic()
+        self._stopped_within = False
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Saves when it is time."""
-        if time.monotonic() - self._saved > self.every_seconds:
+        """Saves when it is time, and before a Trainer takes an epoch for done because it was told to stop within it."""
+        self._stopped_within = trainer.should_stop and not trainer.is_last_batch
+        if self._stopped_within or time.monotonic() - self._saved > self.every_seconds:
             self.save(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: Trainer, pl_module: ObservedModule) -> None:  # type: ignore[override]
         """Saves the end."""
-        self.save(trainer)
+        if pl_module.follows_flow or not self._stopped_within:
+            self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
         """Writes the file, whole or not at all."""

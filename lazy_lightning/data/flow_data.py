@@ -83,6 +83,8 @@ class FlowData(LightningDataModule, ABC):
         self.kernel_seed = _at_least(0, "kernel_seed", kernel_seed)
         self.train_seed = _at_least(0, "train_seed", train_seed)
         self._bursts: BurstLoader | None = None
+        self._mini_batches: MiniBatches | None = None
+        self._place: dict[str, int] | None = None
 
     @abstractmethod
     def build(self) -> Prepared:
@@ -102,7 +104,19 @@ class FlowData(LightningDataModule, ABC):
         if self.batch_size is None:
             self._bursts = BurstLoader()
             return self._bursts
-        return self.mini_batches()
+        self._mini_batches = self.mini_batches()
+        if self._place is not None:
+            self._mini_batches.load_state_dict(self._place)
+            self._place = None
+        return self._mini_batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place of the next mini-batch: a Trainer keeps it in the middle of an epoch alone."""
+        return {} if self._mini_batches is None else self._mini_batches.state_dict()
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The next train loader begins there."""
+        self._place = state_dict
 
     def mini_batches(self) -> MiniBatches:
         """From the first epoch on.

@@ -16,8 +16,8 @@ class MiniBatches:
     """Batches ``(x, y)`` of a set that lies in memory; the last one of an epoch may be shorter.
 
     The order of epoch k depends on the seed and k alone, and so do its augmented images. The state is the place of the
-    next batch, so training goes on to the bit from the middle of an epoch. (A Trainer does not fetch ahead from a loader
-    that has a length.)
+    next batch, so training goes on to the bit from the middle of an epoch. (A Trainer does not fetch ahead from a
+    loader that has a length.)
 
     Args:
         split: the samples.

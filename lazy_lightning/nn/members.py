@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.nn.gates import check_gates, gates_held, gates_noted
 from lazy_lightning.nn.places import places_of
 from lazy_lightning.seeding import derived_seed
 
@@ -108,6 +109,29 @@ class MemberNetwork:
             return caught
 
         return vmap(one)(self.unpack(w), buffers or {})
+
+    def gates(self, w: Tensor, x: Tensor, buffers: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """What each ReLU and max-pool chooses, (E, n, ...) by module, see :mod:`lazy_lightning.nn.gates`."""
+        check_gates(self.template)
+
+        def one(p: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+            with gates_noted(self.template) as noted:
+                self._call(p, b, x)
+            return noted
+
+        return vmap(one)(self.unpack(w), buffers or {})
+
+    def held(self, w: Tensor, w0: Tensor, x: Tensor, buffers: dict[str, Tensor] | None = None) -> Tensor:
+        """f(w, x) with all ReLUs and max-pools choosing as they do at w0 on the same x, (E, n, c)."""
+        check_gates(self.template)
+
+        def one(p: dict[str, Tensor], p0: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
+            with gates_noted(self.template) as gates, torch.no_grad():
+                self._call(p0, b, x)
+            with gates_held(self.template, gates):
+                return as_columns(self._call(p, b, x), len(x), self.template)
+
+        return vmap(one)(self.unpack(w), self.unpack(w0), buffers or {})
 
 
 class InitialMembers:
