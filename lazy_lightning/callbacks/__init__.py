@@ -1,6 +1,7 @@
 """Observers measure, sinks write and show; all are Lightning callbacks."""
 
 from lazy_lightning.callbacks.activation_drift import ActivationDrift
+from lazy_lightning.callbacks.activation_stability import ActivationStability
 from lazy_lightning.callbacks.closing_summary import ClosingSummary
 from lazy_lightning.callbacks.curves import Curves
 from lazy_lightning.callbacks.graceful_stop import GracefulStop
@@ -23,6 +24,7 @@ from lazy_lightning.callbacks.weight_displacement import WeightDisplacement
 __all__ = [
     "T1",
     "ActivationDrift",
+    "ActivationStability",
     "ClosingSummary",
     "Curves",
     "FlowProgressBar",

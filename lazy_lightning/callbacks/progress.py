@@ -34,6 +34,11 @@ class FlowProgressBar(ProgressBar, Sink):
         self._task: TaskID | None = None
         self._printed = -np.inf
 
+    @property
+    def is_enabled(self) -> bool:
+        """``LightningModule.print`` asks."""
+        return self._enabled
+
     def disable(self) -> None:
         """Lightning calls this on all ranks but the first."""
         self._enabled = False

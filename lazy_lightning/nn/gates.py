@@ -138,8 +138,27 @@ def _hooked(template: nn.Module, visit: Visit, watch: _Watch | None) -> Iterator
 
 
 _FUNCTIONS = frozenset(
-    "relu relu_ relu6 leaky_relu prelu elu gelu silu softplus tanh sigmoid hardtanh clamp clamp_min maximum abs "
-    "max_pool2d _max_pool2d max_pool2d_with_indices".split()
+    [
+        "relu",
+        "relu_",
+        "relu6",
+        "leaky_relu",
+        "prelu",
+        "elu",
+        "gelu",
+        "silu",
+        "softplus",
+        "tanh",
+        "sigmoid",
+        "hardtanh",
+        "clamp",
+        "clamp_min",
+        "maximum",
+        "abs",
+        "max_pool2d",
+        "_max_pool2d",
+        "max_pool2d_with_indices",
+    ]
 )
 """Names of torch's functions, which are looked up wherever they are called from."""
 
