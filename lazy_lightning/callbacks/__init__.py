@@ -13,6 +13,7 @@ from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.callbacks.learning_curves import LearningCurves
 from lazy_lightning.callbacks.outputs import Outputs
 from lazy_lightning.callbacks.path_distance import PathDistance
+from lazy_lightning.callbacks.population_loss import PopulationLoss
 from lazy_lightning.callbacks.progress import FlowProgressBar
 from lazy_lightning.callbacks.regime import TangentDeparture
 from lazy_lightning.callbacks.run_checkpoint import RunCheckpoint
@@ -37,6 +38,7 @@ __all__ = [
     "LearningCurves",
     "Outputs",
     "PathDistance",
+    "PopulationLoss",
     "RunCheckpoint",
     "TLazy",
     "TangentDeparture",

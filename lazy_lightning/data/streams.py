@@ -60,5 +60,9 @@ class StreamedTask(FlowData):
             task=self.kind,
         )
 
+    def fresh(self, n: int, draw: int) -> Split:
+        """``n`` samples that are in none of the sets, others for each ``draw`` >= 0."""
+        return self._split("fresh", n, draw)
+
     def _split(self, name: str, n: int, seed: int) -> Split:
         return Split(*self.samples(normal_rows(n, self.d, f"data/{name}", seed)), torch.arange(n))
