@@ -64,7 +64,10 @@ def step_cost(module: ObservedModule, data: FlowData, device: torch.device, dtyp
         }
         centering = Centering(torch.ones(members, dtype=torch.float64, device=device), enabled=False)
         f0 = torch.zeros(members, len(x), data.num_outputs, device=device, dtype=dtype)
-        Objective(initial.network, module.loss, centering, x, y, f0, buffers, module.chunk_size).backward(w)
+        objective = Objective(
+            initial.network, module.loss, centering, x, y, f0, buffers, module.chunk_size, reports_margins=False
+        )
+        objective.backward(w)
 
     kept = _bytes_kept(lambda: evaluate(1), besides=x)
     together = _TOGETHER if _TOGETHER * kept < working_bytes(device) else 1
