@@ -11,6 +11,7 @@ from lazy_lightning.callbacks.kernel_snapshots import KernelSnapshots
 from lazy_lightning.callbacks.kernel_spectrum import KernelSpectrum
 from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.callbacks.learning_curves import LearningCurves
+from lazy_lightning.callbacks.neuron_paths import NeuronPaths
 from lazy_lightning.callbacks.outputs import Outputs
 from lazy_lightning.callbacks.path_distance import PathDistance
 from lazy_lightning.callbacks.population_loss import PopulationLoss
@@ -36,6 +37,7 @@ __all__ = [
     "KernelSpectrum",
     "LazinessIndex",
     "LearningCurves",
+    "NeuronPaths",
     "Outputs",
     "PathDistance",
     "PopulationLoss",

@@ -1,0 +1,108 @@
+"""The neurons of a two-layer network on inputs in the plane, followed and drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from pytorch_lightning import Trainer
+from safetensors.torch import save_file
+from torch import Tensor
+
+from lazy_lightning.atomic import written_atomically
+from lazy_lightning.figures.neuron_paths import Paths, Teacher, neuron_paths
+from lazy_lightning.figures.style import save
+from lazy_lightning.observation import NetworkObserver, Observation
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.observed_module import ObservedModule
+
+NEURONS = "neurons.safetensors"
+SCHEMA = 1
+_HIDDEN, _HEAD = "hidden.weight", "head.weight"
+
+
+class NeuronPaths(NetworkObserver):
+    """Where each neuron of F = alpha s sum_j b_j phi(a_j . x) is: alpha s |b_j| a_j, and the sign of b_j.
+
+    That is what a neuron contributes, on the scale of the teacher's own (arXiv:1812.07956, figure 1). Of the first seed
+    of each alpha. When the run ends: ``neurons.safetensors`` with ``places`` (M, K, m, 2), ``signs`` (M, K, m), ``t``
+    (M, K), ``alpha`` and ``seed`` (M,), and the teacher's if there is one; and ``figures/neuron_paths.png`` and
+    ``.pdf``. For :class:`~lazy_lightning.nn.TwoLayer` or any network with parameters ``hidden.weight`` (m, 2) and
+    ``head.weight`` (1, m); on others nothing is done.
+    """
+
+    def __init__(self) -> None:
+        self._places: list[Tensor] = []
+        self._signs: list[Tensor] = []
+        self._t: list[Tensor] = []
+
+    def applies_to(self, module: ObservedModule) -> bool:
+        """Whether it is such a network."""
+        if not super().applies_to(module):
+            return False
+        shapes = dict(zip(module.network.names, module.network.shapes, strict=True))
+        hidden, head = shapes.get(_HIDDEN, ()), shapes.get(_HEAD, ())
+        return len(hidden) == 2 and hidden[1] == 2 and tuple(head) == (1, hidden[0])
+
+    @torch.no_grad()
+    def observe(self, module: ObservedModule, observation: Observation) -> Mapping[str, Tensor]:
+        """Notes the neurons; no columns."""
+        if observation.index == 0:
+            self._places, self._signs, self._t = [], [], []
+        rows = _first_seeds(module)
+        weights = module.network.unpack(module.w.detach()[rows])
+        a, b = weights[_HIDDEN], weights[_HEAD].squeeze(1)
+        scale = module.centering.alpha[rows].to(a.dtype) * float(getattr(module.network.template.head, "scale", 1.0))
+        self._places.append((scale.view(-1, 1, 1) * b.abs().unsqueeze(-1) * a).double())
+        self._signs.append(b.sign().double())
+        self._t.append(observation.state.t[rows].clone())
+        return {}
+
+    @torch.no_grad()
+    def on_train_end(self, trainer: Trainer, pl_module: ObservedModule) -> None:  # type: ignore[override]
+        """Writes and draws, also after a signal."""
+        if not self._places or trainer.log_dir is None or not trainer.is_global_zero:
+            return
+        rows = _first_seeds(pl_module)
+        arrays = self._arrays() | {
+            "alpha": pl_module.roster.alpha_tensor()[rows],
+            "seed": torch.tensor(pl_module.roster.seeds)[rows],
+        }
+        teacher = _teacher(pl_module)
+        if teacher is not None:
+            arrays |= {f"teacher_{name}": torch.from_numpy(part) for name, part in teacher._asdict().items()}
+        with written_atomically(Path(trainer.log_dir) / NEURONS) as temporary:
+            save_file(arrays, str(temporary), metadata={"schema": str(SCHEMA)})
+        members = [
+            Paths(float(arrays["alpha"][i]), arrays["places"][i].numpy(), arrays["signs"][i].numpy())
+            for i in range(len(rows))
+        ]
+        save(neuron_paths(members, teacher), Path(trainer.log_dir) / "figures" / "neuron_paths")
+
+    def _arrays(self) -> dict[str, Tensor]:
+        parts = {"places": self._places, "signs": self._signs, "t": self._t}
+        return {name: torch.stack([x.cpu() for x in part], dim=1).contiguous() for name, part in parts.items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For the checkpoint: a resumed run draws whole paths."""
+        return self._arrays() if self._places else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """From the checkpoint."""
+        if state_dict:
+            self._places, self._signs, self._t = (list(state_dict[k].unbind(1)) for k in ("places", "signs", "t"))
+
+
+def _first_seeds(module: ObservedModule) -> list[int]:
+    alphas = module.roster.alphas
+    return [alphas.index(alpha) for alpha in dict.fromkeys(alphas)]
+
+
+def _teacher(module: ObservedModule) -> Teacher | None:
+    data = cast(Any, module.data)
+    if getattr(data, "teacher_weights", None) is None:
+        return None
+    return Teacher((data.teacher_scale * data.teacher_weights).numpy(), data.teacher_signs.numpy())
