@@ -16,7 +16,22 @@ from lazy_lightning.data.torchvision_data import TorchvisionData
 NAMES = sorted(bundled_configs())
 EXPERIMENTS = [name for name in NAMES if not name.startswith(("callbacks/", "overlays/", "sweeps/"))]
 LAYERS = [name for name in NAMES if name.startswith(("callbacks/", "overlays/"))]
-SMALL = ["--config", "overlays/tiny.yaml", "--model.stop.max_steps=8", "--config", str(CONF / "quiet.yaml")]
+SIZED = [name for name in NAMES if name.startswith("overlays/") and name.endswith("_small.yaml")]
+"""Overlays that make one experiment smaller."""
+LAYERS = [name for name in LAYERS if name not in SIZED]
+QUIET = ["--config", str(CONF / "quiet.yaml")]
+SMALL = ["--config", "overlays/tiny.yaml", "--model.stop.max_steps=8", *QUIET]
+IMAGES = ["--data.n_train=12", "--data.n_test=10", "--model.seeds=1", *QUIET]
+FEW_STEPS = [*IMAGES, "--model.stop.max_steps=2"]
+BATCHES = ["--data.batch_size=6", "--data.pool=all", "--model.alpha=[1.0, 10.0]", "--model.search.steps=1"]
+OF_ITS_OWN = {
+    "cifar_cnn.yaml": [*FEW_STEPS, "--model.network.width=3"],
+    "fashion_cnn.yaml": [*FEW_STEPS, "--model.network.width=3"],
+    "cifar_wideresnet.yaml": [*FEW_STEPS, "--model.network.depth=10", "--model.network.widening=0.1"],
+    "cifar_vgg.yaml": [*IMAGES, *BATCHES, "--trainer.max_epochs=1", "--model.network.widening=0.03"],
+    "cifar_resnet.yaml": [*IMAGES, *BATCHES, "--trainer.max_epochs=1", "--model.network.widening=0.03"],
+}
+"""How an experiment is made tiny for which overlays/tiny.yaml is not meant."""
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -32,7 +47,7 @@ def test_experiment(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
         cli = built(["fit", "--config", name], patch)
     assert f"name: {Path(name).stem}," in bundled_configs()[name].read_text()  # its runs lie in a folder of its name
     options = [] if not isinstance(cli.datamodule, TorchvisionData) else ["--data.files", images(cli.datamodule)]
-    assert main(["fit", "--config", name, *SMALL, *options]) == 0
+    assert main(["fit", "--config", name, *OF_ITS_OWN.get(name, SMALL), *options]) == 0
     assert "alpha" in capsys.readouterr().out
 
 
@@ -41,6 +56,13 @@ def images(data: TorchvisionData) -> str:
     shape = (90, 3, 32, 32) if isinstance(data, CIFAR10) else (90, 1, 28, 28)
     np.savez("images.npz", x=rng.integers(0, 256, shape, dtype=np.uint8), y=np.arange(90) % 10)
     return "images.npz"
+
+
+@pytest.mark.parametrize("name", SIZED)
+def test_experiments_of_other_sizes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Path(name).name.replace("_small", "")
+    cli = built(["fit", "--config", base, "--config", name], monkeypatch)
+    assert cli.datamodule.n_train <= built(["fit", "--config", base], monkeypatch).datamodule.n_train
 
 
 @pytest.mark.parametrize("name", LAYERS)
