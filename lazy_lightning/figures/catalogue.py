@@ -12,7 +12,9 @@ from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.flow_curves import flow_curves
 from lazy_lightning.figures.kernel_drift import kernel_drift
 from lazy_lightning.figures.kernel_images import kernel_images
+from lazy_lightning.figures.lazy_comparison import lazy_comparison
 from lazy_lightning.figures.leaving_time import leaving_time
+from lazy_lightning.figures.loss_by_width import loss_by_width
 from lazy_lightning.figures.output_growth import output_growth
 from lazy_lightning.figures.phase_diagram import phase_diagram
 from lazy_lightning.figures.spectra import spectra
@@ -21,6 +23,8 @@ from lazy_lightning.figures.variance import variance
 
 FIGURES: dict[str, Callable[[pd.DataFrame], Drawn]] = {
     "test_error": test_error,
+    "lazy_comparison": lazy_comparison,
+    "loss_by_width": loss_by_width,
     "kernel_drift": kernel_drift,
     "phase_diagram": phase_diagram,
     "leaving_time": leaving_time,

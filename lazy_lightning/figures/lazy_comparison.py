@@ -1,0 +1,123 @@
+"""What lazy training costs a network: its errors against alpha, beside those of the models that it then becomes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.marks import ALPHA_LABEL, Mark, draw_band, draw_seeds, offset_marks, plain
+from lazy_lightning.figures.style import paper_style
+from lazy_lightning.figures.sweep_table import (
+    WidthCurve,
+    has,
+    named_width,
+    seeds_phrase,
+    unfinished_note,
+    width_curves,
+)
+
+STABLE = "activation_stability/total"
+
+
+class Line(NamedTuple):
+    """One model in one panel."""
+
+    name: str
+    curve: WidthCurve
+    mark: Mark
+
+
+_MODELS = {
+    "network": "{}/error",
+    "linearised, trained beside it": "linearized/{}/error",
+    "frozen activations, trained beside it": "frozen_activations/{}/error",
+}
+_HELD = ("its weights, activations as at $w_0$", "activation_stability/held_error")
+
+
+def lazy_comparison(runs: pd.DataFrame) -> Drawn:
+    """Train and test error of network, linearisation and frozen activations, and the share of activations that are stable.
+
+    Of the widest network, against alpha (arXiv:1812.07956, figure 3).
+
+    Raises:
+        AnalysisError: nothing was trained beside the network, and no activations were looked at.
+    """
+    if not any(has(runs, name) for name in (_MODELS["linearised, trained beside it"].format("test"), STABLE)):
+        raise AnalysisError(
+            "linearized/test/error was not observed: train a ScaledModule with companions: [linearized], or stack "
+            "callbacks/stability.yaml"
+        )
+    panels = {"train": _lines(runs, "train"), "test": _lines(runs, "test")}
+    stable = _stable(runs)
+    with paper_style():
+        figure = Figure(figsize=(3.0 * (len(panels) + bool(stable)), 3.4))
+        axes = figure.subplots(1, len(panels) + bool(stable), squeeze=False)[0]
+        for axis, (name, lines) in zip(axes, panels.items(), strict=False):
+            _draw(axis, lines, 100.0)
+            axis.set_ylabel(f"{name} error (%)")
+        if stable:
+            _draw(axes[-1], stable, 100.0)
+            axes[-1].set_ylabel("ReLUs and pools as at $w_0$ (%)")
+        figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    curve = panels["test"][0].curve
+    caption = (
+        f"Lazy training, {named_width(curve.h)}: mean of {seeds_phrase([curve])} (bands: standard error; dots: seeds)."
+        f"{unfinished_note(runs)}"
+    )
+    shown = [(kind, line) for kind, part in {**panels, "stable": stable}.items() for line in part]
+    return Drawn("lazy_comparison", "Lazy and not", caption, figure, _table(shown), _findings(panels["test"], stable))
+
+
+def _lines(runs: pd.DataFrame, part: str) -> list[Line]:
+    names = {name: column.format(part) for name, column in _MODELS.items()}
+    if part == "test":
+        names |= dict([_HELD])
+    marks = offset_marks(len(_MODELS) + 1, 0)
+    return [
+        Line(name, width_curves(runs, column)[-1], mark)
+        for (name, column), mark in zip(names.items(), marks, strict=False)
+        if has(runs, column)
+    ]
+
+
+def _stable(runs: pd.DataFrame) -> list[Line]:
+    if not has(runs, STABLE):
+        return []
+    return [Line("all", width_curves(runs, STABLE)[-1], offset_marks(1, 0)[0])]
+
+
+def _draw(axis: Axes, lines: list[Line], factor: float) -> None:
+    for line in lines:
+        draw_seeds(axis, line.curve.alpha, factor * line.curve.values, line.mark)
+        draw_band(axis, line.curve.alpha, line.curve.band(factor), line.mark, line.name)
+    axis.set(xlabel=ALPHA_LABEL, xscale="log")
+
+
+def _table(lines: list[tuple[str, Line]]) -> pd.DataFrame:
+    parts = [line.curve.long(part=part, model=line.name, **line.curve.band()._asdict()) for part, line in lines]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _findings(test: list[Line], stable: list[Line]) -> dict[str, str]:
+    findings = {}
+    for line in test:
+        mean = 100 * line.curve.band().mean
+        best, worst = int(np.nanargmin(mean)), len(mean) - 1
+        findings[f"test error, {line.name}"] = (
+            f"{mean[best]:.3g} % at best (alpha = {plain(line.curve.alpha[best])}), "
+            f"{mean[worst]:.3g} % at alpha = {plain(line.curve.alpha[worst])}"
+        )
+    for line in stable:
+        mean = 100 * line.curve.band().mean
+        findings["stable activations"] = (
+            f"{mean[0]:.3g} % at alpha = {plain(line.curve.alpha[0])}, "
+            f"{mean[-1]:.4g} % at alpha = {plain(line.curve.alpha[-1])}"
+        )
+    return findings

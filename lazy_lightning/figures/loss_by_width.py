@@ -1,0 +1,108 @@
+"""Test performance against the number of neurons, at a fixed alpha and at a fixed sqrt(h) alpha: the two scalings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lazy_lightning.configuration import significant
+from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.marks import draw_band, draw_seeds, offset_marks, plain
+from lazy_lightning.figures.quantity import Quantity, performance
+from lazy_lightning.figures.style import paper_style
+from lazy_lightning.figures.sweep_table import (
+    WidthCurve,
+    counted_seeds,
+    has,
+    unfinished_note,
+    width_curves,
+)
+
+_LEAST = 4
+_MOST = 6
+_POPULATION = Quantity("population/loss", "population loss", r"population loss $\ell(F, y)$", 1.0, "")
+
+
+def loss_by_width(runs: pd.DataFrame) -> Drawn:
+    """A curve for each alpha, and for each sqrt(h) alpha, that at least four widths have in common, six curves at most.
+
+    A fixed alpha is the 1/sqrt(h) scaling of two-layer networks, lazy for large h; a fixed sqrt(h) alpha is the 1/h
+    scaling (arXiv:1812.07956, figure 2). The population loss if it was observed, else what there is of the test set.
+
+    Raises:
+        AnalysisError: fewer than four widths share a scale.
+    """
+    quantity = _POPULATION if has(runs, _POPULATION.column) else performance(runs)
+    curves = width_curves(runs, quantity.column)
+    lines = _lines(curves, scaled=False) | _lines(curves, scaled=True)
+    if not lines:
+        raise AnalysisError(
+            f"no alpha and no sqrt(h) alpha is there at {_LEAST} widths or more: sweep more widths at one scale"
+        )
+    with paper_style():
+        figure = Figure(figsize=(4.2, 3.6))
+        axis = figure.subplots()
+        _draw(axis, lines, quantity)
+    counts = [int(count) for line in lines.values() for count in line.counts if count]
+    caption = (
+        f"{quantity.name.capitalize()} against the number h of neurons: mean of {counted_seeds(counts)} (bands: "
+        f"standard error; dots: seeds). Fixed alpha is the 1/sqrt(h) scaling, fixed sqrt(h) alpha the 1/h scaling."
+        f"{unfinished_note(runs)}"
+    )
+    title = f"{quantity.name.capitalize()} by width"
+    return Drawn("loss_by_width", title, caption, figure, _table(lines, quantity), _findings(lines, quantity))
+
+
+def _lines(curves: list[WidthCurve], *, scaled: bool) -> dict[str, WidthCurve]:
+    """By name; in each the place of alpha is taken by h."""
+    found: dict[float, list[tuple[float, dict[int, float]]]] = {}
+    for curve in curves:
+        for i, at in enumerate(curve.scale if scaled else curve.alpha):
+            values = dict(zip(curve.seeds, curve.values[i].tolist(), strict=True))
+            found.setdefault(significant(float(at), 6), []).append((curve.h, values))
+    kept = {at: points for at, points in sorted(found.items()) if len(points) >= _LEAST}
+    chosen = list(kept)[:: max(1, -(-len(kept) // (_MOST // 2)))]
+    name = "$\\sqrt{h}\\,\\alpha = %s$" if scaled else "$\\alpha = %s$"
+    return {name % plain(at): _curve(kept[at]) for at in chosen}
+
+
+def _curve(points: list[tuple[float, dict[int, float]]]) -> WidthCurve:
+    seeds = tuple(sorted({seed for _, values in points for seed in values}))
+    values = np.array([[values.get(seed, np.nan) for seed in seeds] for _, values in points])
+    return WidthCurve(float("nan"), np.array([h for h, _ in points]), values, seeds)
+
+
+def _draw(axis: Axes, lines: dict[str, WidthCurve], quantity: Quantity) -> None:
+    for (name, line), mark in zip(lines.items(), offset_marks(len(lines), 0), strict=True):
+        draw_seeds(axis, line.alpha, quantity.factor * line.values, mark)
+        draw_band(axis, line.alpha, line.band(quantity.factor), mark, name)
+    axis.set(xlabel="$h$", ylabel=quantity.label, xscale="log")
+    values = np.concatenate([line.values.ravel() for line in lines.values()])
+    positive = values[values > 0]
+    if positive.size and positive.max() > 10 * positive.min():
+        axis.set_yscale("log")
+    axis.legend()
+
+
+def _table(lines: dict[str, WidthCurve], quantity: Quantity) -> pd.DataFrame:
+    parts = [
+        pd.DataFrame({"scaling": name, "h": line.alpha, "seeds": line.counts, **line.band(quantity.factor)._asdict()})
+        for name, line in lines.items()
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def _findings(lines: dict[str, WidthCurve], quantity: Quantity) -> dict[str, str]:
+    findings = {}
+    for name, line in lines.items():
+        mean = quantity.factor * line.band().mean
+        told = name.replace("$", "").replace("\\sqrt{h}\\,\\alpha", "sqrt(h) alpha").replace("\\alpha", "alpha")
+        findings[f"{quantity.name}, {told}"] = (
+            f"{mean[0]:.3g}{quantity.unit} at h = {plain(line.alpha[0])}, least {np.nanmin(mean):.3g}{quantity.unit} at "
+            f"h = {plain(line.alpha[int(np.nanargmin(mean))])}, {mean[-1]:.3g}{quantity.unit} at "
+            f"h = {plain(line.alpha[-1])}"
+        )
+    return findings
