@@ -42,7 +42,7 @@ _HELD = ("its weights, activations as at $w_0$", "activation_stability/held_erro
 
 
 def lazy_comparison(runs: pd.DataFrame) -> Drawn:
-    """Train and test error of network, linearisation and frozen activations, and the share of activations that are stable.
+    """Train and test error of network, linearisation and frozen activations, and the share of stable activations.
 
     Of the widest network, against alpha (arXiv:1812.07956, figure 3).
 
