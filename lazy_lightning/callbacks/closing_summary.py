@@ -93,7 +93,7 @@ def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
     groups = summary["groups"]
     console = Console()
     if not console.is_terminal:
-        console = Console(width=150)  # a log has no width: do not fold the table
+        console = Console(width=190)  # a log has no width: do not fold the table
     title = f"{summary['model']}: {summary['weights']} weights a member, {summary['wall_seconds']:.1f} s"
     for columns, heading in ((_COLUMNS, title), (_KERNEL_COLUMNS, "the tangent kernel")):
         table = _table(groups, columns, heading)
@@ -164,8 +164,8 @@ _COLUMNS: list[tuple[str, Any]] = [
     ("train error", _percent("train/error")),
     ("test error", _percent("test/error")),
     ("ensemble", _percent("test/ensemble_error")),
-    ("linearised", _percent("linearized/test/error")),
-    ("frozen activations", _percent("frozen_activations/test/error")),
+    ("linear", _percent("linearized/test/error")),
+    ("frozen", _percent("frozen_activations/test/error")),
     ("test loss", lambda group: None if "test/error" in group["mean"] else _number("test/loss")(group)),
     ("population", _number("population/loss")),
     ("stable", _percent("activation_stability/total")),
