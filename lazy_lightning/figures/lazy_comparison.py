@@ -98,6 +98,8 @@ def _draw(axis: Axes, lines: list[Line], factor: float) -> None:
         draw_seeds(axis, line.curve.alpha, factor * line.curve.values, line.mark)
         draw_band(axis, line.curve.alpha, line.curve.band(factor), line.mark, line.name)
     axis.set(xlabel=ALPHA_LABEL, xscale="log")
+    if factor * max(float(np.nanmax(line.curve.values)) for line in lines) < 1.0:
+        axis.set_ylim(-0.05, 1.0)  # errors of nothing at all, which would be drawn around zero
 
 
 def _table(lines: list[tuple[str, Line]]) -> pd.DataFrame:
