@@ -192,7 +192,7 @@ def _told_bad_class(key: str, name: str, why: str) -> str:
     return f"{key}: the class {name} cannot be imported{reason}{near or listed}"
 
 
-_NETWORKS = ("FC", "CNN", "WideResNet", "VGG", "ResNet18", "TwoLayer", "Symmetrized")
+_NETWORKS = ("FC", "CNN", "WideResNet", "VGG", "ResNet18", "TwoLayer", "Symmetrized", "TorchvisionNetwork")
 _NO_CHOICE = ("Split", "FlowData", "LearningRateSearch", "ObservedModule", "Roster", "Stop")
 
 

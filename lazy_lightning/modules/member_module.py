@@ -18,7 +18,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.losses import Loss, Task, build_loss
 from lazy_lightning.metrics import EnsembleError, MarginStatistics, MemberError, MemberLoss
 from lazy_lightning.modules.roster import Roster
-from lazy_lightning.nn.members import InitialMembers, MemberNetwork
+from lazy_lightning.nn.members import InitialMembers, MemberNetwork, require_fit
 from lazy_lightning.objective import drop_single_output, raw_outputs
 from lazy_lightning.observation import finite_mean
 
@@ -80,6 +80,7 @@ class MemberModule(LightningModule):
         dtype = self._run_dtype()
         members = InitialMembers(self.factory, self.roster.seeds, data.input_shape, data.num_outputs)
         self.network: MemberNetwork = members.network
+        require_fit(self.network.template, data.input_shape)
         self.register_buffer("w0", members.w0.to(dtype))
         self._hold_weights()
         self._buffer_names = {name: f"member_{name.replace('.', '_')}" for name in members.buffers}

@@ -9,6 +9,7 @@ from lazy_lightning.nn.members import InitialMembers, MemberNetwork
 from lazy_lightning.nn.parametrisation import from_mean_field, to_mean_field
 from lazy_lightning.nn.resnet import ResNet18
 from lazy_lightning.nn.symmetrized import Symmetrized
+from lazy_lightning.nn.torchvision_network import TorchvisionNetwork
 from lazy_lightning.nn.two_layer import TwoLayer
 from lazy_lightning.nn.vgg import VGG
 from lazy_lightning.nn.wide_resnet import WideResNet
@@ -24,6 +25,7 @@ __all__ = [
     "NTKLinear",
     "ResNet18",
     "Symmetrized",
+    "TorchvisionNetwork",
     "TwoLayer",
     "WideResNet",
     "activation",

@@ -144,8 +144,7 @@ class InitialMembers:
     def __init__(
         self, factory: NetworkFactory, seeds: Sequence[int], input_shape: Sequence[int], num_outputs: int
     ) -> None:
-        given = {"input_shape": tuple(input_shape), "num_outputs": num_outputs}
-        build = functools.partial(factory, **{k: v for k, v in given.items() if k in accepted_arguments(factory)})
+        build = fitted_to_data(factory, input_shape, num_outputs)
         rows: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
         for seed in seeds:
             if seed not in rows:  # members that differ by alpha alone share their start
@@ -154,6 +153,44 @@ class InitialMembers:
         self.network = MemberNetwork(module)
         self.w0 = torch.stack([rows[seed][0] for seed in seeds])
         self.buffers = {n: torch.stack([rows[seed][1][n] for seed in seeds]) for n in rows[seeds[0]][1]}
+
+
+def fitted_to_data(factory: NetworkFactory, input_shape: Sequence[int], num_outputs: int) -> NetworkFactory:
+    """The factory with the shapes of the data, under the names that it has for them.
+
+    ``num_classes`` is what torchvision's networks call ``num_outputs``.
+
+    Raises:
+        ConfigError: it is no factory but a network, of which members would be copies.
+    """
+    if isinstance(factory, nn.Module):
+        raise ConfigError(
+            f"the network {type(factory).__name__} has been built already, and all seeds would be copies of it: give a "
+            "class, or its class_path (of torchvision, lazy_lightning.nn.TorchvisionNetwork with a name)"
+        )
+    accepted = accepted_arguments(factory)
+    given: dict[str, Any] = {"input_shape": tuple(input_shape), "num_outputs": num_outputs}
+    if "num_outputs" not in accepted:
+        given["num_classes"] = num_outputs
+    return functools.partial(factory, **{name: value for name, value in given.items() if name in accepted})
+
+
+@torch.no_grad()
+def require_fit(template: nn.Module, input_shape: Sequence[int]) -> None:
+    """Tries a network on one sample, on the CPU and in float64.
+
+    Raises:
+        ConfigError: it cannot take samples of this shape, or does not give a row of outputs for each.
+    """
+    try:
+        output = template(torch.zeros(1, *input_shape, dtype=torch.float64))
+    except (RuntimeError, ValueError, IndexError) as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"the network {type(template).__name__} cannot take samples of shape {tuple(input_shape)} ({reason}): "
+            "choose a network for this shape, or other data"
+        ) from error
+    as_columns(output, 1, template)
 
 
 def accepted_arguments(factory: NetworkFactory) -> set[str]:
