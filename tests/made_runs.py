@@ -2,17 +2,19 @@
 
 With s = sqrt(h) alpha, and for seed e a factor g_e whose geometric mean over seeds is 1, the same at all alphas:
 
-=========================== ======================================================================
-``kernel_drift/...``        g s^-1.6 for s <= 1, g/s beyond: 1/2 at s = 2, so alpha* = 2 h^(-1/2)
-``tangent_departure``       1 for s <= 1, 1/s beyond
-``t1/half_loss``            8 g min(s, 1)
-``t1/kernel_drift``         g s/3 where the drift exceeds 0.1 (s < 10), else not reached
-``t_lazy/labels``           10
-``displacement/total``      g/(s sqrt(h));  ``dw_mean/...`` g/(alpha sqrt(h)) at the ends, g/(alpha h) inside
-``activation_drift/...``    g/s
-``test/error``              8 % for s < 1, 10 % beyond, and 0.5 % (e's place in -1 to 1)
-F on the test set           y + noise of variance 9/h, independent over seeds, the same at all alphas
-=========================== ======================================================================
+============================ ======================================================================
+``kernel_drift/...``         g s^-1.6 for s <= 1, g/s beyond: 1/2 at s = 2, so alpha* = 2 h^(-1/2)
+``tangent_departure``        1 for s <= 1, 1/s beyond
+``t1/half_loss``             8 g min(s, 1)
+``t1/kernel_drift``          g s/3 where the drift exceeds 0.1 (s < 10), else not reached
+``t_lazy/labels``            10
+``displacement/total``       g/(s sqrt(h));  ``dw_mean/...`` g/(alpha sqrt(h)) at the ends, g/(alpha h) inside
+``activation_drift/...``     g/s
+``test/error``               8 % for s < 1, 10 % beyond, and 0.5 % (e's place in -1 to 1)
+``linearized/test/error``    10 % and the same; ``frozen_activations/test/error`` 9 % and the same; on the training set 0
+``activation_stability/...`` s/(1 + s);  ``activation_stability/held_error`` (30 + 60/(1 + s)) %
+F on the test set            y + noise of variance 9/h, independent over seeds, the same at all alphas
+============================ ======================================================================
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ WIDTHS = (30, 100, 300)
 FEATURE_SLOPE, LAZY_SLOPE, STAR = -1.6, -1.0, 2.0
 NOISE = 9.0
 LAYERS = ("hidden.0", "hidden.1", "hidden.2", "head")
+COMPANIONS = {"linearized": 0.1, "frozen_activations": 0.09}
+"""Test errors of the models that are trained beside the network."""
 _TIMES = np.geomspace(1e-3, 20.0, 25)
 _SAMPLES = 40
 
@@ -110,6 +114,10 @@ def columns(h: float, alpha: float, seed: int, seeds: int) -> dict[str, float | 
         "t_lazy/labels": 10.0,
         "laziness_index": 1 / s,
         "path_distance/sup": 1 / s,
+        "activation_stability/total": s / (1 + s),
+        "activation_stability/held_error": 0.3 + 0.6 / (1 + s),
+        **{f"{model}/train/error": 0.0 for model in COMPANIONS},
+        **{f"{model}/test/error": error + 0.005 * _place(seed, seeds) for model, error in COMPANIONS.items()},
     }
 
 

@@ -101,8 +101,8 @@ def _findings(lines: dict[str, WidthCurve], quantity: Quantity) -> dict[str, str
         mean = quantity.factor * line.band().mean
         told = name.replace("$", "").replace("\\sqrt{h}\\,\\alpha", "sqrt(h) alpha").replace("\\alpha", "alpha")
         findings[f"{quantity.name}, {told}"] = (
-            f"{mean[0]:.3g}{quantity.unit} at h = {plain(line.alpha[0])}, least {np.nanmin(mean):.3g}{quantity.unit} "
-            f"at h = {plain(line.alpha[int(np.nanargmin(mean))])}, {mean[-1]:.3g}{quantity.unit} at "
-            f"h = {plain(line.alpha[-1])}"
+            f"{mean[0]:.3g}{quantity.unit} at h = {line.alpha[0]:.6g}, least {np.nanmin(mean):.3g}{quantity.unit} "
+            f"at h = {line.alpha[int(np.nanargmin(mean))]:.6g}, {mean[-1]:.3g}{quantity.unit} at "
+            f"h = {line.alpha[-1]:.6g}"
         )
     return findings
