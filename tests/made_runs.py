@@ -11,7 +11,7 @@ With s = sqrt(h) alpha, and for seed e a factor g_e whose geometric mean over se
 ``displacement/total``       g/(s sqrt(h));  ``dw_mean/...`` g/(alpha sqrt(h)) at the ends, g/(alpha h) inside
 ``activation_drift/...``     g/s
 ``test/error``               8 % for s < 1, 10 % beyond, and 0.5 % (e's place in -1 to 1)
-``linearized/test/error``    10 % and the same; ``frozen_activations/test/error`` 9 % and the same; on the training set 0
+``linearized/test/error``    10 % and the same; ``frozen_activations/test/error`` 9 % and the same; on training data 0
 ``activation_stability/...`` s/(1 + s);  ``activation_stability/held_error`` (30 + 60/(1 + s)) %
 F on the test set            y + noise of variance 9/h, independent over seeds, the same at all alphas
 ============================ ======================================================================
