@@ -282,6 +282,8 @@ def _readable(types: Sequence[str]) -> str:
     'a number or a list of numbers'
     >>> _readable(["typing.Literal['ntk', 'mean_field']", "<class 'NoneType'>"])
     'ntk, mean_field or null'
+    >>> _readable(["list[typing.Literal['linearized', 'frozen_activations']]"])
+    'a list out of linearized, frozen_activations'
     """
     names: list[str] = []
     for kind in types:
@@ -298,6 +300,8 @@ def _names(kind: str) -> list[str]:
         return [value.strip(" '\"") for value in literal[1].split(",")]
     listed = re.fullmatch(r"(?:typing\.)?(?:list|List)\[(.*)\]", kind)
     if listed is not None:
+        if "Literal[" in listed[1]:
+            return [f"a list out of {', '.join(_names(listed[1]))}"]
         inner = _names(f"<class '{listed[1]}'>")[0].removeprefix("an ").removeprefix("a ")
         return [f"a list of {inner}s"]
     name = re.sub(r"<class '(.*)'>", r"\1", kind).partition("[")[0].rpartition(".")[2]

@@ -58,6 +58,8 @@ NO_DIFFERENCE = {
     "trainer.logger": False,
     "trainer.accelerator": "gpu",
     "trainer.max_time": "00:01:00:00",
+    "trainer.max_epochs": None,
+    "trainer.max_steps": -1,
     "ckpt_path": "other.ckpt",
 }
 DIFFERENCE = {
@@ -71,6 +73,11 @@ DIFFERENCE = {
     "trainer.precision": "32-true",
     "trainer.callbacks.0.init_args": {"samples": 11},
     "trainer.callbacks": [],
+    "trainer.max_epochs": 20,
+    "trainer.max_steps": 100,
+    "trainer.accumulate_grad_batches": 2,
+    "trainer.gradient_clip_val": 1.0,
+    "data.init_args.batch_size": 10,
 }
 
 

@@ -256,15 +256,22 @@ def _require_checkpoint(subcommand: str, ckpt_path: Any) -> None:
         )
 
 
+def require_flow(model: str, what: str) -> None:
+    """Raises ConfigError if the class at this path has no flow for its frozen kernel to follow."""
+    if not model.endswith((".FlowModule", ".KernelModule")):
+        raise ConfigError(
+            f"{what} freezes the tangent kernel of a FlowModule, but the model is {model}: beside mini-batch training "
+            "the linearisation is a companion, model.companions: [linearized]"
+        )
+
+
 def _freeze_kernel(config: Any) -> None:
     """Puts the kernel's module in the place of the network's; the saved configuration is then one for ``fit``.
 
     Raises:
         ConfigError: if the model is no FlowModule.
     """
-    name = str(config.get("model.class_path"))
-    if not name.endswith((".FlowModule", ".KernelModule")):
-        raise ConfigError(f"kernel freezes the tangent kernel of a FlowModule, but the model is {name}")
+    require_flow(str(config.get("model.class_path")), "kernel")
     given = {name: config.pop(name) for name in KERNEL_OPTIONS}
     config.pop("weights_only")
     checkpoint = config.pop("ckpt_path")

@@ -14,7 +14,7 @@ import yaml
 from lazy_lightning import configuration
 from lazy_lightning.bundled import find_config, read_config
 from lazy_lightning.cli.batch import train
-from lazy_lightning.cli.flow_cli import FlowCLI, refuse_ignored, require_batches_that_fit
+from lazy_lightning.cli.flow_cli import FlowCLI, refuse_ignored, require_batches_that_fit, require_flow
 from lazy_lightning.cli.sweep_words import print_plan, print_results
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
@@ -83,6 +83,8 @@ class SweepCLI(FlowCLI):
         several = [key for key, values in declaration.grid.items() if len(values) > 1]
         for chosen in declaration.combinations():
             config = self.configured(base, chosen)
+            if declaration.kernels:
+                require_flow(config["model"]["class_path"], f"kernels: {list(declaration.kernels)}")
             family = Family.of(config, {key: chosen[key] for key in several}, _members(declaration, config))
             if family.key in seen:
                 raise ConfigError(

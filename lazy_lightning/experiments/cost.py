@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -69,7 +69,7 @@ def step_cost(module: ObservedModule, data: FlowData, device: torch.device, dtyp
         )
         objective.backward(w)
 
-    kept = _bytes_kept(lambda: evaluate(1), besides=x)
+    kept = _bytes_kept(lambda: evaluate(1), besides=(x, y))
     together = _TOGETHER if _TOGETHER * kept < working_bytes(device) else 1
     seconds = min(_seconds(lambda: evaluate(together), device) for _ in range(2)) / together
     size = torch.empty((), dtype=dtype).element_size()
@@ -85,8 +85,8 @@ def _kernel_cost(rows: int, samples: int, dtype: torch.dtype) -> StepCost:
     return StepCost(rows, size * rows * (samples + 2 * rows), 2 * rows**2 / rate)
 
 
-def _bytes_kept(evaluate: Callable[[], None], besides: Tensor) -> int:
-    """Of distinct tensors that a forward pass keeps for its backward pass, without the one that members share."""
+def _bytes_kept(evaluate: Callable[[], None], besides: Iterable[Tensor]) -> int:
+    """Of distinct tensors that a forward pass keeps for its backward pass, without those that members share."""
     seen: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -96,7 +96,8 @@ def _bytes_kept(evaluate: Callable[[], None], besides: Tensor) -> int:
 
     with saved_tensors_hooks(note, lambda tensor: tensor):
         evaluate()
-    seen.pop(besides.untyped_storage().data_ptr(), None)
+    for shared in besides:
+        seen.pop(shared.untyped_storage().data_ptr(), None)
     return sum(seen.values())
 
 

@@ -57,10 +57,11 @@ def table(rows: Sequence[dict[str, Any]], duplicates: bool = False) -> pd.DataFr
     frame = pd.DataFrame(list(rows))
     if frame.empty:
         return frame
-    frame = frame.assign(**{name: _uniform(frame[name]) for name in frame.columns})
+    frame = pd.DataFrame({name: _uniform(frame[name]) for name in frame.columns})
     if not duplicates:
         rank = frame["status"].map({Status.UNFINISHED: 0, Status.FAILED: 1, Status.FINISHED: 2})
-        best = frame.assign(_rank=rank).sort_values(["_rank", "run"], kind="stable").drop_duplicates("id", keep="last")
+        ranked = frame[["id", "run"]].assign(rank=rank)
+        best = ranked.sort_values(["rank", "run"], kind="stable").drop_duplicates("id", keep="last")
         frame = frame.loc[best.index]
     return frame.sort_values([name for name in _ORDER if name in frame], kind="stable").reset_index(drop=True)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.cli import OptimizerCallable
 from torch import nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lazy_lightning.errors import ConfigError
 
@@ -22,20 +23,41 @@ _COUPLING = ("LBFGS", "Adafactor", "Muon", "SparseAdam")
 """They need a closure or sparse gradients, or look at a tensor's shape, which a flat row does not have."""
 
 
+def probe(build: OptimizerCallable) -> Optimizer:
+    """The optimizer over one number, to see what it is.
+
+    Raises:
+        ConfigError: it refuses its arguments.
+    """
+    try:
+        return build([nn.Parameter(torch.zeros(1))])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the optimizer refuses its arguments ({error}): see --model.optimizer") from error
+
+
 def default_rate(build: OptimizerCallable) -> float:
     """The learning rate that an optimizer comes with.
 
     Raises:
-        ConfigError: the optimizer would not treat a member as it treats a network.
+        ConfigError: the optimizer would not treat a member as it treats a network, or refuses its arguments.
     """
-    probe = build([nn.Parameter(torch.zeros(1))])
-    name = type(probe).__name__
+    found = probe(build)
+    name = type(found).__name__
     if name in _COUPLING:
         raise ConfigError(
             f"the optimizer {name} does not act entry by entry on a member's flat weights: choose SGD, Adam, AdamW or "
             "another that does"
         )
-    return float(probe.param_groups[0]["lr"])
+    return float(found.param_groups[0]["lr"])
+
+
+def require_schedule(scheduler: object) -> None:
+    """Raises ConfigError for a schedule that looks at a loss."""
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise ConfigError(
+            "ReduceLROnPlateau looks at one loss, which members of several alphas do not have: choose a schedule of "
+            "epochs or steps, such as lazy_lightning.inverse_decay.InverseDecay"
+        )
 
 
 def optimizer_of(build: OptimizerCallable, rows: Rows, rates: Rates) -> Optimizer:

@@ -12,7 +12,6 @@ from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lazy_lightning.checkpoints import KEY
 from lazy_lightning.companions import NETWORK, Companion, SideBySide, check_companions
@@ -21,7 +20,16 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.losses import Loss
 from lazy_lightning.modules.learning_rates import LearningRateSearch, told
-from lazy_lightning.modules.member_groups import Rates, Rows, clip_each, default_rate, optimizer_of, present_rates
+from lazy_lightning.modules.member_groups import (
+    Rates,
+    Rows,
+    clip_each,
+    default_rate,
+    optimizer_of,
+    present_rates,
+    probe,
+    require_schedule,
+)
 from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.objective import Objective, chunks
 from lazy_lightning.observation import Observation, Record, of_each_seed
@@ -177,7 +185,14 @@ class ScaledModule(ObservedModule):
         return optimizer_of(self._optimizer, rows, rates)
 
     def configure_optimizers(self) -> Any:
-        """The optimizer, after the search for learning rates if there is one, and its scheduler."""
+        """The optimizer, after the search for learning rates if there is one, and its scheduler.
+
+        Raises:
+            ConfigError: nothing would end the run, or the scheduler does not suit members.
+        """
+        self._require_an_end()
+        if self._scheduler is not None:
+            require_schedule(self._scheduler(probe(self._optimizer)))
         if self._rates is None and self._search is not None:
             self._rates = self._search.search(self)
             self.print(told(self._rates, self.roster))
@@ -185,13 +200,8 @@ class ScaledModule(ObservedModule):
         optimizer = self.optimizer_of({name: list(self._rows(name)) for name in self.models}, rates)
         if self._scheduler is None:
             return optimizer
-        scheduler = self._scheduler(optimizer)
-        if isinstance(scheduler, ReduceLROnPlateau):
-            raise ConfigError(
-                "ReduceLROnPlateau looks at one loss, which members of several alphas do not have: choose a schedule "
-                "of epochs or steps, such as lazy_lightning.inverse_decay.InverseDecay"
-            )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self._interval}}
+        schedule = {"scheduler": self._scheduler(optimizer), "interval": self._interval}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def configure_gradient_clipping(
         self,
@@ -234,17 +244,8 @@ class ScaledModule(ObservedModule):
         return train if self.observed_samples is None else Split(*(part[: self.observed_samples] for part in train))
 
     def on_train_start(self) -> None:
-        """Observes w0, unless the run goes on.
-
-        Raises:
-            ConfigError: nothing would end the run.
-        """
+        """Observes w0, unless the run goes on."""
         self.begin_session()
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        if self._ends() == np.inf and not any(isinstance(c, Timer) for c in callbacks):
-            raise ConfigError(
-                "nothing would stop this run: set --trainer.max_epochs (or --trainer.max_steps, --trainer.max_time)"
-            )
         if self._goes_on:
             self._goes_on = False  # a module may be fitted again
             self.trainer.should_stop = self.trainer.should_stop or self.steps >= self._ends()
@@ -254,6 +255,14 @@ class ScaledModule(ObservedModule):
         self._t = {name: np.zeros(len(self.w0)) for name in self.models}
         self._loss_start = None
         self._observe()
+
+    def _require_an_end(self) -> None:
+        trainer = self.trainer
+        limited = trainer.max_epochs not in (None, -1) or trainer.max_steps != -1
+        if not limited and not any(isinstance(c, Timer) for c in trainer.callbacks):  # type: ignore[attr-defined]
+            raise ConfigError(
+                "nothing would stop this run: set --trainer.max_epochs (or --trainer.max_steps, --trainer.max_time)"
+            )
 
     def _ends(self) -> float:
         """The steps after which the trainer ends the run."""

@@ -12,10 +12,12 @@ from observed import APART, MEMBERS, Seen, column, interrupted, last, prolonged,
 from torch import nn
 
 from lazy_lightning.callbacks import PathDistance
+from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.callbacks.path_distance import rms_distance
 from lazy_lightning.data import Stripe, TeacherStudent
 from lazy_lightning.errors import RunError
 from lazy_lightning.flow import Band, ConstantStep, MomentumFlow
+from lazy_lightning.laziness import PowerMethod
 from lazy_lightning.linearize import LinearizedNetwork
 from lazy_lightning.modules import FlowModule, KernelModule, Stop
 from lazy_lightning.modules.kernel_objective import KernelObjective
@@ -135,6 +137,39 @@ def test_falls_as_one_over_alpha(tmp_path, options):
     for name in (RMS, SUP):
         slopes = np.diff(np.log(run.last(name))) / np.diff(np.log(alphas))
         assert slopes == pytest.approx(-1, abs=0.1)
+
+
+BOUND = "path_distance/bound"
+QUICK = PowerMethod(max_iterations=100, starts=1)
+SQUARE = {"loss": "mse", "stop": Stop(max_steps=60)}
+
+
+@pytest.mark.parametrize("centering", [True, False])
+def test_lazy_paths_keep_the_bound_of_the_paper(tmp_path, centering):
+    """While K = t ‖D f‖^2 is at most about one, where the bound is of use; small times are where it is tight."""
+    observers = LazinessIndex(method=QUICK), PathDistance()
+    run = watch(tmp_path, *observers, alpha=[10.0, 100.0], seeds=2, centering=centering, **SQUARE)
+    table = run.table[run.table.t * run.table["laziness/jacobian_norm"] ** 2 < 1.5]
+    later = table[table.t > 0]
+    assert len(later) > 20
+    assert (later[SUP] <= later[BOUND]).all()
+    assert (table[table.t == 0][BOUND] == 0).all()
+    first = later[later.observation == later.observation.min()]
+    assert (first[SUP] > 1e-4 * first[BOUND]).all()
+
+
+def test_bound_is_made_of_the_norms_that_are_recorded(tmp_path):
+    run = watch(tmp_path, LazinessIndex(method=QUICK), PathDistance(), **MEMBERS, **SQUARE)
+    k = run.table.t * run.table["laziness/jacobian_norm"] ** 2
+    expected = k**2 * run.table["laziness_index"] * run.table["laziness/target_distance"]
+    np.testing.assert_allclose(run.table[BOUND], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"loss": "softhinge(20)"}, {**SQUARE, "tau": 0.5}], ids=["other loss", "momentum"])
+def test_where_there_is_no_theorem_there_is_no_bound(tmp_path, options):
+    run = watch(tmp_path, LazinessIndex(method=QUICK), PathDistance(), **{**SHORT, **options})
+    assert SUP in run.table
+    assert BOUND not in run.table
 
 
 def test_sup_is_the_largest_so_far(tmp_path):

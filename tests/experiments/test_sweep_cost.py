@@ -13,13 +13,14 @@ from fits import digits
 from problems import problem
 from torch.autograd.graph import saved_tensors_hooks
 
+from lazy_lightning.data import TeacherStudent
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments import costs
 from lazy_lightning.experiments.cost import StepCost, step_cost
 from lazy_lightning.experiments.costs import Costs
 from lazy_lightning.experiments.plan import Family
-from lazy_lightning.modules import FlowModule, KernelModule
+from lazy_lightning.modules import FlowModule, KernelModule, ScaledModule, Stop
 from lazy_lightning.nn import FC
 
 CPU = torch.device("cpu")
@@ -84,6 +85,31 @@ def test_a_batch_takes_as_much_as_its_members() -> None:
 def test_time_grows_with_the_network() -> None:
     small, large = measured(width=4).seconds, measured(width=600).seconds
     assert 0 < 3 * small < large  # which has twenty thousand times as many weights
+
+
+def of_batches(companions: list[str], n_train: int = 400, **data_options: Any) -> StepCost:
+    data = digits(n_train=n_train, n_test=20, batch_size=50, **data_options)
+    data.setup()
+    network = functools.partial(FC, width=50, depth=3, activation="relu")
+    module = ScaledModule(network, "cross_entropy" if data_options else "hinge", companions=companions)
+    return step_cost(module, data, CPU, torch.float64)
+
+
+def test_mini_batches_cost_their_size_and_what_is_trained_beside() -> None:
+    """Of the whole training set only outputs are held: four numbers a sample."""
+    alone, both = of_batches([]), of_batches(["linearized", "frozen_activations"])
+    outputs = 8 * 4 * 420
+    assert both.bytes - outputs == pytest.approx(4 * (alone.bytes - outputs))
+    assert of_batches([], n_train=800).bytes - alone.bytes == 8 * 4 * 400
+    assert 0.5 < alone.bytes / closed_form(50, 3, 50) < 2.5
+
+
+def test_classes_and_real_targets_have_a_cost_too() -> None:
+    assert of_batches([], labels="multiclass").seconds > 0
+    data = TeacherStudent(d=4, n_train=30, n_test=10)
+    data.setup()
+    module = FlowModule(functools.partial(FC, width=4), loss="mse", stop=Stop(max_steps=1))
+    assert step_cost(module, data, CPU, torch.float64).seconds > 0
 
 
 def test_a_frozen_kernel_is_counted_and_not_tried() -> None:

@@ -374,6 +374,10 @@ def test_other_observers_have_what_they_look_at(tmp_path):
         ({"learning_rates": [1.0, -1.0]}, "one number > 0"),
         ({"learning_rates": [1.0, 1.0], "search": LearningRateSearch()}, "leave one of them out"),
         ({"optimizer": torch.optim.LBFGS}, "LBFGS does not act entry by entry"),
+        (
+            {"optimizer": functools.partial(torch.optim.SGD, lr=-1.0)},
+            r"refuses its arguments \(Invalid learning rate: -1",
+        ),
         ({"observed_samples": 0}, "observed_samples must be >= 1"),
         ({"alpha": -1.0}, "alpha must be > 0"),
     ],
@@ -384,14 +388,21 @@ def test_refused(options, sentence):
         scaled(**options)
 
 
+class Never(LearningRateSearch):
+    """What is refused is refused before the trials, which may take long."""
+
+    def search(self, module):
+        raise AssertionError("searched")
+
+
 def test_nothing_that_would_end_it(tmp_path):
     with pytest.raises(ConfigError, match=r"nothing would stop this run: set --trainer\.max_epochs"):
-        train(tmp_path, scaled(), max_epochs=-1)
+        train(tmp_path, scaled(search=Never()), max_epochs=-1)
 
 
 def test_plateau_schedules_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="ReduceLROnPlateau looks at one loss"):
-        train(tmp_path, scaled(lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau))
+        train(tmp_path, scaled(search=Never(), lr_scheduler=torch.optim.lr_scheduler.ReduceLROnPlateau))
 
 
 @pytest.mark.parametrize("wrong", [{"candidates": ()}, {"candidates": (0.0,)}, {"steps": 0}], ids=str)
