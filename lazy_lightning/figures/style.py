@@ -10,6 +10,7 @@ from typing import Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter
 
 from lazy_lightning.atomic import written_atomically
 
@@ -30,8 +31,30 @@ def alpha_colors(alphas: Sequence[float]) -> dict[float, Any]:
     return dict(zip(ordered, mpl.colormaps["viridis"](positions), strict=True))
 
 
+def between_powers(number: float, _position: int | None = None) -> str:
+    r"""The label of a minor tick on a logarithmic axis: 2 and 5 have one, all others would overlap.
+
+    >>> print(between_powers(0.02), between_powers(500.0))
+    $\mathdefault{2\times 10^{-2}}$ $\mathdefault{5\times 10^{2}}$
+    >>> between_powers(0.03)
+    ''
+    """
+    digits, power = f"{number:.0e}".split("e")
+    return rf"$\mathdefault{{{digits}\times 10^{{{int(power)}}}}}$" if digits in ("2", "5") else ""
+
+
+def space_labels(figure: Figure) -> None:
+    """Labels as many minor ticks of logarithmic x axes as there is room for: of one to two decades few, of more none."""
+    for axis in figure.axes:
+        low, high = axis.get_xlim()
+        if axis.get_xscale() == "log" and high > 10 * low and isinstance(axis.xaxis.get_minor_formatter(), LogFormatter):
+            few = FuncFormatter(between_powers) if high < 100 * low else NullFormatter()
+            axis.xaxis.set_minor_formatter(few)
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
     """Writes ``stem.png`` and ``stem.pdf``, each whole or not at all."""
+    space_labels(figure)
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # remarks on the time stamps of fonts, once a PDF
     paths = [stem.with_suffix(suffix) for suffix in (".png", ".pdf")]
     for path in paths:

@@ -7,6 +7,7 @@ from made_runs import made_sweep
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.loss_by_width import loss_by_width
+from lazy_lightning.figures.style import space_labels
 
 WIDTHS = (16, 64, 256, 1024)
 
@@ -53,3 +54,13 @@ def test_without_a_population_loss_it_is_the_test_error(tmp_path):
 def test_three_widths_are_too_few(tmp_path):
     with pytest.raises(AnalysisError, match="at 4 widths or more: sweep more widths"):
         loss_by_width(made(tmp_path, widths=WIDTHS[:3]))
+
+
+def test_ticks_between_powers_of_ten_leave_room(tmp_path):
+    """Sixteen to a thousand is less than two decades, of which matplotlib would label more than fit."""
+    found = loss_by_width(made(tmp_path))
+    space_labels(found.figure)
+    found.figure.draw_without_rendering()
+    labels = {tick.get_text() for tick in found.figure.axes[0].get_xticklabels(minor=True)} - {""}
+    assert labels <= {rf"$\mathdefault{{{d}\times 10^{{{e}}}}}$" for d in (2, 5) for e in range(4)}
+    assert labels
