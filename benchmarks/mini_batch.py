@@ -2,12 +2,12 @@
 
     python benchmarks/mini_batch.py [--out FILE.json] [--members 1 10]
 
-The rival is what one writes by hand: for each member a torch module, a frozen copy for f(w0, x), its own optimizer. Both
-take the same SGD steps with momentum on the same batch, in one process, in turn. ``loop_ratio`` is the rival's time over
-ours. ``tflops`` counts two operations a multiply-add, in the network's forward and backward pass and in one forward pass
-a member at w0 (seeds are not shared here); ``gemm_share`` is that over what a large matrix product of the dtype reaches on
-this machine. A companion is timed with the network beside it: ``linearized`` and ``frozen_activations`` are the steps' times
-over the network's own.
+The rival is what one writes by hand: for each member a torch module, a frozen copy for f(w0, x), its own optimizer.
+Both take the same SGD steps with momentum on the same batch, in one process, in turn. ``loop_ratio`` is the rival's
+time over ours. ``tflops`` counts two operations a multiply-add, in the network's forward and backward pass and in one
+forward pass a member at w0 (seeds are not shared here); ``gemm_share`` is that over what a large matrix product of the
+dtype reaches on this machine. A companion is timed with the network beside it: ``with_linearized`` and
+``with_frozen_activations`` are the steps' times over the network's own.
 """
 
 from __future__ import annotations

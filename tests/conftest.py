@@ -1,6 +1,8 @@
 """One thread a test process, so that two workers share two cores and sums have one order; no deadlines."""
 
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,3 +19,19 @@ def denormals_as_they_are() -> Iterator[None]:
     """The command line flushes denormals in its process; hypothesis, which draws them, refuses to go on there."""
     yield
     torch.set_flush_denormal(False)
+
+
+REAL = Path(os.environ.get("LAZY_LIGHTNING_TEST_DATA", Path(__file__).parents[1].parent / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def real_file() -> Callable[[str], Path]:
+    """The path of a real data file; skips the test where it is absent."""
+
+    def find(name: str) -> Path:
+        path = REAL / name
+        if not path.is_file():
+            pytest.skip(f"{name} is not in {REAL} (set LAZY_LIGHTNING_TEST_DATA to a folder that holds it)")
+        return path
+
+    return find

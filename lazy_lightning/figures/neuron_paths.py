@@ -35,7 +35,7 @@ class Teacher(NamedTuple):
 
 
 def neuron_paths(members: list[Paths], teacher: Teacher | None) -> Figure:
-    """A panel a member: neurons with b > 0 are full vermilion lines to dots, those with b < 0 dashed blue ones to squares.
+    """A panel a member: neurons with b > 0 are full vermilion lines to dots, others dashed blue lines to squares.
 
     The teacher's neurons are arrows, drawn like the student's by their signs; the dotted circle is the size of the
     largest of them (arXiv:1812.07956, figure 1).

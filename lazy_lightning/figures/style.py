@@ -44,10 +44,14 @@ def between_powers(number: float, _position: int | None = None) -> str:
 
 
 def space_labels(figure: Figure) -> None:
-    """Labels as many minor ticks of logarithmic x axes as there is room for: of one to two decades few, of more none."""
+    """Labels the minor ticks of logarithmic x axes that there is room for: over a decade few, over two none."""
     for axis in figure.axes:
         low, high = axis.get_xlim()
-        if axis.get_xscale() == "log" and high > 10 * low and isinstance(axis.xaxis.get_minor_formatter(), LogFormatter):
+        if (
+            axis.get_xscale() == "log"
+            and high > 10 * low
+            and isinstance(axis.xaxis.get_minor_formatter(), LogFormatter)
+        ):
             few = FuncFormatter(between_powers) if high < 100 * low else NullFormatter()
             axis.xaxis.set_minor_formatter(few)
 

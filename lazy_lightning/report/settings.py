@@ -43,11 +43,19 @@ def settings(runs: pd.DataFrame) -> list[Setting]:
     homes = _homes(runs, signatures, keys)
     settled = [homes[signature] for signature in signatures]
     found = sorted(set(settled), key=lambda signature: [_rank(value) for value in signature])
-    telling = [i for i in range(len(keys)) if len({signature[i] for signature in found}) > 1]
+    telling = [
+        i for i in range(len(keys)) if len({s[i] for s in found}) > 1 and not _goes_without_saying(i, found, keys)
+    ]
     return [
         Setting(", ".join(f"{keys[i]} = {signature[i]}" for i in telling), runs[[s == signature for s in settled]])
         for signature in found
     ]
+
+
+def _goes_without_saying(i: int, found: Sequence[Signature], keys: Sequence[str]) -> bool:
+    """Whether a class decides the value: each has arguments of its own, whose defaults no title needs to name."""
+    classes = [j for j, key in enumerate(keys) if keys[i].startswith(f"{key}.")]
+    return any(len({(s[j], s[i]) for s in found}) == len({s[j] for s in found}) for j in classes)
 
 
 def is_compared(key: str) -> bool:

@@ -1,30 +1,14 @@
-"""Real files for the tests of the data room, and writers of the published formats."""
+"""Writers of the published formats, for the tests of the data room."""
 
 from __future__ import annotations
 
 import gzip
-import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-REAL = Path(os.environ.get("LAZY_LIGHTNING_TEST_DATA", Path(__file__).parents[2].parent / "shared" / "data"))
-
-
-@pytest.fixture(scope="session")
-def real_file() -> Callable[[str], Path]:
-    """The path of a real data file; skips the test where it is absent."""
-
-    def find(name: str) -> Path:
-        path = REAL / name
-        if not path.is_file():
-            pytest.skip(f"{name} is not in {REAL} (set LAZY_LIGHTNING_TEST_DATA to a folder that holds it)")
-        return path
-
-    return find
 
 
 def write_idx(path: Path, values: np.ndarray) -> None:

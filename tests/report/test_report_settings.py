@@ -43,6 +43,24 @@ def test_titles_name_what_differs_and_nothing_else():
     ]
 
 
+def test_titles_do_not_list_what_only_one_class_has():
+    runs = pd.DataFrame(
+        {
+            "model": "network",
+            "alpha": 1.0,
+            "model.network": ["CNN", "CNN", "FC", "FC"],
+            "model.network.stages": [2.0, 2.0, None, None],
+            "model.network.activation": ["relu", "swish", "relu", "relu"],
+            "model.network.depth": [None, None, 3.0, 3.0],
+        }
+    )
+    assert [setting.title for setting in settings(runs)] == [
+        "model.network = CNN, model.network.activation = relu",
+        "model.network = CNN, model.network.activation = swish",
+        "model.network = FC, model.network.activation = relu",
+    ]
+
+
 def test_an_unset_value_is_a_value():
     assert titles(table({"data.pca": 10}, {"data.pca": None}, {"data.pca": NONE})) == [
         ("data.pca = 10", 1),
