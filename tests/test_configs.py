@@ -31,6 +31,9 @@ OF_ITS_OWN = {
     "fashion_cnn.yaml": [*FEW_STEPS, "--model.network.width=3"],
     "cifar_wideresnet.yaml": [*FEW_STEPS, "--model.network.depth=10", "--model.network.widening=0.1"],
     "cifar_vgg.yaml": [*IMAGES, *BATCHES, "--trainer.max_epochs=1", "--model.network.widening=0.03"],
+    "cifar_cnn_minibatch.yaml": [
+        *(*IMAGES, "--data.batch_size=6", "--model.search.steps=1", "--trainer.max_epochs=1", "--model.network.width=3")
+    ],
     "cifar_resnet.yaml": [*IMAGES, *BATCHES, "--trainer.max_epochs=1", "--model.network.widening=0.03"],
 }
 """How an experiment is made tiny for which overlays/tiny.yaml is not meant."""
