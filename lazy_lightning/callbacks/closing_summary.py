@@ -101,7 +101,7 @@ def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
             console.print(table)
     for group in groups:
         console.print(_sentence(group), highlight=False)
-        console.print(_member_errors(summary, group), highlight=False, soft_wrap=True)
+        console.print(_by_member(summary, group), highlight=False, soft_wrap=True)
     if folder is not None:
         console.print(f"results in {folder}:", highlight=False, soft_wrap=True)
         for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
@@ -131,11 +131,15 @@ def _sentence(group: dict[str, Any]) -> str:
     return f"alpha = {group['alpha']:g} {kind} ({', '.join(group['stops'])}{failed})."
 
 
-def _member_errors(summary: dict[str, Any], group: dict[str, Any]) -> str:
-    errors = [m.get("test/error") for m in summary["members"] if m["alpha"] == group["alpha"]]
-    if all(error is None for error in errors):
-        return ""
-    return "  test error by member: " + "  ".join("-" if e is None else f"{100 * e:.2f} %" for e in errors)
+def _by_member(summary: dict[str, Any], group: dict[str, Any]) -> str:
+    members = [m for m in summary["members"] if m["alpha"] == group["alpha"]]
+    if any(m.get("test/error") is not None for m in members):
+        return "  test error by member: " + "  ".join(_shown(m.get("test/error"), "{:.2%}") for m in members)
+    return "  test loss by member: " + "  ".join(_shown(m.get("test/loss"), "{:.3g}") for m in members)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "-" if value is None else form.format(value).replace("%", " %")
 
 
 def _percent(name: str) -> Any:

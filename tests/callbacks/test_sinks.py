@@ -210,7 +210,8 @@ LAYERS = ("total", "hidden.0", "hidden.1", "hidden.2", "head")
 T1S = ["half_loss", "kernel_drift", "tangent_departure"]
 SPECTRUM = [f"kernel_spectrum/{x}" for x in ("effective_rank", "top_eigenvalue", "label_share", "intrinsic_dimension")]
 DRIFT = [*(f"kernel_drift/{layer}" for layer in LAYERS), "kernel_alignment", "label_alignment"]
-LAZINESS = ["laziness_index", "laziness/jacobian_norm", "laziness/second_derivative_norm"]
+NORMS = ("jacobian_norm", "second_derivative_norm", "target_distance")
+LAZINESS = ["laziness_index", *(f"laziness/{name}" for name in NORMS)]
 PATH = ["path_distance/rms", "path_distance/sup"]
 TIMES = [*(f"t1/{name}" for name in T1S), "t_lazy/norm", "t_lazy/labels"]
 DISPLACEMENT = [f"{kind}/{layer}" for kind in ("displacement", "dw_max", "dw_mean") for layer in LAYERS[1:]]
@@ -221,7 +222,9 @@ PRESETS = {
     "displacement.yaml": DISPLACEMENT,
     "full.yaml": [*DISPLACEMENT, *ACTIVATIONS, *DRIFT, *SPECTRUM, *TIMES, *LAZINESS, *PATH, "tangent_departure"],
     "laziness.yaml": [*LAZINESS, *PATH],
+    "neurons.yaml": [],  # of two-layer networks in the plane
     "ntk.yaml": [*DRIFT, *SPECTRUM],
+    "stability.yaml": [],  # of networks with ReLUs, and this one has softplus
     "t1.yaml": [*DRIFT, *TIMES, "tangent_departure"],
     "tangent.yaml": ["tangent_departure"],
 }
