@@ -70,12 +70,11 @@ def test_a_vgg_degrades_towards_its_linearisation(real_file: Callable[[str], Pat
 def test_few_neurons_or_small_scale_find_the_teacher(tmp_path: Path) -> None:
     """A student of eight does at either scaling; of 128 neurons the 1/m one does better by far."""
     small = ["--config", "teacher_student.yaml", "--config", "overlays/teacher_student_small.yaml"]
-    options = ["--model.dt", "0.2", "--model.stop.t_max", "4000", "--workers", "0"]
     for scale in ("alpha", "sqrt_h_alpha"):
         grid = {"model.network.width": [8, 128], scale: [0.08], "seeds": 3}
         (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({"name": scale, "grid": grid}))
         given = ["--sweep", str(tmp_path / "sweep.yaml"), "--out", str(tmp_path / "runs" / scale)]
-        assert main(["sweep", *small, *options, *given]) == 0
+        assert main(["sweep", *small, *given, "--workers", "0"]) == 0
     root, mean = (
         load_runs(tmp_path / "runs" / scale).groupby("h")["population/loss"].mean()
         for scale in ("alpha", "sqrt_h_alpha")
