@@ -7,29 +7,31 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lazy_lightning.data.batched_transforms import batched
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.seeding import derived_seed
 
 
 class Augmentation:
-    """Applies transforms of ``torchvision.transforms.v2`` to one image after the other.
+    """Applies transforms of ``torchvision.transforms.v2`` to the images of a batch, each by draws of its own.
 
-    One by one, because for a batch these transforms draw once, and all its images would be moved alike. The random
-    numbers depend on the seed, the epoch and the batch; torch's own are neither read nor changed. The images have been
-    preprocessed already, so the zeros that a crop pads with are the mean image, or grey.
+    The random numbers depend on the seed, the epoch and the batch; torch's own are neither read nor changed. The images
+    have been preprocessed already, so the zeros that a crop pads with are the mean image, or grey.
 
     Args:
         transforms: modules that map an image (channels, height, width) to one of the same shape.
     """
 
     def __init__(self, transforms: Sequence[nn.Module]) -> None:
-        self.transforms = nn.Sequential(*transforms)
+        self.transforms = [batched(transform) for transform in transforms]
 
     def __call__(self, x: Tensor, seed: int, epoch: int, batch: int) -> Tensor:
         """Of a batch (b, channels, height, width)."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(f"data/augmentation/{epoch}/{batch}", seed))
-            return torch.stack([self.transforms(image) for image in x])
+            for transform in self.transforms:
+                x = transform(x)
+            return x
 
     def check(self, image: Tensor) -> None:
         """Tries it on one image.
