@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from torchvision.transforms import v2
+from torchvision.transforms import v2
 
 Batched = Callable[[Tensor], Tensor]
 """From images (b, channels, height, width) to as many images."""
@@ -26,8 +24,6 @@ def batched(transform: nn.Module) -> Batched:
     Args:
         transform: of images (channels, height, width).
     """
-    from torchvision.transforms import v2  # a second, which runs without augmentation need not wait
-
     if type(transform) is v2.RandomHorizontalFlip:
         return _Flip(cast(float, transform.p), -1)
     if type(transform) is v2.RandomVerticalFlip:
