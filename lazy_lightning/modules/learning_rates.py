@@ -4,18 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.modules.member_groups import Rates, Rows
 from lazy_lightning.modules.roster import Roster
 
-if TYPE_CHECKING:
-    from lazy_lightning.modules.scaled_module import ScaledModule
-
 Batch = tuple[Tensor, Tensor]
+
+
+class Trainable(Protocol):
+    """What a search needs of a module: how its models are trained, from where, on what."""
+
+    models: tuple[str, ...]
+    w0: Tensor
+    roster: Roster
+
+    @property
+    def data(self) -> FlowData:
+        """Where the batches come from."""
+
+    def on_device(self, x: Tensor, y: Tensor) -> Batch:
+        """A batch, moved there."""
+
+    def losses(self, displacements: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Of every member (E,), by model."""
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """What is descended."""
+
+    def optimizer_of(self, rows: Rows, rates: Rates) -> Optimizer:
+        """The optimizer over these displacements."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +67,7 @@ class LearningRateSearch:
         if self.steps < 1:
             raise ConfigError(f"a trial needs steps >= 1, got {self.steps}")
 
-    def search(self, module: ScaledModule) -> dict[str, list[float]]:
+    def search(self, module: Trainable) -> dict[str, list[float]]:
         """The best rate of every member, by model; members of one alpha share theirs."""
         trials = [_trial(module, rate, self.steps) for rate in self.candidates]
         return {name: self.best(torch.stack([t[name] for t in trials]), module.roster) for name in trials[0]}
@@ -63,7 +87,7 @@ class LearningRateSearch:
         return [float(rate) for rate in chosen[group]]
 
 
-def _trial(module: ScaledModule, rate: float, steps: int) -> dict[str, Tensor]:
+def _trial(module: Trainable, rate: float, steps: int) -> dict[str, Tensor]:
     """The mean loss (E,) over the last quarter of the steps, by model."""
     rows = {name: [nn.Parameter(row) for row in torch.zeros_like(module.w0)] for name in module.models}
     rates = {name: [rate] * len(module.w0) for name in rows}
@@ -79,7 +103,7 @@ def _trial(module: ScaledModule, rate: float, steps: int) -> dict[str, Tensor]:
     return {name: torch.stack(values[-max(1, steps // 4) :]).mean(dim=0) for name, values in kept.items()}
 
 
-def _batches(module: ScaledModule, steps: int) -> Iterable[Batch]:
+def _batches(module: Trainable, steps: int) -> Iterable[Batch]:
     """The first that the run will see, over as many epochs as it takes."""
     batches = module.data.mini_batches()
     epoch = 0
