@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from lazy_lightning.figures.style import alpha_colors, paper_style
 
@@ -59,9 +60,19 @@ def _draw(axis: Axes, curves: pd.DataFrame, panel: _Panel) -> None:
     axis.set_xscale("log")
     if panel.log and np.isfinite(axis.dataLim.minposy):  # matplotlib fails on a log axis without a positive number
         axis.set_yscale("log")
+        if panel.factor != 1.0:
+            axis.yaxis.set_major_formatter(_Percents())
+            axis.yaxis.set_minor_formatter(_Percents(minor_thresholds=(1.5, 0.5)))
     axis.set_xlabel("flow time $t$")
     names = "" if panel.dashed is None else f"\n{_name(panel.solid)} —   {_name(panel.dashed)} ···"
     axis.set_title(panel.label + names)
+
+
+class _Percents(LogFormatter):
+    """30 and 0.1, not powers of ten, of those ticks that matplotlib would label."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def _name(column: str) -> str:
@@ -71,4 +82,5 @@ def _name(column: str) -> str:
 def _legend(axis: Axes, curves: pd.DataFrame) -> None:
     for alpha, color in alpha_colors(curves["alpha"].tolist()).items():
         axis.plot([], [], color=color, label=rf"$\alpha = {alpha:g}$")
-    axis.legend(title=f"{curves['seed'].nunique()} seeds each")
+    seeds = curves["seed"].nunique()
+    axis.legend(title="1 seed each" if seeds == 1 else f"{seeds} seeds each")
