@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import in_turn, machine, median_ratio, seconds
+from timing import in_turn, machine, median_ratio, product_rate
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -96,17 +96,8 @@ def flops(build: Callable[..., nn.Module], shape: tuple[int, ...], x: Tensor) ->
     return float(both.get_total_flops() + start.get_total_flops())
 
 
-def gemm_rate(dtype: torch.dtype, device: torch.device) -> float:
-    """Operations a second of a large square matrix product."""
-    side = 4096 if device.type == "cuda" else 1536
-    a, b = (torch.randn(side, side, dtype=dtype, device=device) for _ in range(2))
-    out = torch.empty_like(a)
-    best = min(seconds(lambda: torch.mm(a, b, out=out), 2, device) for _ in range(5))
-    return 2 * side**3 / best
-
-
-def compare(name: str, members: int, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
-    """One row."""
+def compare(name: str, members: int, dtype: torch.dtype, device: torch.device, gemm: float) -> dict[str, Any]:
+    """One row; ``gemm`` is the rate of large matrix products."""
     build, shape = NETWORKS[name]
     x = torch.randn(BATCH, *shape, device=device, dtype=dtype)
     y = torch.randint(CLASSES, (BATCH,), device=device)
@@ -123,7 +114,7 @@ def compare(name: str, members: int, dtype: torch.dtype, device: torch.device) -
         "step_ms": round(1e3 * step, 3),
         "loop_ratio": round(1 / median_ratio(ours, loop), 3),
         "tflops": round(rate / 1e12, 4),
-        "gemm_share": round(rate / gemm_rate(dtype, device), 3),
+        "gemm_share": round(rate / gemm, 3),
         **{
             f"with_{companion}": round(1 / median_ratio(ours, times), 2)
             for companion, times in zip(COMPANIONS, companions, strict=True)
@@ -140,9 +131,10 @@ def run() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     for dtype in (torch.float32, torch.float64):
+        gemm = product_rate(dtype, device, 4096 if device.type == "cuda" else 1536)
         for name in NETWORKS:
             for members in given.members:
-                rows.append(compare(name, members, dtype, device))
+                rows.append(compare(name, members, dtype, device, gemm))
                 print(json.dumps(rows[-1]), flush=True)
     if given.out is not None:
         given.out.write_text(json.dumps({**machine(device), "batch": BATCH, "rows": rows}, indent=1) + "\n")

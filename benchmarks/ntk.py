@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from timing import machine, seconds
+from timing import machine, product_rate, seconds
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
@@ -128,13 +128,6 @@ def floor(net: nn.Module, x: Tensor) -> int:
     # One position: two Gram matrices. Many: these at all pairs of positions, or the Jacobian and its Gram matrix.
     pairs = sum(p + q if t == 1 else min(t * t * (p + q), weights) for t, p, q, weights in shapes)
     return 2 * n * (forward + backward) + n * (n + 1) * pairs
-
-
-def product_rate(dtype: torch.dtype, device: torch.device, size: int) -> float:
-    """Operations a second of a square matrix product."""
-    a = torch.randn(size, size, dtype=dtype, device=device)
-    seconds(lambda: a @ a, 1, device)
-    return 2 * size**3 / min(seconds(lambda: a @ a, 1, device) for _ in range(5))
 
 
 def peak_mib(work: Callable[[], object], device: torch.device) -> float | None:

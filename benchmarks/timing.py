@@ -38,6 +38,13 @@ def median_ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
     return statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
 
 
+def product_rate(dtype: torch.dtype, device: torch.device, size: int) -> float:
+    """Operations a second of a square matrix product."""
+    a = torch.randn(size, size, dtype=dtype, device=device)
+    seconds(lambda: a @ a, 1, device)
+    return 2 * size**3 / min(seconds(lambda: a @ a, 1, device) for _ in range(5))
+
+
 def machine(device: torch.device) -> dict[str, str]:
     """What the numbers were measured on."""
     import datetime
