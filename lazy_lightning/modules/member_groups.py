@@ -35,20 +35,19 @@ def probe(build: OptimizerCallable) -> Optimizer:
         raise ConfigError(f"the optimizer refuses its arguments ({error}): see --model.optimizer") from error
 
 
-def default_rate(build: OptimizerCallable) -> float:
+def default_rate(optimizer: Optimizer) -> float:
     """The learning rate that an optimizer comes with.
 
     Raises:
-        ConfigError: the optimizer would not treat a member as it treats a network, or refuses its arguments.
+        ConfigError: the optimizer would not treat a member as it treats a network.
     """
-    found = probe(build)
-    name = type(found).__name__
+    name = type(optimizer).__name__
     if name in _COUPLING:
         raise ConfigError(
             f"the optimizer {name} does not act entry by entry on a member's flat weights: choose SGD, Adam, AdamW or "
             "another that does"
         )
-    return float(found.param_groups[0]["lr"])
+    return float(optimizer.param_groups[0]["lr"])
 
 
 def require_schedule(scheduler: object) -> None:

@@ -66,8 +66,8 @@ class ScaledModule(ObservedModule):
         chunk_size: samples evaluated at once at observations; null for all.
 
     Raises:
-        ConfigError: for a value out of range, a loss that does not fit the labels, or an optimizer that would couple
-            members.
+        ConfigError: for a value out of range, a loss that does not fit the labels, or an optimizer or a schedule that
+            would couple members.
     """
 
     follows_flow: ClassVar[bool] = False
@@ -92,7 +92,10 @@ class ScaledModule(ObservedModule):
         self.companions = check_companions(companions or [])
         self.models: tuple[str, ...] = (NETWORK, *self.companions)
         self._optimizer, self._scheduler, self._interval = optimizer, lr_scheduler, lr_interval
-        self._default_rate = default_rate(optimizer)
+        found = probe(optimizer)
+        self._default_rate = default_rate(found)
+        if lr_scheduler is not None:
+            require_schedule(lr_scheduler(found))
         self._rates = self._given_rates(learning_rates, search)
         self._search = search
         if observed_samples is not None and observed_samples < 1:
@@ -188,11 +191,9 @@ class ScaledModule(ObservedModule):
         """The optimizer, after the search for learning rates if there is one, and its scheduler.
 
         Raises:
-            ConfigError: nothing would end the run, or the scheduler does not suit members.
+            ConfigError: nothing would end the run.
         """
         self._require_an_end()
-        if self._scheduler is not None:
-            require_schedule(self._scheduler(probe(self._optimizer)))
         if self._rates is None and self._search is not None:
             self._rates = self._search.search(self)
             self.print(told(self._rates, self.roster))
@@ -257,18 +258,20 @@ class ScaledModule(ObservedModule):
         self._observe()
 
     def _require_an_end(self) -> None:
-        trainer = self.trainer
-        limited = trainer.max_epochs not in (None, -1) or trainer.max_steps != -1
-        if not limited and not any(isinstance(c, Timer) for c in trainer.callbacks):  # type: ignore[attr-defined]
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        if min(self._limits()) == np.inf and not any(isinstance(c, Timer) for c in callbacks):
             raise ConfigError(
                 "nothing would stop this run: set --trainer.max_epochs (or --trainer.max_steps, --trainer.max_time)"
             )
 
+    def _limits(self) -> tuple[float, float]:
+        """The epochs and the steps after which the trainer ends the run."""
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        return np.inf if epochs in (None, -1) else float(epochs), np.inf if steps == -1 else float(steps)
+
     def _ends(self) -> float:
-        """The steps after which the trainer ends the run."""
-        trainer = self.trainer
-        epochs = np.inf if trainer.max_epochs in (None, -1) else float(trainer.max_epochs)
-        steps = np.inf if trainer.max_steps == -1 else float(trainer.max_steps)
+        """The same in steps, whichever comes first."""
+        trainer, (epochs, steps) = self.trainer, self._limits()
         per_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
         return min(epochs * per_epoch, steps)
 
