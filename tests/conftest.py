@@ -8,6 +8,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from lazy_lightning.callbacks import LearningCurves
+
 torch.set_num_threads(1)
 
 settings.register_profile("suite", deadline=None, max_examples=30)
@@ -19,6 +21,20 @@ def denormals_as_they_are() -> Iterator[None]:
     """The command line flushes denormals in its process; hypothesis, which draws them, refuses to go on there."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test writes does not stay."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def no_figures() -> Iterator[None]:
+    """They take longer than all the rest of a small run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LearningCurves, "on_train_end", lambda *args: None)
+        yield
 
 
 REAL = Path(os.environ.get("LAZY_LIGHTNING_TEST_DATA", Path(__file__).parents[1].parent / "shared" / "data"))

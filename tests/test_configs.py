@@ -24,26 +24,18 @@ SMALL = ["--config", "overlays/tiny.yaml", "--model.stop.max_steps=8", *QUIET]
 IMAGES = ["--data.n_train=12", "--data.n_test=10", "--model.seeds=1", *QUIET]
 FEW_STEPS = [*IMAGES, "--model.stop.max_steps=2"]
 BATCHES = ["--data.batch_size=6", "--data.pool=all", "--model.alpha=[1.0, 10.0]", "--model.search.steps=1"]
-SMALLER = ["--data.n_train=40", "--data.n_test=30", "--model.seeds=1", *QUIET]
 OF_ITS_OWN = {
-    "digits_minibatch.yaml": [*SMALLER, "--data.batch_size=20", "--model.search.steps=2", "--trainer.max_epochs=1"],
+    "digits_minibatch.yaml": [*IMAGES, "--data.batch_size=6", "--model.search.steps=1", "--trainer.max_epochs=1"],
     "cifar_cnn.yaml": [*FEW_STEPS, "--model.network.width=3"],
     "fashion_cnn.yaml": [*FEW_STEPS, "--model.network.width=3"],
     "cifar_wideresnet.yaml": [*FEW_STEPS, "--model.network.depth=10", "--model.network.widening=0.1"],
     "cifar_vgg.yaml": [*IMAGES, *BATCHES, "--trainer.max_epochs=1", "--model.network.widening=0.03"],
-    "cifar_cnn_minibatch.yaml": [
-        *(*IMAGES, "--data.batch_size=6", "--model.search.steps=1", "--trainer.max_epochs=1", "--model.network.width=3")
-    ],
+    "cifar_cnn_minibatch.yaml": [*IMAGES, *BATCHES, "--trainer.max_epochs=1", "--model.network.width=3"],
     "cifar_resnet.yaml": [*IMAGES, *BATCHES, "--trainer.max_epochs=1", "--model.network.widening=0.03"],
 }
 """How an experiment is made tiny for which overlays/tiny.yaml is not meant."""
 
 pytestmark = pytest.mark.usefixtures("own_folder")
-
-
-@pytest.fixture
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)

@@ -11,11 +11,10 @@ import pytest
 import yaml
 from command_line import error_of
 
-from lazy_lightning.callbacks import LearningCurves
 from lazy_lightning.cli import main
 from lazy_lightning.experiments import load_runs
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+pytestmark = pytest.mark.usefixtures("own_folder", "no_figures")
 
 SMALL = [
     *("--data.n_train=60", "--data.n_test=40", "--data.batch_size=20", "--trainer.max_epochs=2"),
@@ -23,18 +22,6 @@ SMALL = [
     "--trainer.enable_progress_bar=false",
 ]
 EXPERIMENT = ["--config", "digits_minibatch.yaml", *SMALL]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_figures():
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LearningCurves, "on_train_end", lambda *args: None)
-        yield
-
-
-@pytest.fixture
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def run_of(folder: str) -> Path:

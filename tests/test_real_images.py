@@ -8,22 +8,15 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lazy_lightning.callbacks import LearningCurves
 from lazy_lightning.cli import main
 from lazy_lightning.experiments import load_runs
+
+pytestmark = pytest.mark.usefixtures("own_folder", "no_figures")
 
 CIFAR = "cifar10_2k.npz"
 FASHION = "t10k-images-idx3-ubyte.gz"
 COMMON = ["--data.download=false", "--trainer.enable_progress_bar=false", "--trainer.logger.save_dir=runs"]
-
 SHORT = ["--data.n_train=100", "--model.network.width=8", "--model.stop.max_steps=180", "--model.alpha=[0.3, 30.0]"]
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And no figures, which are drawn by other tests."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(LearningCurves, "on_train_end", lambda *args: None)
 
 
 def curves(name: str, files: Path, *options: str) -> pd.DataFrame:

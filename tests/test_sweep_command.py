@@ -8,7 +8,6 @@ import os
 import signal
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ import yaml
 from command_line import error_of
 from torch import Tensor, nn
 
-from lazy_lightning.callbacks import LearningCurves
 from lazy_lightning.cli import main
 from lazy_lightning.cli.batch import Reporter, _of_memory
 from lazy_lightning.errors import MemoryShortageError, RunError
@@ -29,7 +27,7 @@ from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.modules import FlowModule, KernelModule
 from lazy_lightning.nn import FC
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+pytestmark = pytest.mark.usefixtures("own_folder", "no_figures")
 
 BASE = """
 trainer: {enable_progress_bar: false}
@@ -71,19 +69,6 @@ class Uncertain(nn.Module):
 UNCERTAIN = "model: {init_args: {network: {class_path: test_sweep_command.Uncertain}}}"
 BAD_SEEDS = {1, 4}
 """Of the first six, found by trying; the tests look whether it is so."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_figures() -> Iterator[None]:
-    """They take longer than all the rest."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LearningCurves, "on_train_end", lambda *args: None)
-        yield
-
-
-@pytest.fixture
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def command(folder: Path, declaration: str, *configs: str, options: tuple[str, ...] = ()) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +12,9 @@ from command_line import TINY
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 
-from lazy_lightning.callbacks import LearningCurves
 from lazy_lightning.cli import main
+
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 class Session(NamedTuple):
@@ -35,13 +35,6 @@ def session(folder: Path) -> Session:
     metrics = {info.name.tag for info in parts["experiment"].experiment.metric_infos}
     scalars = {tag: events.Scalars(tag)[-1].value for tag in events.Tags()["scalars"]}
     return Session(values, metrics, scalars, parts["session_end_info"].session_end_info.status)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_figures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LearningCurves, "on_train_end", lambda *args: None)
-        yield
 
 
 @pytest.fixture(scope="module")

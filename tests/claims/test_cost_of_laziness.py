@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
 
 from lazy_lightning import load_runs
+from lazy_lightning.analysis import mean_and_error
 from lazy_lightning.cli import main
 
 pytestmark = pytest.mark.slow
@@ -28,8 +28,8 @@ def trained(folder: Path, config: str, *options: str) -> pd.DataFrame:
 def paired(runs: pd.DataFrame, lazy: float, feature: float) -> tuple[float, float]:
     """Mean over seeds of the lazy test error minus the other one of the same start, and its standard error."""
     table = runs.pivot(index="seed", columns="alpha", values="test/error")
-    difference = table[lazy] - table[feature]
-    return float(difference.mean()), float(difference.std(ddof=1) / np.sqrt(len(difference)))
+    mean, error = mean_and_error([table[lazy] - table[feature]])
+    return float(mean[0]), float(error[0])
 
 
 # ---------------------------------------------------------------------- arXiv:1906.08034

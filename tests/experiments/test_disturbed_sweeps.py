@@ -11,13 +11,12 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from lazy_lightning.callbacks import LearningCurves
 from lazy_lightning.cli import main
 from lazy_lightning.experiments import load_runs
 
@@ -41,12 +40,7 @@ STEPS = 1200
 DEADLINE = 120.0
 NOT_RESULTS = ["wall_seconds", "path"]
 
-
-@pytest.fixture(autouse=True, scope="module")
-def no_figures() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(LearningCurves, "on_train_end", lambda *args: None)
-        yield
+pytestmark = pytest.mark.usefixtures("no_figures")
 
 
 class Sweep:
