@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.nn.attention import plain_attention
 from lazy_lightning.nn.members import MemberNetwork, as_columns, layers_of
 from lazy_lightning.nn.places import places_of
 
@@ -145,7 +145,7 @@ class TangentModel:
         """f of one member, (n, c)."""
         given = {**params, **buffers}
         every = {place: given[name] for place, name in self.places.items()}
-        with _differentiable_attention(), _without_recomputation(self.template):
+        with plain_attention(), _without_recomputation(self.template):
             outputs = functional_call(self.template, every, (x,), tie_weights=False)
         if not isinstance(outputs, Tensor):
             raise ConfigError(
@@ -188,18 +188,6 @@ def gradients_of(value: Tensor, wanted: Sequence[Tensor], *, keep: bool = True) 
     if not value.requires_grad:
         return tuple(torch.zeros_like(tensor) for tensor in wanted)
     return torch.autograd.grad(value, wanted, retain_graph=keep, allow_unused=True, materialize_grads=True)
-
-
-@contextmanager
-def _differentiable_attention() -> Iterator[None]:
-    """Attention by plain products: its fused forms know neither forward mode nor vmap, the fast path no gradient."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast)
 
 
 @contextmanager
