@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.yaml_file import read_yaml
 
 _PACKAGE = Path(__file__).parent
 # Installed, the YAML folders lie inside the package; in a checkout they stand at the top, where people edit them.
@@ -73,16 +72,7 @@ def read_config(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: with file and line if it is no YAML, or no mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        line = f", line {mark.line + 1}" if mark is not None else ""
-        raise ConfigError(
-            f"{path}{line}: this is not valid YAML ({error.problem}): mend it there or just above"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a YAML file: give a text file of keys and values") from error
+    content = read_yaml(path)
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from lazy_lightning.run_files import CONFIG
+from lazy_lightning.yaml_file import read_yaml
 
 WITHOUT_EFFECT = ("download", "root", "chunk_size")
 """Arguments that change where data lie or how memory is used, and no number beyond its last digits."""
@@ -27,7 +26,7 @@ def load_config(folder: Path) -> dict[str, Any]:
     """The configuration that a run's folder holds.
 
     Raises:
-        OSError, yaml.YAMLError: it cannot be read.
+        OSError, YAMLFileError: it cannot be read.
     """
     return load_yaml(folder / CONFIG)
 
@@ -36,14 +35,10 @@ def load_yaml(path: Path) -> dict[str, Any]:
     """The mapping that one of our own files holds.
 
     Raises:
-        OSError, yaml.YAMLError: it cannot be read.
+        OSError, YAMLFileError: it cannot be read.
     """
-    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_LOADER)
+    content = read_yaml(path)
     return content if isinstance(content, dict) else {}
-
-
-# libyaml's loader is ten times faster, where PyYAML has been built with it; both build plain data alone.
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
