@@ -1,7 +1,8 @@
 """Losses ell(F, y) of the centred output F, their margins and errors.
 
 Every function takes F with any leading member axes and targets y that all members share. The kind of target is
-read from its dtype and shape, never from its values, so nothing waits for the device:
+read from its dtype and shape, so nothing waits for the device (the mean square alone, which takes labels and real
+numbers in the same dtype, reads the values of each tensor of labels once, before its first margins):
 
 =============================  =================  ==============
 task                           y                  F
@@ -25,6 +26,7 @@ from typing import ClassVar, Literal
 import torch
 import torch.nn.functional as nnf
 from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.softplus import SOFTPLUS_THRESHOLD, name_and_beta
@@ -161,12 +163,12 @@ class MSE(Loss):
         return _sum_outputs((F - target).square() / 2, target)
 
     def margins(self, F: Tensor, y: Tensor) -> Tensor:
-        """As :meth:`Loss.margins`; reads the values of float targets to tell labels from real numbers."""
+        """As :meth:`Loss.margins`; the values of float targets are read once a tensor, to refuse real numbers."""
         _check_labels(y)
         return super().margins(F, y)
 
     def errors(self, F: Tensor, y: Tensor) -> Tensor:
-        """As :meth:`Loss.errors`; reads the values of float targets to tell labels from real numbers."""
+        """As :meth:`Loss.errors`; the values of float targets are read once a tensor, to refuse real numbers."""
         _check_labels(y)
         return super().errors(F, y)
 
@@ -273,12 +275,20 @@ def _check_shapes(F: Tensor, y: Tensor) -> None:
         )
 
 
+_known_labels: WeakIdKeyDictionary = WeakIdKeyDictionary()
+"""The tensors of float targets that have been found to hold labels +-1."""
+
+
 def _check_labels(y: Tensor) -> None:
-    if y.is_floating_point() and not bool((y.abs() == 1).all()):
+    """Reads the values of each tensor once: margins are asked for at every tried step, which must not wait."""
+    if not y.is_floating_point() or y in _known_labels:
+        return
+    if not bool((y.abs() == 1).all()):
         raise ConfigError(
             "margins and errors of regression targets do not exist, expected labels +-1 or integer classes:"
             " observe the loss instead."
         )
+    _known_labels[y] = True
 
 
 LOSSES: dict[str, type[Loss]] = {kind.name: kind for kind in (Hinge, SoftHinge, QuadraticHinge, MSE, CrossEntropy)}

@@ -57,11 +57,11 @@ def finite_mean(values: NDArray[np.float64]) -> float:
 
 
 def of_each_seed(module: Any) -> tuple[Tensor, Tensor]:
-    """The first member of each seed, and which of these each member (E,) starts like: all of a seed share w0."""
-    seeds = module.roster.seeds
-    distinct = list(dict.fromkeys(seeds))
-    first = torch.tensor([seeds.index(seed) for seed in distinct], device=module.w0.device)
-    return first, torch.tensor([distinct.index(seed) for seed in seeds], device=module.w0.device)
+    """The first member of each seed, and the position (E,) of each member's seed among these, on the module's device.
+
+    Members of one seed start from the same weights.
+    """
+    return module.first_of_seed, module.seed_of_member
 
 
 class Observer(Callback):

@@ -117,13 +117,15 @@ class KernelDrift(NetworkObserver):
         rows = due.nonzero().flatten()
         measured = self._measure(module, rows) if len(rows) else {}
         columns = {name: torch.full_like(state.t, torch.nan) for name in measured or last.columns}
-        for name, column in columns.items():
+        for name, column in list(columns.items()):
             if name in last.columns:
-                column[last.settled] = last.columns[name][last.settled]
+                column = torch.where(last.settled, last.columns[name], column)
             if name in measured:
                 column[rows] = measured[name]
+            columns[name] = column
         broken = due & state.running & columns[f"{DRIFT}/{TOTAL}"].isnan()
-        self._tell(module, broken, state.t)
+        if measured:  # else nothing is broken, and the device need not be asked
+            self._tell(module, broken, state.t)
         settled = last.settled | (due & ~state.running) | broken
         self._last = _Looks(torch.where(due, power, last.power), settled, columns)
         return columns
@@ -160,13 +162,15 @@ class KernelDrift(NetworkObserver):
         return {**columns, "kernel_alignment": total.alignment, "label_alignment": total.label_alignment}
 
     def _tell(self, module: FlowModule, broken: Tensor, t: Tensor) -> None:
-        for row in broken.nonzero().flatten().tolist():
+        for row, (is_broken, when) in enumerate(torch.stack([broken.double(), t]).T.tolist()):
+            if not is_broken:
+                continue
             _log.warning(
                 "KernelDrift: the kernel of the member with alpha %g and seed %d is not finite at t = %.3g; it is not "
                 "looked at any more, and the run goes on",
                 module.roster.alphas[row],
                 module.roster.seeds[row],
-                float(t[row]),
+                when,
             )
 
     def state_dict(self) -> dict[str, Any]:

@@ -66,7 +66,7 @@ class KernelSpectrum(NetworkObserver):
         for name in NAMES:
             column = torch.full_like(state.t, torch.nan)
             if name in self._columns:
-                column[settled] = self._columns[name].to(column.device)[settled]
+                column = torch.where(settled, self._columns[name].to(column.device), column)
             if found:
                 column[rows] = found[name]
             self._columns[name] = column

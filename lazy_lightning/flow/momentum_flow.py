@@ -31,6 +31,21 @@ class Trace(NamedTuple):
     """(K, E) loss after the step; unchanged where the step was rejected."""
 
 
+class Clock(NamedTuple):
+    """Where each member stands, as numbers of the host; E entries each."""
+
+    t: list[float]
+    dt: list[float]
+    tried: list[int]
+    running: list[bool]
+
+    @classmethod
+    def of(cls, rows: list[list[float]]) -> Clock:
+        """From the four rows as floats."""
+        t, dt, tried, running = rows
+        return cls(t, dt, [int(count) for count in tried], [bool(flag) for flag in running])
+
+
 class MomentumFlow(torch.optim.Optimizer):
     r"""Follows w' = -grad L, or v' = -(v + grad L)/tau with w' = v, with an adaptive time step.
 
@@ -100,6 +115,7 @@ class MomentumFlow(torch.optim.Optimizer):
         self.closure: Closure | None = None
         self.active: Tensor | None = None
         self.trace: Trace | None = None
+        self._clock: Clock | None = None
         if origin is not None and any(origin.data_ptr() == p.data_ptr() for p in self.rows.parameters):
             raise ConfigError("origin must not share its memory with the parameters, which the flow moves: clone it")
         self._origin = self.rows.gather() if origin is None else origin
@@ -132,6 +148,17 @@ class MomentumFlow(torch.optim.Optimizer):
     def reasons(self) -> list[StopReason]:
         """Each member's :class:`StopReason`; reads from the device."""
         return [StopReason(code) for code in self.flow.reason.tolist()]
+
+    def clock(self) -> Clock:
+        """The members' clocks and whether they run: one read from the device after each change of the state.
+
+        A call of :meth:`step` that follows knows from it which members run, and reads nothing.
+        """
+        if self._clock is None:
+            state = self.flow
+            rows = [state.t, state.dt, state.tried.double(), state.running.double()]
+            self._clock = Clock.of(torch.stack(rows).tolist())
+        return self._clock
 
     # ------------------------------------------------------------------ stepping
 
@@ -175,6 +202,7 @@ class MomentumFlow(torch.optim.Optimizer):
             return whole.loss.clone()  # the state's own changes in place
         self.active = rows
         part = whole if rows is None else whole.select(rows)
+        self._clock = None
         try:
             self._burst(part, closure, self.dynamics if rows is None else self.dynamics.select(rows))
             if rows is not None:
@@ -210,18 +238,29 @@ class MomentumFlow(torch.optim.Optimizer):
         waiting = state.reason == int(StopReason.T_MAX)
         state.reason.masked_fill_(waiting & (state.t < end), int(StopReason.RUNNING))
         state.reason.masked_fill_(state.running & (state.t >= end), int(StopReason.T_MAX))
+        self._clock = None
         self.dynamics = replace(ordinary, events=(*ordinary.events, TimesReached(end)), t_max=times)
         most = self.steps
         try:
-            while bool((running := state.running).any()):
-                # As many as are needed at the present dt: steps after the last arrival would be wasted.
-                gaps = torch.diff(torch.maximum(times, state.t), dim=0, prepend=state.t.unsqueeze(0))
-                needed = torch.ceil(gaps / state.dt).sum(dim=0)[running].amax().clamp(1, most)
-                self.steps = int(needed)
+            while (needed := self._steps_to(times)) > 0:
+                self.steps = min(needed, most)
                 self.step(closure)
         finally:
             self.dynamics, self.steps = ordinary, most
         return state.loss.clone()
+
+    def _steps_to(self, times: Tensor) -> int:
+        """The most steps at its present dt that a running member needs for its times (K, E); 0 if none runs.
+
+        Steps after the last arrival would be wasted. The one read from the device in a burst of :meth:`advance`.
+        """
+        state = self.flow
+        gaps = torch.diff(torch.maximum(times, state.t), dim=0, prepend=state.t.unsqueeze(0))
+        needed = torch.ceil(gaps / state.dt).sum(dim=0)
+        clock = torch.stack([state.t, state.dt, state.tried.double(), state.running.double(), needed]).tolist()
+        self._clock = Clock.of(clock[:4])
+        steps = [count for count, runs in zip(clock[4], self._clock.running, strict=True) if runs]
+        return max((_whole(count) for count in steps), default=0)
 
     def _burst(self, state: FlowState, closure: Closure, dynamics: Dynamics) -> None:
         evaluate = self._evaluator(closure)
@@ -245,15 +284,16 @@ class MomentumFlow(torch.optim.Optimizer):
         return evaluate
 
     def _running_rows(self, state: FlowState) -> Tensor | None:
-        """The members still running, or None for all; the one read from the device in a call of step."""
-        if not self.compact and state.members > 1:
-            return None if bool(state.running.any()) else state.running.nonzero().flatten()
-        rows = state.running.nonzero().flatten()
-        return None if len(rows) == state.members else rows
+        """The members still running, or None for all; the one read from the device in a call of step is the clock's."""
+        count = sum(self.clock().running)
+        if count == state.members or (count > 0 and not self.compact and state.members > 1):
+            return None
+        # As nonzero, whose size would have to be read: the running members first, in their order.
+        return state.running.byte().argsort(descending=True, stable=True)[:count]
 
     def stop_running(self, reason: StopReason) -> None:
         """Stops every member that still runs, for a reason known to the host (wall time, a signal)."""
-        state = self.flow
+        state, self._clock = self.flow, None
         state.reason.copy_(torch.where(state.running, int(reason), state.reason).to(torch.int8))
 
     def reopen(self, *, wall: bool) -> None:
@@ -261,7 +301,7 @@ class MomentumFlow(torch.optim.Optimizer):
 
         ``wall``: those stopped by the wall-time limit too.
         """
-        state = self.flow
+        state, self._clock = self.flow, None
         max_steps = min((e.max_steps for e in self.dynamics.events if isinstance(e, StepsTried)), default=None)
         reached = state.t >= self.dynamics.t_max
         if max_steps is not None:
@@ -272,6 +312,7 @@ class MomentumFlow(torch.optim.Optimizer):
     # ------------------------------------------------------------------ saving
 
     def _hold(self, state: FlowState) -> None:
+        self._clock = None
         self.state[self.rows.parameters[0]] = {k: v for k, v in state.tensors().items() if v is not None}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -281,6 +322,7 @@ class MomentumFlow(torch.optim.Optimizer):
             ValueError: if shapes or dtype are not those of this flow, or it needs a velocity that was not saved.
         """
         super().load_state_dict(state_dict)
+        self._clock = None
         saved = state_dict["state"]
         if not saved:
             return
@@ -306,6 +348,11 @@ def _check_tau(tau: float | Sequence[float], members: int) -> None:
         raise ConfigError(
             f"tau has shape {tuple(given.shape)} for {members} members: give one number, or one for each member"
         )
+
+
+def _whole(steps: float) -> int:
+    """A count of steps as an integer of at least 1; one that is not finite counts as very many."""
+    return max(1, int(min(steps, 1e9))) if steps == steps else 1
 
 
 def _dynamics(tau: Tensor, mu: float | None, steering: str | Controller, events: Sequence[Event]) -> Dynamics:

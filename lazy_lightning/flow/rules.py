@@ -58,7 +58,8 @@ class Momentum:
         """The same rule for some of the members."""
         if self.tau.ndim == 0:
             return self
-        chosen = Momentum(self.tau[rows])
+        chosen = object.__new__(Momentum)  # the values have been checked: no second look, no synchronisation
+        chosen.tau = self.tau[rows]
         chosen.has_velocity = self.has_velocity  # the state keeps its velocity even if all that remain have tau = 0
         return chosen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from itertools import compress
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -191,11 +192,10 @@ class FlowModule(ObservedModule):
         self._seconds_per_step = (time.perf_counter() - begin) / flow.steps
 
     def _burst_length(self) -> int:
-        state = self.flow.flow
-        running = state.running
-        clock = torch.stack([state.t, state.dt, state.tried.double()])[:, running].tolist()
+        clock = self.flow.clock()
+        t, dt, tried = (list(compress(values, clock.running)) for values in clock[:3])
         growth = self.flow.dynamics.controller.growth
-        steps = self.schedule.burst(int(max(clock[2], default=0)), clock[0], clock[1], growth)
+        steps = self.schedule.burst(max(tried, default=0), t, dt, growth)
         if self.stop.max_wall is not None and self._seconds_per_step:
             left = self.stop.max_wall - self.seconds_so_far()
             steps = min(steps, max(1, int(left / self._seconds_per_step)))
@@ -210,7 +210,7 @@ class FlowModule(ObservedModule):
         self.trainer.should_stop = self.trainer.should_stop or final
 
     def _all_stopped(self) -> bool:
-        return not bool(self.flow.flow.running.any())
+        return not any(self.flow.clock().running)
 
 
 def check_controller(spec: str | Band | ConstantStep) -> Band | ConstantStep:

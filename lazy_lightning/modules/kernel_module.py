@@ -255,14 +255,12 @@ class KernelModule(FlowModule):
         """F(0) = alpha f(w0, x) without centering, else None for zero."""
         if self.centering.enabled:
             return None
-        self.network.template.to(x.device)  # for buffers that are the same for all members
         f0 = self.raw_outputs(cast(Tensor, self.initial), x)
-        return f0 * self.centering.to(x.device).column(x.dtype)
+        return f0 * self.centering.column(x.dtype)
 
     # ------------------------------------------------------------------ what the flow asks for
 
     def _build_objective(self) -> KernelObjective:
-        self.centering = self.centering.to(self.device)
         features = self._decomposed()
         self._check_ends(features)
         return KernelObjective(
@@ -293,7 +291,7 @@ class KernelModule(FlowModule):
         return self._decomposed().of_others(self._kernel(x, self._train_inputs()))
 
     def _outputs(self, features: Tensor, start: Tensor | None) -> Tensor:
-        alpha = self.centering.to(self.device).alpha.to(features.dtype)
+        alpha = self.centering.alpha.to(features.dtype)
         return drop_single_output(
             kernel_outputs(features, self.w.detach(), alpha, start, self.data.num_outputs, self._sharing)
         )

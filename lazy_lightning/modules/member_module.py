@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -62,6 +62,7 @@ class MemberModule(LightningModule):
         self.centering = Centering(self.roster.alpha_tensor(), enabled=centering)
         self.margin_target = margin_target
         self.chunk_size = chunk_size
+        self.first_of_seed, self.seed_of_member = self.roster.rows_by_seed()
 
     # ------------------------------------------------------------------ building
 
@@ -87,6 +88,22 @@ class MemberModule(LightningModule):
         for name, held in self._buffer_names.items():
             self.register_buffer(held, members.buffers[name].to(dtype))
         self.metrics = nn.ModuleDict({name: self._build_metrics() for name in ("fitted", "held_out", "evaluated")})
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Moves the module, as ``to``, ``cpu`` and ``cuda`` do, with the tensors that no checkpoint holds.
+
+        These are the parts of the network's template that all members share, the scales alpha, and the row numbers of
+        members by seed. No evaluation moves anything: samples must be where the module is.
+        """
+        moved = super()._apply(fn, recurse)
+        if hasattr(self, "w0"):
+            self._place(self.w0.device)
+        return moved
+
+    def _place(self, device: torch.device) -> None:
+        self.network.template.to(device)
+        self.centering = self.centering.to(device)
+        self.first_of_seed, self.seed_of_member = self.first_of_seed.to(device), self.seed_of_member.to(device)
 
     def _hold_weights(self) -> None:
         """Makes the parameters, which start at w0."""
@@ -120,9 +137,7 @@ class MemberModule(LightningModule):
         return raw_outputs(self.network, w, x, self.member_buffers(), self.chunk_size)
 
     def initial_outputs(self, x: Tensor) -> Tensor:
-        """f0 = f(w0, x), (E, n, c); zeros without centering. Scales and template follow the weights to their device."""
-        self.network.template.to(self.w.device)  # for buffers that are the same for all members
-        self.centering = self.centering.to(self.w.device)
+        """f0 = f(w0, x), (E, n, c); zeros without centering."""
         return self.centering.base(lambda w: self.raw_outputs(w, x), self.w0)
 
     def centered_outputs(self, x: Tensor, f0: Tensor | None = None) -> Tensor:

@@ -153,9 +153,8 @@ class ScaledModule(ObservedModule):
     @property
     def side_by_side(self) -> SideBySide:
         """The models on the present device."""
-        self.network.template.to(self.w0.device)
-        self.centering = self.centering.to(self.w0.device)
-        return SideBySide(self.network, self.centering, self.w0, self.member_buffers(), *of_each_seed(self))
+        rows = of_each_seed(self)
+        return SideBySide(self.network, self.centering, self.w0, self.member_buffers(), *rows)
 
     def on_device(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """A batch on the device, in the precision of the run."""
@@ -173,7 +172,7 @@ class ScaledModule(ObservedModule):
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """What is descended: the sum of ell/alpha^2 over members and models, whose gradients do not mix."""
-        weight = self.centering.alpha.to(self.w0.device) ** -2
+        weight = self.centering.alpha**-2
         return torch.stack([(loss * weight.to(loss.dtype)).sum() for loss in losses.values()]).sum()
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -320,8 +319,12 @@ class ScaledModule(ObservedModule):
             loss_start=self._loss_start,
             reason=reason.masked_fill(~loss.isfinite(), int(StopReason.NON_FINITE)),
             steps=torch.full_like(loss, self.steps, dtype=torch.int64),
-            **{name: torch.as_tensor(value, device=loss.device) for name, value in numbers.items()},
+            **{name: self._uploaded(value) for name, value in numbers.items()},
         )
+
+    def _uploaded(self, values: NDArray[np.float64]) -> Tensor:
+        """A few numbers of the host on the device, without waiting for it."""
+        return torch.from_numpy(values).to(self.device, non_blocking=True)
 
     def _evaluated(self, model: str, *, train: bool) -> Tensor:
         """F on the observed training samples or on the test set, (E, n) or (E, n, c)."""
@@ -350,7 +353,7 @@ class ScaledModule(ObservedModule):
         outputs = self._evaluated(name, train=True)
         distance = (outputs.double() - self.train_outputs.double()).flatten(1).square().mean(dim=1).sqrt()
         return {
-            f"{name}/lr": torch.as_tensor(self.rates()[name], device=distance.device),
+            f"{name}/lr": self._uploaded(self.rates()[name]),
             f"{name}/distance": distance,
             **self.measured("fitted", outputs, self.train_split.y, f"{name}/train"),
             **self.measured("held_out", self._evaluated(name, train=False), self.test_split.y, f"{name}/test"),
