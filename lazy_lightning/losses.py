@@ -280,8 +280,8 @@ _known_labels: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def _check_labels(y: Tensor) -> None:
-    """Reads the values of each tensor once: margins are asked for at every tried step, which must not wait."""
-    if not y.is_floating_point() or y in _known_labels:
+    """Reads the values of each tensor once, and those of its views with it: no tried step may wait for the device."""
+    if not y.is_floating_point() or y in _known_labels or (y._base is not None and y._base in _known_labels):
         return
     if not bool((y.abs() == 1).all()):
         raise ConfigError(
