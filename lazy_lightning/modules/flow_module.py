@@ -8,7 +8,6 @@ from itertools import compress
 from typing import Any, Protocol, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 

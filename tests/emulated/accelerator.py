@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from emulated.memory import NAME
 from pytorch_lightning.accelerators import Accelerator, AcceleratorRegistry
 from pytorch_lightning.strategies import SingleDeviceStrategy, StrategyRegistry
+
+from emulated.memory import NAME
 
 STRATEGY = f"single_{NAME}"
 

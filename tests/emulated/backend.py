@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+
 from emulated.dispatch import GENERATOR, convolution, convolution_backward, run
 from emulated.memory import NAME, bytes_of, on_device
 from emulated.waits import note

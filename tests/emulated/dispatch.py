@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
+
 from emulated.kernels import KERNELS
 from emulated.memory import NAME, is_emulated, on_device, on_host
 from emulated.waits import note
@@ -14,14 +15,15 @@ GENERATOR = torch.Generator()
 """The random generator of the device."""
 
 # Pointwise operations of TensorIterator, which take a 0-dim CPU tensor as a number, and a few that move it.
-_TAKES_HOST_NUMBER = frozenset(
-    """add sub rsub mul div true_divide floor_divide remainder fmod pow float_power atan2 hypot maximum minimum fmax
+_NAMES = """
+    add sub rsub mul div true_divide floor_divide remainder fmod pow float_power atan2 hypot maximum minimum fmax
     fmin eq ne lt le gt ge logical_and logical_or logical_xor bitwise_and bitwise_or bitwise_xor lerp addcmul addcdiv
     clamp clamp_min clamp_max where masked_fill fill copysign xlogy logaddexp logaddexp2 nextafter heaviside
     special_xlog1py special_zeta index_put _index_put_impl sigmoid_backward tanh_backward threshold_backward
     softplus_backward elu_backward silu_backward gelu_backward leaky_relu_backward hardtanh_backward
-    log_sigmoid_backward mse_loss huber_loss copy _copy_from threshold""".split()
-)
+    log_sigmoid_backward mse_loss huber_loss copy _copy_from threshold
+"""
+_TAKES_HOST_NUMBER = frozenset(_NAMES.split())
 _WAITS = {
     "nonzero": "nonzero", "masked_select": "nonzero", "argwhere": "nonzero",
     "unique_dim": "unique", "_unique2": "unique", "_unique": "unique", "unique_consecutive": "unique",

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from emulated.accelerator import STRATEGY
-from emulated.memory import NAME
 from fits import digits
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
+from emulated.accelerator import STRATEGY
+from emulated.memory import NAME
 from lazy_lightning.callbacks import Curves
 from lazy_lightning.data import FlowData
 from lazy_lightning.flow import Schedule
@@ -60,7 +60,9 @@ class ReLUNetwork(nn.Sequential):
 
 def scaled(**options: Any) -> ScaledModule:
     companions = ["linearized", "frozen_activations"]
-    return ScaledModule(options.pop("network", ReLUNetwork), **{**MEMBERS, "companions": companions, "loss": "mse", **options})
+    return ScaledModule(
+        options.pop("network", ReLUNetwork), **{**MEMBERS, "companions": companions, "loss": "mse", **options}
+    )
 
 
 def trainer(folder: Path | None, device: str, callbacks: Sequence[Callback] = (), **options: Any) -> Trainer:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+
 from emulated.memory import is_emulated, on_device, on_host, tensor_over
 from emulated.waits import note
 

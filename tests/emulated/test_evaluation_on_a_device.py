@@ -4,6 +4,7 @@ import functools
 
 import pytest
 import torch
+
 from emulated.fitting import DEVICE, HOST, assert_same_numbers, fitted, flow, kernel, scaled, small, trainer
 from emulated.memory import NAME
 
