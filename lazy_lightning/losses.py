@@ -65,6 +65,13 @@ class Loss(ABC):
         """
         return class_margins(F, y) if is_class_index(y) else signed_margins(F, y)
 
+    def flat(self, F: Tensor, y: Tensor) -> Tensor | None:
+        """Whether every sample lies where a piecewise linear loss is constant, (...,); None for a smooth loss.
+
+        There a gradient of exactly zero is an end, which a flow reaches; that of a smooth loss is only approached.
+        """
+        return None
+
     def errors(self, F: Tensor, y: Tensor) -> Tensor:
         """Whether each sample is misclassified, (..., n) bool.
 
@@ -114,6 +121,10 @@ class Hinge(Loss):
         """F y, or its least value over the one-versus-all outputs; (..., n)."""
         return signed_margins(F, one_versus_all(F, y) if is_class_index(y) else y)
 
+    def flat(self, F: Tensor, y: Tensor) -> Tensor | None:
+        """Whether all margins are at least 1, (...,)."""
+        return (self.margins(F, y) >= 1).all(dim=-1)
+
 
 @dataclass(frozen=True)
 class SoftHinge(Hinge):
@@ -136,6 +147,10 @@ class SoftHinge(Hinge):
         """Softplus of the gap."""
         return nnf.softplus(gap, self.beta, SOFTPLUS_THRESHOLD)
 
+    def flat(self, F: Tensor, y: Tensor) -> Tensor | None:
+        """None: it is smooth."""
+        return None
+
 
 @dataclass(frozen=True)
 class QuadraticHinge(Hinge):
@@ -146,6 +161,10 @@ class QuadraticHinge(Hinge):
     def penalty(self, gap: Tensor) -> Tensor:
         """Half the square of the positive part."""
         return torch.relu(gap).square() / 2
+
+    def flat(self, F: Tensor, y: Tensor) -> Tensor | None:
+        """None: its slope goes to zero gradually."""
+        return None
 
 
 @dataclass(frozen=True)

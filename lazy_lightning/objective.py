@@ -14,6 +14,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.losses import Loss
 from lazy_lightning.nn.members import MemberNetwork
+from lazy_lightning.seeding import generator
 
 
 @dataclass(frozen=True)
@@ -64,12 +65,36 @@ class Objective:
         whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0)
         margins = self.loss.margins(whole, self.y) if self.reports_margins else None
-        return Evaluation(total * weight, whole, margins)
+        return Evaluation(total * weight, whole, margins, self.loss.flat(whole, self.y))
+
+    @torch.enable_grad()
+    def gradient_scale(self, w: Tensor) -> Tensor:
+        """(E,) float64 the norm of grad L at ``w`` if the samples' contributions did not cancel.
+
+        The root of the sum of their squared norms, estimated by one gradient with a random weight for each sample. Times
+        alpha rms(f0) if that exceeds 1: so much larger than those of F of order one are the rounding errors of
+        alpha (f - f0).
+        """
+        leaf = w.detach().clone().requires_grad_(True)
+        random = random_weights(len(self.x)).to(self.x)
+        for part in chunks(len(self.x), self.chunk_size):
+            f = self.network(leaf, self.x[part], self.buffers)
+            centered = drop_single_output(self.centering(f, self.f0[:, part]))
+            total = (self.loss.per_sample(centered, self.y[part]) * random[part]).sum(dim=-1)
+            total.backward(self._weight)  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None  # just computed
+        size = self.f0.double().flatten(1).square().mean(dim=1).sqrt() * self.centering.alpha
+        return torch.linalg.vector_norm(leaf.grad, dim=1).double() * size.clamp_min(1.0)
 
     @cached_property
     def _weight(self) -> Tensor:
         """(E,) 1/(alpha^2 n), the weight of each sample's loss, see :func:`lazy_lightning.losses.scaled_loss`."""
         return (1 / (self.centering.alpha**2 * len(self.x))).to(self.x.dtype)
+
+
+def random_weights(samples: int) -> Tensor:
+    """(n,) float64 of mean 0 and variance 1, the same at every call."""
+    return torch.randn(samples, dtype=torch.float64, generator=generator("gradient scale", 0))
 
 
 @torch.inference_mode(False)  # a trainer's evaluation; older torch knows no forward mode under vmap there

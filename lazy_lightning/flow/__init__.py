@@ -10,7 +10,7 @@ from lazy_lightning.flow.controllers import (
     slides,
 )
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.events import Event, LossReached, MarginsMet, StepsTried, TimeReached
+from lazy_lightning.flow.events import Event, LossReached, MarginsMet, Stalled, StepsTried, TimeReached
 from lazy_lightning.flow.momentum_flow import MomentumFlow, Trace
 from lazy_lightning.flow.rules import Momentum, NesterovFlow, StepRule
 from lazy_lightning.flow.schedule import Schedule
@@ -32,6 +32,7 @@ __all__ = [
     "MomentumFlow",
     "NesterovFlow",
     "Schedule",
+    "Stalled",
     "StepRule",
     "StepsTried",
     "StopReason",

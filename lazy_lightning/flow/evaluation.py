@@ -19,12 +19,15 @@ class Evaluation(NamedTuple):
     """(E, n, ...) the centered outputs F on the training set."""
     margins: Tensor | None = None
     """(E, n) margins, F y for binary labels."""
+    flat: Tensor | None = None
+    """(E,) bool: every sample lies where a piecewise linear loss is constant, so that a gradient of exactly zero is an
+    end; None for a smooth loss, whose gradient vanishes gradually."""
+    gradient_scale: Tensor | None = None
+    """(E,) float64 the norm that the gradient would have if the samples' contributions did not cancel; at w0 only."""
 
     def detached(self) -> Evaluation:
         """The same numbers, free of the autograd graph."""
-        outputs = None if self.outputs is None else self.outputs.detach()
-        margins = None if self.margins is None else self.margins.detach()
-        return Evaluation(self.loss.detach(), outputs, margins)
+        return Evaluation(*(None if x is None else x.detach() for x in self))
 
 
 def as_evaluation(returned: object, members: int) -> Evaluation:

@@ -127,6 +127,43 @@ class StepsTried:
         return moment.tried >= self.max_steps
 
 
+@dataclass(frozen=True)
+class Stalled:
+    """The loss no longer falls: a margin that cannot be met is not waited for without end.
+
+    A burst makes progress if the loss falls by a share ``fall`` of what it was after the last burst that did, or the
+    gradient grows to twice what it was there (a saddle is being left). A member has stalled after ``steps`` tried steps
+    without progress over which t has grown by ``t_factor``. Looked at once a burst, because a step more or less does not
+    count there.
+
+    Args:
+        steps: tried steps without progress.
+        t_factor: growth of t without progress.
+        fall: relative fall of the loss, which is not negative.
+    """
+
+    steps: int = 5000
+    t_factor: float = 4.0
+    fall: float = 1e-3
+    reason = StopReason.STALLED
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not self.t_factor >= 1 or not 0 < self.fall < 1:
+            raise ConfigError(
+                f"a stall needs steps >= 1, t_factor >= 1 and fall in (0, 1), got {self.steps}, {self.t_factor} and "
+                f"{self.fall}"
+            )
+
+    def __call__(self, now: Tensor, milestone: Tensor) -> Tensor:
+        """(E,) bool, from (E, 4) t, tried steps, loss and ‖grad L‖, now and after the last progress."""
+        return (now[:, 1] - milestone[:, 1] >= self.steps) & (now[:, 0] >= self.t_factor * milestone[:, 0])
+
+    def progress(self, now: Tensor, milestone: Tensor) -> Tensor:
+        """(E,) bool, from the same."""
+        fallen = now[:, 2] < (1 - self.fall) * milestone[:, 2]
+        return fallen | (now[:, 3] > 2 * milestone[:, 3])
+
+
 def stop(reason: Tensor, events: tuple[Event, ...], moment: Moment, accepted: Tensor, running: Tensor) -> None:
     """Writes the first event that holds for each running member into ``reason`` (E,) int8, in place.
 

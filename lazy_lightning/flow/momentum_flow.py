@@ -12,7 +12,7 @@ from torch import Tensor
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Controller, controller
 from lazy_lightning.flow.evaluation import Evaluation, as_evaluation
-from lazy_lightning.flow.events import Event, StepsTried, TimeReached, TimesReached
+from lazy_lightning.flow.events import Event, Stalled, StepsTried, TimeReached, TimesReached
 from lazy_lightning.flow.parameters import ParameterRows
 from lazy_lightning.flow.rules import step_rule
 from lazy_lightning.flow.state import FlowState
@@ -95,7 +95,7 @@ class MomentumFlow(torch.optim.Optimizer):
         mu: float | None = None,
         controller: str | Controller = "slides",
         dt: float = 1.0,
-        events: Sequence[Event] = (),
+        events: Sequence[Event | Stalled] = (),
         steps: int = 1,
         compact: bool = False,
         origin: Tensor | None = None,
@@ -266,11 +266,14 @@ class MomentumFlow(torch.optim.Optimizer):
         evaluate = self._evaluator(closure)
         buffer = self.rows.buffer(state.members)
         times, losses = [], []
+        noise = None
         for _ in range(self.steps):
-            try_step(state, buffer, evaluate, dynamics)
+            found = try_step(state, buffer, evaluate, dynamics)
+            if state.velocity is not None:
+                noise = found if noise is None else noise | found
             times.append(state.t.clone())
             losses.append(state.loss.clone())
-        settle(state)
+        settle(state, noise, dynamics.stall)
         self.trace = Trace(torch.stack(times), torch.stack(losses))
 
     def _evaluator(self, closure: Closure) -> Callable[[Tensor], tuple[Evaluation, Tensor]]:
@@ -337,7 +340,13 @@ class MomentumFlow(torch.optim.Optimizer):
             raise ValueError(f"the saved flow is in {held['origin'].dtype}, this one in {self._origin.dtype}")
         if self.dynamics.rule.has_velocity and "velocity" not in held:
             raise ValueError("the saved flow has no velocity, so it cannot go on with momentum: set tau=0")
-        self.state[first] = {name: x.detach().clone().to(first.device) for name, x in held.items()}
+        held = {name: x.detach().clone().to(first.device) for name, x in held.items()}
+        held.setdefault("gradient_scale", held["gradient_norm"].clone())  # those of 0.1.0 have neither
+        if "milestone" not in held:
+            held["milestone"] = torch.stack(
+                [held["t"], held["tried"].double(), held["loss"].double(), held["gradient_norm"]], dim=1
+            )
+        self.state[first] = held
         self.state[first]["origin"] = self._origin.copy_(held["origin"])  # stays shared with who gave it
         self.rows.publish(self.flow.weights())
 
@@ -355,6 +364,8 @@ def _whole(steps: float) -> int:
     return max(1, int(min(steps, 1e9))) if steps == steps else 1
 
 
-def _dynamics(tau: Tensor, mu: float | None, steering: str | Controller, events: Sequence[Event]) -> Dynamics:
+def _dynamics(tau: Tensor, mu: float | None, steering: str | Controller, events: Sequence[Event | Stalled]) -> Dynamics:
     t_max = min((event.t_max for event in events if isinstance(event, TimeReached)), default=float("inf"))
-    return Dynamics(step_rule(tau, mu), controller(steering), tuple(events), t_max)
+    stall = next((event for event in events if isinstance(event, Stalled)), None)
+    others = tuple(event for event in events if not isinstance(event, Stalled))
+    return Dynamics(step_rule(tau, mu), controller(steering), others, t_max, stall)

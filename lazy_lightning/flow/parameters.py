@@ -51,14 +51,14 @@ class ParameterRows:
     def publish(self, weights: Tensor) -> None:
         """Makes the parameters hold ``weights`` (rows, N); with fewer rows than E they shrink along with it."""
         if self._in_place:
-            self.parameters[0].data = weights
+            _replace_data(self.parameters[0], weights)
             return
         sizes = [p[0].numel() if self.members is not None else p.numel() for p in self.parameters]
         for p, block in zip(self.parameters, torch.split(weights, sizes, dim=1), strict=True):
             if self.members is None:
                 p.data.copy_(block.view(p.shape))
             else:
-                p.data = block.reshape(len(weights), *p.shape[1:])
+                _replace_data(p, block.reshape(len(weights), *p.shape[1:]))
 
     def clear_gradients(self) -> None:
         """Forgets the gradients, so that the closure's backward writes fresh ones."""
@@ -81,3 +81,15 @@ class ParameterRows:
             return self.parameters[0].grad  # type: ignore[return-value]  # just checked
         rows = self.parameters[0].shape[0] if self.members is not None else 1
         return torch.cat([p.grad.reshape(rows, -1) for p in self.parameters if p.grad is not None], dim=1)
+
+
+def _replace_data(parameter: Tensor, data: Tensor) -> None:
+    """Lets a parameter hold other rows, also if a graph of an earlier evaluation is still held by somebody.
+
+    Such a graph keeps alive the node that adds up the parameter's gradient, and with it the old shape, which a backward
+    pass at another shape would be checked against. torch forgets the node when the dtype changes, and only then.
+    """
+    if parameter.shape != data.shape:
+        other = torch.float64 if parameter.dtype != torch.float64 else torch.float32
+        parameter.data = data.new_empty(0, dtype=other)
+    parameter.data = data

@@ -35,6 +35,8 @@ class FlowState:
     """(E,) the loss at t = 0."""
     gradient_norm: Tensor
     """(E,) float64 ‖grad L‖."""
+    gradient_scale: Tensor
+    """(E,) float64 the largest ‖grad L‖ so far, or what it would be at w0 without cancellation if that is larger."""
     gradient_change: Tensor
     """(E,) float64 r of the last tried step, accepted or not."""
     t: Tensor
@@ -47,6 +49,9 @@ class FlowState:
     """(E,) int64 accepted steps."""
     reason: Tensor
     """(E,) int8 :class:`StopReason`."""
+    milestone: Tensor
+    """(E, 4) float64 t, tried steps, loss and ‖grad L‖ after the last burst that made progress, see
+    :class:`~lazy_lightning.flow.events.Stalled`."""
 
     @property
     def members(self) -> int:
@@ -71,6 +76,10 @@ class FlowState:
     def tensors(self) -> dict[str, Tensor | None]:
         """Its fields by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def present_milestone(self) -> Tensor:
+        """(E, 4) what :attr:`milestone` becomes when progress is made now."""
+        return torch.stack([self.t, self.tried.double(), self.loss.double(), self.gradient_norm], dim=1)
 
     def weights(self) -> Tensor:
         """(E, N) w = w0 + dw."""

@@ -10,10 +10,15 @@ from torch import Tensor
 
 from lazy_lightning.flow.controllers import Change, Controller
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.events import Event, Moment, TimesReached, stop
+from lazy_lightning.flow.events import Event, Moment, Stalled, TimesReached, stop
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
 from lazy_lightning.flow.stop_reason import StopReason
+
+_NOISE, _JUMP = 0.02, 4.0
+"""A smooth flow does not come to this r, and to this many times the r before, in one step: dt grows gradually."""
+_UNBOUNDED = 1 / torch.finfo(torch.float64).eps
+"""r where the new gradient is exactly zero: finite, so that a controller which accepts any step accepts that."""
 
 Evaluate = Callable[[Tensor], tuple[Evaluation, Tensor]]
 """From weights (E, N) to the evaluation there and the gradient (E, N)."""
@@ -28,6 +33,8 @@ class Dynamics:
     events: tuple[Event, ...]
     t_max: float | Tensor = float("inf")
     """Steps are shortened to land on it; a tensor (K, E) has times for each member, landed on one after the other."""
+    stall: Stalled | None = None
+    """When to give up, looked at once a burst."""
 
     def select(self, rows: Tensor) -> Dynamics:
         """The same for some of the members."""
@@ -43,6 +50,12 @@ def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluate, dynami
     norm = torch.linalg.vector_norm(gradient, dim=1).double()
     loss = evaluation.loss.clone()
     finite = _finite(norm, loss)
+    given = evaluation.gradient_scale
+    scale = norm if given is None else torch.maximum(norm, given.to(norm).where(given.isfinite(), 0.0))
+    reason = torch.where(finite, int(StopReason.RUNNING), int(StopReason.NON_FINITE)).to(torch.int8)
+    if given is not None:  # no sample pulls at all: not the rest of pulls that cancel
+        unmoved = scale == 0 if evaluation.flat is None else (scale == 0) & ~evaluation.flat
+        reason.masked_fill_(unmoved, int(StopReason.NO_GRADIENT))
     clock = torch.zeros(members, dtype=torch.float64, device=device)
     count = torch.zeros(members, dtype=torch.int64, device=device)
     return FlowState(
@@ -54,19 +67,23 @@ def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluate, dynami
         loss=loss,
         loss_start=loss.clone(),
         gradient_norm=norm,
+        gradient_scale=scale.clone(),
         gradient_change=clock.clone(),
         t=clock,
         dt=torch.full_like(clock, dt),
         tried=count,
         accepted=count.clone(),
-        reason=torch.where(finite, int(StopReason.RUNNING), int(StopReason.NON_FINITE)).to(torch.int8),
+        reason=reason,
+        milestone=torch.stack([clock, clock, loss.double(), norm], dim=1),
     )
 
 
-def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics) -> None:
+def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics) -> Tensor:
     """Tries one step of every running member, in place; members that stopped stay where they are.
 
-    Costs one gradient evaluation, some forty operations on (E,) numbers, and for gradient flow 17 passes over
+    Returns (E,) whether the step has shown that the gradient is nothing but rounding, for :func:`settle`.
+
+    Costs one gradient evaluation, some fifty operations on (E,) numbers, and for gradient flow 17 passes over
     (E, N): dw + dt v (3), + w0 (3), g_new - g (3) and its norm (1), the norm of g_new (1), dw (3), g (3).
     """
     running = state.running
@@ -79,7 +96,10 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
     evaluation, gradient = evaluate(weights_at)
 
     norm = torch.linalg.vector_norm(gradient, dim=1).double()
-    r = gradient_change(state.gradient, gradient, state.gradient_norm, norm, scratch=weights_at)
+    real = state.gradient_norm > _negligible(state)
+    near = real if evaluation.flat is None else real & ~evaluation.flat
+    r = gradient_change(state.gradient, gradient, state.gradient_norm, norm, near * _UNBOUNDED, scratch=weights_at)
+    noise = real < (r >= (_JUMP * state.gradient_change).clamp_min(_NOISE))  # and not real
     output = _output_change(state, evaluation) if dynamics.controller.watches_outputs else None
     decision = dynamics.controller(dt, Change(r, output))
     accept = decision.accept & _finite(norm, evaluation.loss) & running
@@ -87,7 +107,8 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
     _move(state, velocity, rate, gradient, evaluation, norm, accept)
     _advance_clock(state, dt, decision.dt, r, accept, running, landing)
     stop(state.reason, dynamics.events, Moment(state.t, state.tried, state.loss_start, evaluation), accept, running)
-    _halt(state)
+    _halt(state, real, noise)
+    return noise
 
 
 def _landing(t: Tensor, t_max: float | Tensor) -> float | Tensor:
@@ -100,38 +121,62 @@ def _landing(t: Tensor, t_max: float | Tensor) -> float | Tensor:
     return torch.where(t_max > t, t_max, torch.inf).amin(dim=0)
 
 
-def _halt(state: FlowState) -> None:
+def _negligible(state: FlowState) -> Tensor:
+    """(E,) gradients that are nothing but rounding are at most this long; longer ones may be honest."""
+    share: float = torch.finfo(state.gradient.dtype).eps ** 0.75
+    return share * state.gradient_scale
+
+
+def _halt(state: FlowState, real: Tensor, noise: Tensor) -> None:
     """Stops members that cannot move any more, at once: their clocks must not depend on where a burst ends.
 
-    The gradient exactly zero: stationary. A step too short to change t: underflow, or non-finite if that is what the
-    trial was, however short.
+    The gradient exactly zero, or ``noise`` (E,), so negligible and changed by so much in one step that it is nothing but
+    rounding: stationary. A step too short to change t: likewise where the gradient was not ``real`` (E,), else underflow,
+    or non-finite if that is what the trial was, however short.
     """
     if state.velocity is None:
-        state.reason.masked_fill_((state.gradient_norm == 0) & state.running, int(StopReason.STATIONARY))
+        still = (state.gradient_norm == 0) | noise
+        state.reason.masked_fill_(still & state.running, int(StopReason.STATIONARY))
     underflow = (state.t + state.dt == state.t) & state.running
     state.reason.masked_fill_(underflow, int(StopReason.DT_UNDERFLOW))
+    state.reason.masked_fill_(underflow > real, int(StopReason.STATIONARY))
     state.reason.masked_fill_(underflow & (state.gradient_change * 0 != 0), int(StopReason.NON_FINITE))
 
 
-def settle(state: FlowState) -> None:
-    """Stops members of zero gradient whose velocity has died away too: looked at once a burst, for it costs a pass."""
+def settle(state: FlowState, noise: Tensor | None, stall: Stalled | None) -> None:
+    """Stops members of zero gradient whose velocity has died away too, and those that have stalled.
+
+    Looked at once a burst, for it costs a pass. Where a step of the burst has shown the gradient to be ``noise`` (E,), the
+    velocity may be of its size.
+    """
     if state.velocity is not None:
-        at_rest = (state.gradient_norm == 0) & (torch.linalg.vector_norm(state.velocity, dim=1) == 0)
+        speed = torch.linalg.vector_norm(state.velocity, dim=1)
+        small = torch.maximum(state.gradient_norm, speed) <= _negligible(state)
+        at_rest = state.gradient_norm + speed == 0
+        if noise is not None:
+            at_rest |= noise & small
         state.reason.masked_fill_(at_rest & state.running, int(StopReason.STATIONARY))
+    if stall is not None:
+        now = state.present_milestone()
+        made = stall.progress(now, state.milestone).unsqueeze(1)
+        torch.where(made, now, state.milestone, out=state.milestone)
+        state.reason.masked_fill_(stall(now, state.milestone) & state.running, int(StopReason.STALLED))
 
 
 def gradient_change(
-    old: Tensor, new: Tensor, old_norm: Tensor, new_norm: Tensor, scratch: Tensor | None = None
+    old: Tensor, new: Tensor, old_norm: Tensor, new_norm: Tensor, vanished: Tensor, scratch: Tensor | None = None
 ) -> Tensor:
-    """r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖), (E,) float64; 0 where either gradient is exactly zero.
+    """r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖), (E,) float64; ``vanished`` where either gradient is exactly zero.
 
-    A zero gradient after the step means that the step has solved a hinge loss: nothing is gained by refining it.
+    A flow approaches a stationary point without end, so a step that lands on one is too long, and r beyond bounds. In the
+    flat part of a piecewise linear loss, or where the old gradient was negligible, nothing is gained by refining it: 0.
+
     Norms of float32 gradients are squared in float64: at large alpha, where g ~ 1/alpha, they would underflow. The
     difference is written to ``scratch`` (E, N) if given: new memory of that size costs more than the subtraction.
     """
     distance = torch.linalg.vector_norm(torch.sub(new, old, out=scratch), dim=1).double()
     scale = old_norm * new_norm
-    return torch.where(scale == 0, 0.0, distance * distance / scale)
+    return torch.where(scale == 0, vanished, distance * distance / scale)
 
 
 def _finite(norm: Tensor, loss: Tensor) -> Tensor:
@@ -162,6 +207,7 @@ def _move(
         _keep(state.velocity, velocity, accept)
     _keep(state.gradient, gradient, accept)
     _keep(state.gradient_norm, norm, accept)
+    torch.maximum(state.gradient_scale, state.gradient_norm, out=state.gradient_scale)
     _keep(state.loss, evaluation.loss, accept)
     if state.outputs is not None and evaluation.outputs is not None:
         _keep(state.outputs, evaluation.outputs, accept)

@@ -17,11 +17,13 @@ class StopReason(IntEnum):
     STATIONARY = 6
     DT_UNDERFLOW = 7
     NON_FINITE = 8
+    STALLED = 9
+    NO_GRADIENT = 10
 
     @property
     def failed(self) -> bool:
-        """Whether the member has no usable end: it blew up, or its steps shrank to nothing."""
-        return self in (StopReason.NON_FINITE, StopReason.DT_UNDERFLOW)
+        """Whether the member has no usable end: it blew up, its steps shrank to nothing, or it never moved."""
+        return self in (StopReason.NON_FINITE, StopReason.DT_UNDERFLOW, StopReason.NO_GRADIENT)
 
     @property
     def sentence(self) -> str:
@@ -36,7 +38,9 @@ _SENTENCES = {
     StopReason.T_MAX: "t_max reached",
     StopReason.MAX_STEPS: "step limit",
     StopReason.MAX_WALL: "wall-time limit",
-    StopReason.STATIONARY: "gradient exactly zero",
+    StopReason.STATIONARY: "gradient zero to rounding",
     StopReason.DT_UNDERFLOW: "step size underflow: the gradient jumps, set a controller with dt_min",
     StopReason.NON_FINITE: "non-finite",
+    StopReason.STALLED: "stalled: the loss no longer falls, so the end asked for cannot be reached",
+    StopReason.NO_GRADIENT: "no gradient at w0: it vanishes or underflows for every sample (huge alpha or data?)",
 }

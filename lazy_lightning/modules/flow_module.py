@@ -36,6 +36,10 @@ class FullBatchObjective(Protocol):
         """Evaluates, and leaves the gradient in ``w.grad``."""
         ...
 
+    def gradient_scale(self, w: Tensor) -> Tensor:
+        """(E,) float64 the norm that the gradient would have if the samples' contributions did not cancel."""
+        ...
+
 
 class FlowModule(ObservedModule):
     """Trains F = alpha (f(w, x) - f(w0, x)) by gradient or momentum flow on the whole training set.
@@ -170,8 +174,12 @@ class FlowModule(ObservedModule):
             self.trainer.should_stop = self._all_stopped()
             return
         self.begin_anew()
-        self.flow.start(lambda: self.objective.backward(self.w))
+        self.flow.start(self._evaluate_start)
         self._observe()
+
+    def _evaluate_start(self) -> Evaluation:
+        """At w0, with the scale by which a gradient is told from rounding."""
+        return self.objective.backward(self.w)._replace(gradient_scale=self.objective.gradient_scale(self.w))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One burst, then one observation."""

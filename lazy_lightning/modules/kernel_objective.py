@@ -10,7 +10,7 @@ from torch import Tensor
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.losses import Loss
 from lazy_lightning.ntk.sharing import Sharing
-from lazy_lightning.objective import drop_single_output
+from lazy_lightning.objective import drop_single_output, random_weights
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,34 @@ class KernelObjective:
 
     def backward(self, v: Tensor) -> Evaluation:
         """Evaluates at ``v`` (E, N) and leaves grad L in ``v.grad``."""
-        samples = len(self.y)
+        outputs, total, slope = self._slopes(v)
+        v.grad = self._gradient(v, slope)
+        shown = drop_single_output(outputs)
+        margins = self.loss.margins(shown, self.y) if self.reports_margins else None
+        loss = total / (self.alpha.to(v.dtype) ** 2 * len(self.y))
+        return Evaluation(loss, shown, margins, self.loss.flat(shown, self.y))
+
+    @torch.enable_grad()
+    def gradient_scale(self, v: Tensor) -> Tensor:
+        """As of :class:`~lazy_lightning.objective.Objective`."""
+        slope = self._slopes(v)[2]
+        random = random_weights(len(self.y)).to(slope)
+        return torch.linalg.vector_norm(self._gradient(v, slope * random.view(-1, 1)), dim=1).double()
+
+    def _slopes(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The outputs (E, n, c), the sum of the losses (E,), and its slopes with the outputs."""
         alpha = self.alpha.to(v.dtype)
         outputs = kernel_outputs(
             self.features, v.detach(), alpha, self.start, self.outputs, self.sharing
         ).requires_grad_()
         total = self.loss.per_sample(drop_single_output(outputs), self.y).sum(dim=-1)
         (slope,) = torch.autograd.grad(total.sum(), outputs)
+        return outputs.detach(), total.detach(), slope
+
+    def _gradient(self, v: Tensor, slope: Tensor) -> Tensor:
         columns = _columns(self.features, v, slope)
-        v.grad = _product(self.features.mT, columns, self.sharing).flatten(1).mul_((1 / (alpha * samples)).unsqueeze(1))
-        shown = drop_single_output(outputs.detach())
-        margins = self.loss.margins(shown, self.y) if self.reports_margins else None
-        return Evaluation(total.detach() / (alpha**2 * samples), shown, margins)
+        weight = 1 / (self.alpha.to(v.dtype) * len(self.y))
+        return _product(self.features.mT, columns, self.sharing).flatten(1).mul_(weight.unsqueeze(1))
 
 
 def kernel_outputs(

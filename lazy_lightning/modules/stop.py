@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.events import Event, LossReached, MarginsMet, StepsTried, TimeReached
+from lazy_lightning.flow.events import Event, LossReached, MarginsMet, Stalled, StepsTried, TimeReached
 from lazy_lightning.losses import Loss
 
 
 @dataclass(frozen=True)
 class Stop:
     """A member ends at the first of these that holds; those left out (null) never do.
+
+    Without a limit on time or steps, a margin or a loss that cannot be reached (contradictory labels) is not waited for
+    without end: a member ends once its loss no longer falls, see :class:`~lazy_lightning.flow.events.Stalled`.
 
     Args:
         margin: all training margins F y at least this. Null means 1 for the hinge losses, which are zero
@@ -30,13 +33,13 @@ class Stop:
     max_steps: int | None = None
     max_wall: float | None = None
 
-    def events(self, loss: Loss) -> tuple[Event, ...]:
+    def events(self, loss: Loss) -> tuple[Event | Stalled, ...]:
         """The events to look for on the device.
 
         Raises:
             ConfigError: if nothing would ever stop the run, or a value is out of range.
         """
-        events: list[Event] = []
+        events: list[Event | Stalled] = []
         margin = 1.0 if self.margin is None and loss.has_margin_stop else self.margin
         if margin is not None:
             events.append(MarginsMet(margin, self.margin_share))
@@ -53,4 +56,6 @@ class Stop:
                 f"nothing would stop this run, because the loss {type(loss).__name__} has no margin at which it is "
                 "zero: set one of stop.t_max, stop.loss, stop.max_steps, stop.max_wall or stop.margin"
             )
+        if self.max_wall is None and not any(isinstance(event, (TimeReached, StepsTried)) for event in events):
+            events.append(Stalled())
         return tuple(events)
