@@ -71,8 +71,8 @@ class Objective:
     def gradient_scale(self, w: Tensor) -> Tensor:
         """(E,) float64 the norm of grad L at ``w`` if the samples' contributions did not cancel.
 
-        The root of the sum of their squared norms, estimated by one gradient with a random weight for each sample. Times
-        alpha rms(f0) if that exceeds 1: so much larger than those of F of order one are the rounding errors of
+        The root of the sum of their squared norms, estimated by one gradient with a random weight for each sample.
+        Times alpha rms(f0) if that exceeds 1: so much larger than those of F of order one are the rounding errors of
         alpha (f - f0).
         """
         leaf = w.detach().clone().requires_grad_(True)

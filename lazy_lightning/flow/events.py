@@ -133,8 +133,8 @@ class Stalled:
 
     A burst makes progress if the loss falls by a share ``fall`` of what it was after the last burst that did, or the
     gradient grows to twice what it was there (a saddle is being left). A member has stalled after ``steps`` tried steps
-    without progress over which t has grown by ``t_factor``. Looked at once a burst, because a step more or less does not
-    count there.
+    without progress over which t has grown by ``t_factor``. Looked at once a burst, because a step more or less does
+    not count there.
 
     Args:
         steps: tried steps without progress.

@@ -130,9 +130,9 @@ def _negligible(state: FlowState) -> Tensor:
 def _halt(state: FlowState, real: Tensor, noise: Tensor) -> None:
     """Stops members that cannot move any more, at once: their clocks must not depend on where a burst ends.
 
-    The gradient exactly zero, or ``noise`` (E,), so negligible and changed by so much in one step that it is nothing but
-    rounding: stationary. A step too short to change t: likewise where the gradient was not ``real`` (E,), else underflow,
-    or non-finite if that is what the trial was, however short.
+    The gradient exactly zero, or ``noise`` (E,), so negligible and changed by so much in one step that it is nothing
+    but rounding: stationary. A step too short to change t: likewise where the gradient was not ``real`` (E,), else
+    underflow, or non-finite if that is what the trial was, however short.
     """
     if state.velocity is None:
         still = (state.gradient_norm == 0) | noise
@@ -146,8 +146,8 @@ def _halt(state: FlowState, real: Tensor, noise: Tensor) -> None:
 def settle(state: FlowState, noise: Tensor | None, stall: Stalled | None) -> None:
     """Stops members of zero gradient whose velocity has died away too, and those that have stalled.
 
-    Looked at once a burst, for it costs a pass. Where a step of the burst has shown the gradient to be ``noise`` (E,), the
-    velocity may be of its size.
+    Looked at once a burst, for it costs a pass. Where a step of the burst has shown the gradient to be ``noise`` (E,),
+    the velocity may be of its size.
     """
     if state.velocity is not None:
         speed = torch.linalg.vector_norm(state.velocity, dim=1)
@@ -168,8 +168,9 @@ def gradient_change(
 ) -> Tensor:
     """r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖), (E,) float64; ``vanished`` where either gradient is exactly zero.
 
-    A flow approaches a stationary point without end, so a step that lands on one is too long, and r beyond bounds. In the
-    flat part of a piecewise linear loss, or where the old gradient was negligible, nothing is gained by refining it: 0.
+    A flow approaches a stationary point without end, so a step that lands on one is too long, and r beyond bounds. In
+    the flat part of a piecewise linear loss, or where the old gradient was negligible, nothing is gained by refining
+    it: 0.
 
     Norms of float32 gradients are squared in float64: at large alpha, where g ~ 1/alpha, they would underflow. The
     difference is written to ``scratch`` (E, N) if given: new memory of that size costs more than the subtraction.
