@@ -53,12 +53,14 @@ class NeuronPaths(NetworkObserver):
         if observation.index == 0:
             self._places, self._signs, self._t = [], [], []
         rows = _first_seeds(module)
-        weights = module.network.unpack(module.w.detach()[rows])
+        weights = module.network.unpack(_chosen(module.w.detach(), rows))
         a, b = weights[_HIDDEN], weights[_HEAD].squeeze(1)
-        scale = module.centering.alpha[rows].to(a.dtype) * float(getattr(module.network.template.head, "scale", 1.0))
+        scale = _chosen(module.centering.alpha, rows).to(a.dtype) * float(
+            getattr(module.network.template.head, "scale", 1.0)
+        )
         self._places.append((scale.view(-1, 1, 1) * b.abs().unsqueeze(-1) * a).double())
         self._signs.append(b.sign().double())
-        self._t.append(observation.state.t[rows].clone())
+        self._t.append(_chosen(observation.state.t, rows))
         return {}
 
     @torch.no_grad()
@@ -99,6 +101,11 @@ class NeuronPaths(NetworkObserver):
 def _first_seeds(module: ObservedModule) -> list[int]:
     alphas = module.roster.alphas
     return [alphas.index(alpha) for alpha in dict.fromkeys(alphas)]
+
+
+def _chosen(values: Tensor, rows: list[int]) -> Tensor:
+    """Some rows, without a list of indices that the device would have to be sent."""
+    return torch.stack([values[row] for row in rows])
 
 
 def _teacher(module: ObservedModule) -> Teacher | None:

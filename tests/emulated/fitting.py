@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 from fits import digits
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
@@ -69,7 +70,11 @@ def trainer(folder: Path | None, device: str, callbacks: Sequence[Callback] = ()
     """A quiet trainer on a device, with a logger if there is a folder to write to."""
     place = {"accelerator": NAME, "strategy": STRATEGY} if device == NAME else {"accelerator": HOST}
     given = {"precision": "64-true", "max_epochs": -1, "num_sanity_val_steps": 0, "limit_val_batches": 0}
-    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet = {
+        "enable_checkpointing": any(isinstance(each, Checkpoint) for each in callbacks),
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
     logger = False if folder is None else CSVLogger(folder, name="", version="")
     return Trainer(**place, devices=1, logger=logger, callbacks=list(callbacks), **{**given, **quiet, **options})
 

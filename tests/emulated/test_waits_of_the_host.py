@@ -1,0 +1,151 @@
+"""How often the host waits for the device: never in a tried step, a fixed number of times a burst and an observation."""
+
+import pytest
+import torch
+from problems import problem
+
+from emulated.fitting import DEVICE, fitted, flow, kernel, scaled
+from emulated.memory import NAME
+from emulated.waits import HostWaitError, counted, forbidden
+from lazy_lightning.callbacks import FlowProgressBar, TensorBoardScalars
+from lazy_lightning.flow import Band, ConstantStep, LossReached, MarginsMet, StepsTried, TimeReached
+from lazy_lightning.flow.step import settle, try_step
+from lazy_lightning.modules import FlowModule, ObservedModule, ScaledModule, Stop
+
+CLASSES = torch.tensor([0, 1, 2, 0, 1, 2])
+REAL = torch.linspace(-1.0, 1.0, 6, dtype=torch.float64)
+LOSSES = ["hinge", "softhinge(20)", "quadratic_hinge", "mse", "cross_entropy"]
+TASKS = {"binary": {}, "multiclass": {"y": CLASSES, "num_outputs": 3}, "regression": {"y": REAL, "margins": False}}
+STOPS = {
+    "margins": [MarginsMet()],
+    "margins of a share": [MarginsMet(0.5, 0.9)],
+    "loss": [LossReached(1e-6)],
+    "time": [TimeReached(3.0)],
+    "steps": [StepsTried(100)],
+    "all": [LossReached(1e-6), TimeReached(3.0), StepsTried(100)],
+}
+
+
+def cases():
+    for task, options in TASKS.items():
+        for loss in LOSSES if task != "regression" else ["mse"]:
+            for stop, events in STOPS.items():
+                if task != "regression" or "margins" not in stop:
+                    yield pytest.param(loss, options, events, id=f"{loss} {task} {stop}")
+
+
+def assert_no_wait_in_a_step(setting, **options):
+    flow, closure = setting.flow(steps=1, **options)
+    flow.step(closure)
+    buffer, evaluate = flow.rows.buffer(2), flow._evaluator(closure)
+    with forbidden():
+        for _ in range(2):
+            try_step(flow.flow, buffer, evaluate, flow.dynamics)
+        settle(flow.flow)
+    assert flow.flow.tried.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize(("loss", "options", "events"), list(cases()))
+def test_no_wait_in_a_tried_step(loss, options, events):
+    setting = problem(seeds=(0, 1), loss=loss, device=NAME, width=3, depth=1, **options)
+    assert_no_wait_in_a_step(setting, events=events, dt=1e-3)
+
+
+@pytest.mark.parametrize("rule", [{}, {"tau": [0.0, 1.0]}, {"mu": 3.0}], ids=str)
+@pytest.mark.parametrize("policy", ["slides", "reference", ConstantStep(), Band(1e-2, 1e-4, dt_min=1e-6)], ids=str)
+@pytest.mark.parametrize("more", [{}, {"chunk_size": 4}, {"activation": "relu"}, {"centering": False}], ids=str)
+def test_no_wait_whatever_steers_the_step(more, policy, rule):
+    setting = problem(seeds=(0, 1), device=NAME, width=3, depth=1, **more)
+    assert_no_wait_in_a_step(setting, events=[MarginsMet()], dt=1e-3, controller=policy, **rule)
+
+
+def test_a_wait_would_be_seen():
+    """Reads, copies, and operations whose shape depends on values, with the line of the caller."""
+    x = torch.randn(5, device=NAME)
+    for call in (
+        lambda: bool(x.sum() > 0),
+        x.cpu,
+        x.nonzero,
+        lambda: x[x > 0],
+        x.tolist,
+        lambda: torch.ones(2).to(NAME),
+    ):
+        with pytest.raises(HostWaitError, match="test_waits_of_the_host"), forbidden():
+            call()
+    with counted() as waits:
+        torch.where(x > 0, x, 0.0).add_(1).masked_fill_(x > 0, 0.0)
+    assert waits == []
+
+
+def waits_of(monkeypatch, owner, method, run):
+    """The waits of each call of a method in a run."""
+    found, plain = [], getattr(owner, method)
+
+    def counting(*args, **kwargs):
+        with counted() as waits:
+            result = plain(*args, **kwargs)
+        found.append([str(wait) for wait in waits])
+        return result
+
+    monkeypatch.setattr(owner, method, counting)
+    run()
+    return found
+
+
+@pytest.mark.parametrize("alpha", [[0.1], [0.1, 10.0]], ids=["together", "apart"])
+@pytest.mark.parametrize("loss", ["softhinge(20)", "mse"])
+@pytest.mark.parametrize("tau", [0.0, 0.5])
+def test_a_burst_and_its_observation_take_two_reads(loss, tau, alpha, monkeypatch, tmp_path):
+    """The clocks of the members, and the record; also where some members have stopped."""
+    module = flow(loss=loss, tau=tau, alpha=alpha, stop=Stop(margin=1.0, loss=0.5, max_steps=40))
+    found = waits_of(monkeypatch, FlowModule, "training_step", lambda: fitted(tmp_path, DEVICE, module))
+    assert len(found) > 5
+    assert [len(waits) for waits in found] == [2] * len(found), found
+
+
+def test_a_burst_on_the_kernel_takes_two_reads(monkeypatch, tmp_path):
+    found = waits_of(
+        monkeypatch, FlowModule, "training_step", lambda: fitted(tmp_path, DEVICE, kernel(seeds=1, alpha=[0.1]))
+    )
+    assert [len(waits) for waits in found] == [2] * len(found), found
+
+
+def test_a_burst_on_the_kernel_selects_members_without_more_than_three_reads(monkeypatch, tmp_path):
+    found = waits_of(monkeypatch, FlowModule, "training_step", lambda: fitted(tmp_path, DEVICE, kernel()))
+    assert max(len(waits) for waits in found) <= 5, found
+
+
+@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
+def test_a_mini_batch_step_waits_only_to_observe(loss, monkeypatch, tmp_path):
+    """With both companions: no wait in a step, two reads in an observation (whether all have failed, and the record)."""
+    module = scaled(loss=loss)
+    observations = waits_of(monkeypatch, ScaledModule, "_observe", lambda: fitted(tmp_path, DEVICE, module))
+    assert [len(waits) for waits in observations[1:]] == [2] * (len(observations) - 1), observations
+    steps = waits_of(
+        monkeypatch, ScaledModule, "training_step", lambda: fitted(tmp_path / "again", DEVICE, scaled(loss=loss))
+    )
+    assert steps == [[]] * len(steps)
+    assert len(steps) == 4
+
+
+def test_sinks_read_the_record_alone(monkeypatch, tmp_path):
+    sinks = [TensorBoardScalars(), FlowProgressBar()]
+    run = lambda: fitted(tmp_path, DEVICE, flow(), sinks, enable_progress_bar=True)  # noqa: E731
+    found = waits_of(monkeypatch, ObservedModule, "observe", run)
+    assert [len(waits) for waits in found[1:]] == [1] * (len(found) - 1), found
+
+
+def test_a_companion_flow_reads_once_a_burst(monkeypatch):
+    """advance: whether the times are finite, and before each burst who runs and how many steps they need."""
+    setting = problem((0.1, 10.0), (0,), device=NAME, width=3, depth=1)
+    follower, closure = setting.flow(steps=3, dt=1e-2)
+    follower.start(closure)
+    bursts = []
+    plain = follower.step
+    monkeypatch.setattr(follower, "step", lambda closure: bursts.append(0) or plain(closure))
+    times = torch.tensor([[0.02, 0.03], [0.05, 0.05]], dtype=torch.float64).to(NAME)
+    with counted() as waits:
+        follower.advance(times, closure)
+    assert len(bursts) > 1
+    assert len(waits) == 1 + len(bursts) + 1, [str(wait) for wait in waits]
+    torch.testing.assert_close(follower.flow.t.cpu(), times[-1].cpu())
