@@ -1,4 +1,4 @@
-"""How often the host waits for the device: never in a tried step, a fixed number of times a burst and an observation."""
+"""The host never waits for the device in a tried step, and a fixed number of times in a burst and an observation."""
 
 import pytest
 import torch
@@ -16,21 +16,15 @@ CLASSES = torch.tensor([0, 1, 2, 0, 1, 2])
 REAL = torch.linspace(-1.0, 1.0, 6, dtype=torch.float64)
 LOSSES = ["hinge", "softhinge(20)", "quadratic_hinge", "mse", "cross_entropy"]
 TASKS = {"binary": {}, "multiclass": {"y": CLASSES, "num_outputs": 3}, "regression": {"y": REAL, "margins": False}}
-STOPS = {
-    "margins": [MarginsMet()],
-    "margins of a share": [MarginsMet(0.5, 0.9)],
-    "loss": [LossReached(1e-6)],
-    "time": [TimeReached(3.0)],
-    "steps": [StepsTried(100)],
-    "all": [LossReached(1e-6), TimeReached(3.0), StepsTried(100)],
-}
+LIMITS = [LossReached(1e-6), TimeReached(3.0), StepsTried(100)]
+STOPS = {"margins": [MarginsMet(0.5, 0.9), *LIMITS], "no margins": LIMITS}
 
 
 def cases():
     for task, options in TASKS.items():
         for loss in LOSSES if task != "regression" else ["mse"]:
             for stop, events in STOPS.items():
-                if task != "regression" or "margins" not in stop:
+                if task != "regression" or stop == "no margins":
                     yield pytest.param(loss, options, events, id=f"{loss} {task} {stop}")
 
 
@@ -51,11 +45,14 @@ def test_no_wait_in_a_tried_step(loss, options, events):
     assert_no_wait_in_a_step(setting, events=events, dt=1e-3)
 
 
+POLICIES = ["slides", "reference", ConstantStep(), Band(1e-2, 1e-4, dt_min=1e-6)]
+SETTINGS = [{}, {"chunk_size": 4}, {"activation": "relu"}, {"centering": False}]
+
+
 @pytest.mark.parametrize("rule", [{}, {"tau": [0.0, 1.0]}, {"mu": 3.0}], ids=str)
-@pytest.mark.parametrize("policy", ["slides", "reference", ConstantStep(), Band(1e-2, 1e-4, dt_min=1e-6)], ids=str)
-@pytest.mark.parametrize("more", [{}, {"chunk_size": 4}, {"activation": "relu"}, {"centering": False}], ids=str)
-def test_no_wait_whatever_steers_the_step(more, policy, rule):
-    setting = problem(seeds=(0, 1), device=NAME, width=3, depth=1, **more)
+@pytest.mark.parametrize(("policy", "options"), list(zip(POLICIES, SETTINGS, strict=True)), ids=str)
+def test_no_wait_whatever_steers_the_step(policy, options, rule):
+    setting = problem(seeds=(0, 1), device=NAME, width=3, depth=1, **options)
     assert_no_wait_in_a_step(setting, events=[MarginsMet()], dt=1e-3, controller=policy, **rule)
 
 
@@ -117,7 +114,7 @@ def test_a_burst_on_the_kernel_selects_members_without_more_than_three_reads(mon
 
 @pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
 def test_a_mini_batch_step_waits_only_to_observe(loss, monkeypatch, tmp_path):
-    """With both companions: no wait in a step, two reads in an observation (whether all have failed, and the record)."""
+    """With both companions: none in a step, two in an observation (whether all have failed, and the record)."""
     module = scaled(loss=loss)
     observations = waits_of(monkeypatch, ScaledModule, "_observe", lambda: fitted(tmp_path, DEVICE, module))
     assert [len(waits) for waits in observations[1:]] == [2] * (len(observations) - 1), observations
