@@ -27,7 +27,7 @@ from lazy_lightning.nn import FC
 
 HOST, DEVICE = "cpu", NAME
 MEMBERS: dict[str, Any] = {"alpha": [0.1, 10.0], "seeds": 2}
-APART = Stop(loss=0.5, max_steps=40)
+APART = Stop(loss=0.6, max_steps=20)
 """Members end at different times."""
 COARSE = Schedule(max_burst=8, min_burst=4, step_factor=2.0, t_factor=10.0)
 

@@ -28,6 +28,7 @@ from lazy_lightning.callbacks import (
     WeightDisplacement,
 )
 from lazy_lightning.data import TeacherStudent
+from lazy_lightning.laziness import PowerMethod
 from lazy_lightning.nn import TwoLayer
 from lazy_lightning.observation import Observer
 
@@ -40,14 +41,15 @@ OBSERVERS = {
     "KernelDrift": (lambda: [KernelDrift(samples=6)], 2),
     "KernelDrift in tiles": (lambda: [KernelDrift(samples=6, hold=False, tile=4)], 2),
     "KernelSpectrum": (lambda: [KernelSpectrum(samples=6, always=True)], 3),
-    "LazinessIndex": (lambda: [LazinessIndex(samples=5)], 0),
-    "TLazy": (lambda: [TLazy()], 0),
+    "LazinessIndex": (lambda: [LazinessIndex(samples=5, method=SHORT)], 0),
+    "TLazy": (lambda: [TLazy(SHORT)], 0),
     "TangentDeparture": (lambda: [TangentDeparture(samples=5, always=True)], 0),
     "WeightDisplacement": (lambda: [WeightDisplacement()], 0),
     "PathDistance": (lambda: [PathDistance()], 10),
     "PopulationLoss": (lambda: [PopulationLoss(20)], 3),  # new samples each time: two copies, and a look at the labels
     "NeuronPaths": (lambda: [NeuronPaths()], 0),
 }
+SHORT = PowerMethod(tolerance=0.1, max_iterations=5, starts=1)
 OF_A_TEACHER = ("PopulationLoss", "NeuronPaths")
 
 

@@ -15,13 +15,13 @@ from emulated.memory import NAME
 from lazy_lightning.callbacks import KernelDrift, LearningCurves, PathDistance, RunCheckpoint
 from lazy_lightning.cli import main
 
-FIRST_STEPS = 3
+FIRST_BURSTS = 2
 PLACES = {
     HOST: ["--trainer.accelerator=cpu", "--trainer.strategy=auto"],
     DEVICE: [f"--trainer.accelerator={NAME}", f"--trainer.strategy={STRATEGY}"],
 }
 CONFIGURED = ["--config", "digits_fc.yaml", "--config", "overlays/tiny.yaml", "--model.network.width=5"]
-QUIET = ["--trainer.enable_progress_bar=false", "--model.stop.max_steps=12"]
+QUIET = ["--trainer.enable_progress_bar=false", "--model.stop.max_steps=6"]
 
 
 @pytest.fixture(autouse=True)
@@ -43,7 +43,7 @@ def test_a_run_goes_on_where_it_is_taken(build, places, tmp_path):
     """Interrupted on one device and resumed on another, it gives the numbers of an undisturbed run on the host."""
     first, second = places
     expected = fitted(tmp_path / "whole", HOST, build(), observers(build))[1]
-    fitted(tmp_path / "first", first, build(), [*observers(build), StopAt(FIRST_STEPS), RunCheckpoint()])
+    fitted(tmp_path / "first", first, build(), [*observers(build), StopAt(FIRST_BURSTS), RunCheckpoint()])
     checkpoint = tmp_path / "first" / first / "checkpoint.ckpt"
     found = fitted(tmp_path / "second", second, build(), observers(build), ckpt_path=checkpoint)[1]
     last = [table[table.observation == table.observation.max()].reset_index(drop=True) for table in (expected, found)]

@@ -6,7 +6,7 @@ from closeness import assert_close
 from problems import problem
 
 from lazy_lightning.flow import MarginsMet, StepsTried
-from lazy_lightning.flow.step import settle, try_step
+from lazy_lightning.flow.step import try_step
 
 pytestmark = [
     pytest.mark.gpu,
@@ -27,16 +27,13 @@ def start(device="cuda", steps=3, **options):
 
 @RULES
 def test_burst_never_waits_for_the_device(tau):
-    flow, closure = start(tau=tau)
-    buffer, evaluate = flow.rows.buffer(4), flow._evaluator(closure)
+    flow, closure = start(tau=tau, steps=5)
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for _ in range(5):
-            try_step(flow.flow, buffer, evaluate, flow.dynamics)
-        settle(flow.flow)
+        flow._burst(flow.flow, closure, flow.dynamics)
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert flow.flow.tried.tolist() == [8] * 4
+    assert flow.flow.tried.tolist() == [10] * 4
 
 
 @RULES
