@@ -115,8 +115,9 @@ class FlowData(LightningDataModule, ABC):
         return {} if self._mini_batches is None else self._mini_batches.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The next train loader begins there."""
-        self._place = state_dict
+        """The next train loader begins there, unless the checkpoint is only evaluated."""
+        trainer = self.trainer
+        self._place = state_dict if trainer is None or trainer.training else None
 
     def mini_batches(self) -> MiniBatches:
         """From the first epoch on.

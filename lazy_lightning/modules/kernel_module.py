@@ -118,9 +118,10 @@ class KernelModule(FlowModule):
 
     def setup(self, stage: str) -> None:
         """Builds the networks, keeps the weights whose kernel is wanted, and puts the kernel's own in their place."""
-        if hasattr(self, "w"):
-            return
+        built = hasattr(self, "w")
         super().setup(stage)
+        if built:
+            return
         initial = self.w0
         self.register_buffer("frozen", initial.clone())  # a checkpoint is read into it
         if not self.centering.enabled:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -72,8 +72,11 @@ class MemberModule(LightningModule):
         return cast(FlowData, self.trainer.datamodule)  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
-        """Builds the members; the data's shapes are known now."""
+        """Builds the members; the data's shapes are known now. A fit starts at w0, whatever was done before."""
         if hasattr(self, "w0"):
+            self._reset_metrics()
+            if stage == "fit":
+                self._return_to_start()
             return
         data = self.data
         self.task: Task = data.task
@@ -108,6 +111,28 @@ class MemberModule(LightningModule):
     def _hold_weights(self) -> None:
         """Makes the parameters, which start at w0."""
         self.w = nn.Parameter(self.w0.clone())  # the flow moves w in place, w0 must stay
+
+    def _return_to_start(self) -> None:
+        """Undoes what an earlier fit or a checkpoint has left; one to go on from is loaded after this."""
+
+    def _reset_metrics(self) -> None:
+        """Outside of inference mode, which leaves tensors behind that no training may change."""
+        for metric in self.metrics.modules():
+            if isinstance(metric, Metric):
+                metric.reset()
+
+    @classmethod
+    def load_from_checkpoint(cls, *args: Any, **kwargs: Any) -> Self:
+        """Not for these modules, whose networks take their shapes from the data.
+
+        Raises:
+            ConfigError: always, with what to do instead.
+        """
+        raise ConfigError(
+            f"{cls.__name__}.load_from_checkpoint cannot build the networks, whose shapes the data decide: build the "
+            "module as it was and give ckpt_path=... with weights_only=True to the Trainer's fit, validate, test or "
+            "predict, with the run's datamodule"
+        )
 
     def _run_dtype(self) -> torch.dtype:
         precision = str(self.trainer.precision)

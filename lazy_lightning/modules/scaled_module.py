@@ -96,7 +96,7 @@ class ScaledModule(ObservedModule):
         self._default_rate = default_rate(found)
         if lr_scheduler is not None:
             require_schedule(lr_scheduler(found))
-        self._rates = self._given_rates(learning_rates, search)
+        self._chosen_rates = self._rates = self._given_rates(learning_rates, search)
         self._search = search
         if observed_samples is not None and observed_samples < 1:
             raise ConfigError(f"observed_samples must be >= 1, or null for all, got {observed_samples}")
@@ -135,6 +135,22 @@ class ScaledModule(ObservedModule):
         self.displacements = nn.ModuleDict(
             {name: nn.ParameterList(nn.Parameter(row) for row in torch.zeros_like(self.w0)) for name in self.models}
         )
+
+    @torch.no_grad()
+    def _return_to_start(self) -> None:
+        """dw = 0, by the rates that were chosen, or as they are found anew.
+
+        Raises:
+            ConfigError: the trainer has trained before, and would go on counting its epochs.
+        """
+        if self.trainer.global_step > 0:
+            raise ConfigError(
+                f"this Trainer has taken {self.trainer.global_step} steps already and goes on counting: make a new "
+                "Trainer to fit again from w0, with ckpt_path=... to go on"
+            )
+        for row in self.displacements.parameters():
+            row.zero_()
+        self._rates, self._state, self._goes_on = self._chosen_rates, None, False
 
     def displacement(self, model: str = NETWORK) -> Tensor:
         """(E, N) dw."""
@@ -383,6 +399,8 @@ class ScaledModule(ObservedModule):
                 "the checkpoint is of a flow, not of mini-batch training: use the config.yaml in its folder"
             )
         super().on_load_checkpoint(checkpoint)
+        if not self.trainer.training:  # its weights are evaluated, a fit begins anew
+            return
         self._goes_on = True
         self.steps, self._rates, self._loss_start = saved["steps"], saved["rates"], saved["loss_start"]
         self._t = {name: np.array(t) for name, t in saved["t"].items()}
