@@ -324,5 +324,7 @@ def build_loss(spec: str | Loss) -> Loss:
     """
     if isinstance(spec, Loss):
         return spec
+    if not isinstance(spec, str):
+        raise ConfigError(f"loss is {spec!r}, expected one of {', '.join(LOSSES)}, or a Loss")
     name, beta = name_and_beta(spec, "loss", LOSSES, SoftHinge.name, "softhinge(20)")
     return LOSSES[name]() if beta is None else SoftHinge(beta)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import Timer
 from rich.console import Console
 from rich.table import Table
 
@@ -48,7 +49,7 @@ def summarize(module: FlowModule, record: Record) -> dict[str, Any]:
         {
             "alpha": alpha,
             "seed": seed,
-            "stop": reason.name.lower(),
+            "stop": _stop(reason, module),
             "failed": reason.failed,
             **{name: _plain(column[i]) for name, column in record.columns.items() if name != "reason"},
         }
@@ -69,6 +70,21 @@ def summarize(module: FlowModule, record: Record) -> dict[str, Any]:
     }
 
 
+_SENTENCES = {
+    "max_time": "ended by the trainer's max_time, can go on",
+    "interrupted": "interrupted by the trainer, can go on",
+}
+
+
+def _stop(reason: StopReason, module: FlowModule) -> str:
+    """The reason's name; of a member that was ended on its way, what of the trainer ended it."""
+    if reason is not StopReason.RUNNING:
+        return reason.name.lower()
+    timers = [c for c in module.trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
+    over = any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
+    return "max_time" if over else "interrupted"
+
+
 def _group(
     module: FlowModule, alpha: float, record: Record, reasons: list[StopReason], rows: NDArray[np.intp]
 ) -> dict[str, Any]:
@@ -81,7 +97,7 @@ def _group(
         "sqrt_h_alpha": None if width is None else float(np.sqrt(width) * alpha),
         "members": len(rows),
         "failed": len(rows) - len(good),
-        "stops": sorted({reasons[i].sentence for i in rows}),
+        "stops": sorted({_SENTENCES.get(_stop(reasons[i], module)) or reasons[i].sentence for i in rows}),
         "regime": (regime(finite_mean(departure)) if module.trains_network else Regime.KERNEL).value,
         "mean": {name: _plain(finite_mean(column)) for name, column in values.items()},
         "std": {name: _plain(_spread(column)) for name, column in values.items()},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.laziness import path_bound
@@ -51,7 +52,8 @@ class PathDistance(NetworkObserver):
     products with that matrix a step.
 
     Beside :class:`LazinessIndex` (not ``always``), for ``mse`` without momentum, also the paper's bound on the
-    distance, :func:`~lazy_lightning.laziness.path_bound`, with norms over the samples of that observer.
+    distance, :func:`~lazy_lightning.laziness.path_bound`, as ``path_distance/bound`` where that observer takes its
+    norms over all training samples, else as ``path_distance/bound_estimate``.
     """
 
     looks_at_others = True
@@ -63,7 +65,7 @@ class PathDistance(NetworkObserver):
 
     @torch.no_grad()
     def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``path_distance/rms``, ``path_distance/sup``, and ``path_distance/bound`` where it is known."""
+        """``path_distance/rms``, ``path_distance/sup``, and the bound or its estimate where it is known."""
         state = observation.state
         if self._companion is None or observation.index == 0:
             self._companion = _Companion(module, self._saved if observation.index else None)
@@ -77,8 +79,14 @@ class PathDistance(NetworkObserver):
         columns = {"path_distance/rms": distance, "path_distance/sup": self._largest}
         if set(_BOUNDED_BY) <= set(observation.columns) and isinstance(module.loss, MSE) and state.velocity is None:
             kappa, jacobian, target = (observation.columns[name] for name in _BOUNDED_BY)
-            columns["path_distance/bound"] = path_bound(kappa, jacobian, target, state.t)
+            columns[self._bound_name(module)] = path_bound(kappa, jacobian, target, state.t)
         return columns
+
+    def _bound_name(self, module: FlowModule) -> str:
+        """An estimate, unless the norms are over the samples of the distance."""
+        callbacks = module.trainer.callbacks  # type: ignore[attr-defined]
+        used = max((c.samples for c in callbacks if isinstance(c, LazinessIndex)), default=0)
+        return f"path_distance/bound{'' if used >= len(module.train_split.y) else '_estimate'}"
 
     def applies_to(self, module: FlowModule) -> bool:
         """Whether a network follows a flow: what is trained by mini-batches has companions of its own."""

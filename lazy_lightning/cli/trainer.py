@@ -17,6 +17,8 @@ class FlowTrainer(Trainer):
     """A Trainer that writes nothing where nobody has asked for it."""
 
     default_root_dir_given = False
+    chooses_precision = True
+    """Its default is float64, so float32 has been asked for."""
 
     def kernel(
         self,

@@ -113,6 +113,9 @@ class RunFolder:
         return rows
 
 
+_ON_THE_WAY = ("running", "interrupted", "max_time")
+"""Stops of members that were ended by the trainer, not by a limit of their own, and can go on."""
+
 _OWN = ("model", "model.alpha", "model.seeds")
 """Configuration keys that the rows have in columns of their own."""
 
@@ -138,7 +141,7 @@ def _ending(last: Mapping[str, Any], failure: str | None) -> tuple[Status, str |
 def _status(member: Mapping[str, Any]) -> Status:
     if member.get("failed"):
         return Status.FAILED
-    return Status.UNFINISHED if member.get("stop") == "running" else Status.FINISHED
+    return Status.UNFINISHED if member.get("stop") in _ON_THE_WAY else Status.FINISHED
 
 
 def _model(config: Mapping[str, Any], flat: Mapping[str, Any]) -> str:

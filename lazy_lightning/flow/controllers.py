@@ -156,6 +156,10 @@ def controller(spec: str | Controller) -> Controller:
         ConfigError: for an unknown name.
     """
     if not isinstance(spec, str):
+        if not callable(spec) or not hasattr(spec, "growth"):
+            raise ConfigError(
+                f"controller is {spec!r}, expected one of {', '.join(sorted(PRESETS))}, or a Band or a ConstantStep"
+            )
         return spec
     if spec not in PRESETS:
         raise ConfigError(

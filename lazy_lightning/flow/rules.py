@@ -1,4 +1,4 @@
-"""Step rules: the exact update of velocity and weights while the gradient is held frozen."""
+"""Step rules: the velocity after a step, exactly if the gradient is held frozen; the weights move by it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from lazy_lightning.errors import ConfigError
 
 
 class StepRule(Protocol):
-    """v' = v - gain (v + g), then dw' = dw + dt v'; a rule is its gain, per member.
+    """v <- v - gain (v + g), then dw <- dw + dt v with the new v; a rule is its gain, per member.
+
+    Exact for v at a frozen gradient. The weights move as if v had its last value throughout the step, an error of
+    second order in dt a step, as that of the frozen gradient.
 
     gain = 1 - x, where x is the share of the old velocity that survives the step. It is asked for as such
     because 1 - x has no digits left in floating point when dt is much shorter than the memory.
@@ -33,7 +36,7 @@ class StepRule(Protocol):
 
 
 class Momentum:
-    """Momentum flow, v' = -(v + g)/tau and w' = v, by its exact update for a frozen gradient.
+    """Momentum flow, v' = -(v + g)/tau and w' = v; v by its exact update for a frozen gradient.
 
     gain = 1 - exp(-dt/tau). ``tau = 0`` is gradient flow. ``tau`` may differ by member, shape (E,).
 
@@ -65,16 +68,17 @@ class Momentum:
 
 
 class NesterovFlow:
-    """The Nesterov-like variant of the reference, v' = -(mu/t)(v + g), exact for a frozen gradient.
+    """The Nesterov-like variant of the reference, v' = -(mu/t)(v + g) and w' = v; v exact for a frozen gradient.
 
-    gain = 1 - (t/(t + dt))^mu, which is 1 at t = 0.
+    gain = 1 - (t/(t + dt))^mu, which is 1 at t = 0. In the time s of t = s^2/(4 mu) it is d^2w/ds^2 + ((2 mu - 1)/s)
+    dw/ds + g = 0, so mu = 2 is the continuous limit of Nesterov's method, whose friction is 3/s.
     """
 
     has_velocity = True
 
     def __init__(self, mu: float) -> None:
         if not mu > 0:
-            raise ConfigError(f"mu must be > 0, got {mu}: 3 gives the continuous limit of Nesterov's method")
+            raise ConfigError(f"mu must be > 0, got {mu}: 2 gives the continuous limit of Nesterov's method")
         self.mu = mu
 
     def gain(self, t: Tensor, dt: Tensor) -> Tensor:

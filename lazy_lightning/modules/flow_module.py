@@ -9,8 +9,10 @@ from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
+from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Band, ConstantStep, controller
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.events import MarginsMet
@@ -19,6 +21,13 @@ from lazy_lightning.flow.rules import step_rule
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.losses import Loss
+from lazy_lightning.modules.memory_time import (
+    MemoryTime,
+    check_memory_time,
+    expected_t1,
+    memory_times,
+    warning_of_long_memory,
+)
 from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.modules.stop import Stop
 from lazy_lightning.objective import Objective
@@ -55,7 +64,9 @@ class FlowModule(ObservedModule):
         alpha: the scale, or several. sqrt(h) alpha selects the regime: small learns features, large is lazy.
         seeds: initial seeds of the members of each alpha; an integer k stands for 0, ..., k - 1.
         centering: subtract f(w0, x); False trains alpha f.
-        tau: memory time of the momentum, in units of t; 0 is gradient flow.
+        tau: memory time of the momentum, in units of t; 0 is gradient flow. A number, a list by alpha or by member, or
+            ``published`` for the rule of the published runs, min(1e-3 sqrt(h) alpha, 1), with the network's ``width``
+            h.
         mu: the Nesterov-like variant, tau = t/mu.
         controller: step-size policy, ``slides``, ``reference``, or one with its own numbers.
         dt: first step size to try.
@@ -74,7 +85,7 @@ class FlowModule(ObservedModule):
         alpha: float | list[float] = 1.0,
         seeds: int | list[int] = 1,
         centering: bool = True,
-        tau: float = 0.0,
+        tau: MemoryTime = 0.0,
         mu: float | None = None,
         controller: str | Band | ConstantStep = "slides",
         dt: float = 1.0,
@@ -89,13 +100,14 @@ class FlowModule(ObservedModule):
         self.stop = stop
         self.schedule = schedule or Schedule()
         self._flow_options: dict[str, Any] = {
-            "tau": tau,
             "mu": mu,
             "controller": check_controller(controller),
-            "dt": dt,
+            "dt": check_first_step(dt),
             "events": self.stop.events(self.loss),
         }
-        step_rule(tau, mu)  # out-of-range values are told before any data is read
+        check_memory_time(tau, self.roster)
+        step_rule(1.0 if isinstance(tau, str) else tau, mu)  # out-of-range values are told before any data is read
+        self.tau = tau
         self._seconds_per_step: float | None = None
 
     @property
@@ -139,12 +151,14 @@ class FlowModule(ObservedModule):
 
     def configure_optimizers(self) -> MomentumFlow:
         """One flow over (E, N)."""
-        options = self._flow_options
-        return MomentumFlow([self.w], members=len(self.w0), compact=True, origin=self.w0, **options)
+        return MomentumFlow([self.w], members=len(self.w0), compact=True, origin=self.w0, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {**self._flow_options, "tau": memory_times(self.tau, self.roster, self.network.template)}
 
     def companion_flow(self, w: nn.Parameter, steps: int) -> MomentumFlow:
         """The same flow of other weights (E, N'), which ends at no event: for what is trained side by side."""
-        return MomentumFlow([w], members=len(self.w0), steps=steps, **{**self._flow_options, "events": ()})
+        return MomentumFlow([w], members=len(self.w0), steps=steps, **{**self._options(), "events": ()})
 
     # ------------------------------------------------------------------ fitting
 
@@ -175,7 +189,16 @@ class FlowModule(ObservedModule):
             return
         self.begin_anew()
         self.flow.start(self._evaluate_start)
+        if self.tau != 0.0:
+            self._warn_of_long_memory()
         self._observe()
+
+    def _warn_of_long_memory(self) -> None:
+        template = self.network.template
+        t1 = expected_t1(self.flow.flow, self.roster, template)
+        sentence = warning_of_long_memory(memory_times(self.tau, self.roster, template), t1, self.roster)
+        if sentence is not None:
+            rank_zero_warn(sentence)
 
     def _evaluate_start(self) -> Evaluation:
         """At w0, with the scale by which a gradient is told from rounding."""
@@ -218,6 +241,17 @@ class FlowModule(ObservedModule):
 
     def _all_stopped(self) -> bool:
         return not any(self.flow.clock().running)
+
+
+def check_first_step(dt: object) -> float:
+    """A number > 0, told now.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(dt, (int, float)) or isinstance(dt, bool) or not 0 < dt < float("inf"):
+        raise ConfigError(f"dt is {dt!r}, expected the first step size to try, a finite number > 0")
+    return float(dt)
 
 
 def check_controller(spec: str | Band | ConstantStep) -> Band | ConstantStep:

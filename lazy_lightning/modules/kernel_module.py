@@ -17,6 +17,7 @@ from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.losses import Loss
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_objective import KernelObjective, kernel_outputs
+from lazy_lightning.modules.memory_time import MemoryTime
 from lazy_lightning.modules.stop import Stop
 from lazy_lightning.ntk.features import KernelFeatures, require_decomposable
 from lazy_lightning.ntk.frozen_kernel import Outputs, frozen_kernels
@@ -69,7 +70,7 @@ class KernelModule(FlowModule):
         alpha: float | list[float] = 1.0,
         seeds: int | list[int] = 1,
         centering: bool = True,
-        tau: float = 0.0,
+        tau: MemoryTime = 0.0,
         mu: float | None = None,
         controller: str | Band | ConstantStep = "slides",
         dt: float = 1.0,

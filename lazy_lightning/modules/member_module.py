@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric
 
@@ -22,6 +23,10 @@ from lazy_lightning.nn.members import InitialMembers, MemberNetwork, require_fit
 from lazy_lightning.objective import drop_single_output, raw_outputs
 from lazy_lightning.observation import finite_mean
 
+_SINGLE_PRECISION = (
+    "this Trainer computes in float32, Lightning's default, in which a large alpha leaves f - f0 few digits: build it "
+    'with Trainer(precision="64-true"), which is the default of the command line and the precision of the papers'
+)
 _DTYPES = {"64-true": torch.float64, "32-true": torch.float32}
 
 
@@ -140,6 +145,8 @@ class MemberModule(LightningModule):
             raise ConfigError(
                 f"trainer.precision {precision!r} has too few digits for f - f0: use '64-true' (as papers) or '32-true'"
             )
+        if precision == "32-true" and not getattr(self.trainer, "chooses_precision", False):
+            rank_zero_warn(_SINGLE_PRECISION)
         return _DTYPES[precision]
 
     def _build_metrics(self) -> nn.ModuleDict:

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
+
+_MOST = 1_000_000
+"""Members of one run: each has weights, and more are a mistake in the configuration."""
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,20 @@ class Roster:
         """All pairs; an integer k for ``seeds`` stands for 0, ..., k - 1.
 
         Raises:
-            ConfigError: for an empty or repeated list, or a negative seed.
+            ConfigError: for an empty or repeated list, what is no number, a seed outside of 0, ..., 2^63 - 1, or more
+                than a million members.
         """
-        alphas = [float(alpha)] if isinstance(alpha, (int, float)) else [float(a) for a in alpha]
-        chosen = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
-        for name, values in (("alpha", alphas), ("seeds", chosen)):
+        alphas = _scales(alpha)
+        chosen = _seeds(seeds)
+        for name, given, values in (("alpha", alpha, alphas), ("seeds", seeds, chosen)):
             if not values:
-                raise ConfigError(f"{name} is {values or seeds}: give at least one")
+                raise ConfigError(f"{name} is {given}: give at least one")
             if len(set(values)) < len(values):
                 raise ConfigError(f"{name} has a value twice: {values}; a member is one pair of alpha and seed")
-        if min(chosen) < 0:
-            raise ConfigError(f"seeds must be >= 0, got {min(chosen)}")
+        for seed in (min(chosen), max(chosen)):
+            if not 0 <= seed < 2**63:
+                raise ConfigError(f"seeds must be >= 0 and below 2^63, got {seed}")
+        _require_few(len(alphas) * len(chosen))
         return cls(tuple(a for a in alphas for _ in chosen), tuple(s for _ in alphas for s in chosen))
 
     def __len__(self) -> int:
@@ -61,3 +69,30 @@ class Roster:
         distinct = list(dict.fromkeys(self.seeds))
         first = torch.tensor([self.seeds.index(seed) for seed in distinct])
         return first, torch.tensor([distinct.index(seed) for seed in self.seeds])
+
+
+def _scales(alpha: object) -> list[float]:
+    values = list(alpha) if isinstance(alpha, (Sequence, np.ndarray)) and not isinstance(alpha, str) else [alpha]
+    numbers = [value for value in values if isinstance(value, Real) and not isinstance(value, bool)]
+    if len(numbers) < len(values):
+        raise ConfigError(f"alpha is {alpha!r}, expected a number > 0 or a list of them")
+    return [float(value) for value in numbers]
+
+
+def _seeds(seeds: object) -> list[int]:
+    if isinstance(seeds, Integral) and not isinstance(seeds, bool):
+        _require_few(int(seeds))
+        return list(range(int(seeds)))
+    values = seeds if isinstance(seeds, (Sequence, np.ndarray)) and not isinstance(seeds, str) else [seeds]
+    _require_few(len(values))
+    numbers = [value for value in values if isinstance(value, Integral) and not isinstance(value, bool)]
+    if len(numbers) < len(values):
+        raise ConfigError(f"seeds is {seeds!r}, expected how many, or a list of integers")
+    return [int(value) for value in numbers]
+
+
+def _require_few(members: int) -> None:
+    if members > _MOST:
+        raise ConfigError(
+            f"seeds and alpha make {members} members, more than {_MOST} in one run: give fewer, or a list of seeds"
+        )

@@ -172,6 +172,12 @@ def test_where_there_is_no_theorem_there_is_no_bound(tmp_path, options):
     assert BOUND not in run.table
 
 
+def test_norms_over_fewer_samples_make_an_estimate(tmp_path):
+    run = watch(tmp_path, LazinessIndex(samples=5, method=QUICK), PathDistance(), **{**MEMBERS, **SQUARE})
+    assert BOUND not in run.table
+    assert f"{BOUND}_estimate" in run.table
+
+
 def test_sup_is_the_largest_so_far(tmp_path):
     table = watch(tmp_path, PathDistance(), **APART).table
     for _, member in table.groupby("member"):

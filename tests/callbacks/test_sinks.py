@@ -109,7 +109,7 @@ def test_signal_ends_the_run_with_everything_written(tmp_path, run, number):
     assert stopped.module.flow.reasons == [StopReason.RUNNING] * 4
     assert stopped.table.observation.max() == 6  # the burst under way was finished
     pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "a" / CURVES), stopped.table, check_exact=True)
-    assert {m["stop"] for m in summary_of(tmp_path / "a")["members"]} == {"running"}
+    assert {m["stop"] for m in summary_of(tmp_path / "a")["members"]} == {"interrupted"}
     assert torch.load(tmp_path / "a" / CHECKPOINT, weights_only=True)["lazy_lightning"]["observations"] == 7
     resumed = fit(tmp_path / "b", ckpt_path=tmp_path / "a" / CHECKPOINT, **MEMBERS)
     assert_same_curves(resumed.table, run.table)

@@ -5,6 +5,8 @@ from decimal import Decimal, getcontext
 import pytest
 import torch
 from closeness import assert_close
+from scipy.integrate import solve_ivp
+from scipy.special import j1
 from torch import nn
 
 from lazy_lightning.errors import ConfigError
@@ -116,3 +118,31 @@ def test_refused(options, message):
 def test_a_tau_for_each_member_or_one_for_all():
     with pytest.raises(ConfigError, match="3 members"):
         MomentumFlow([nn.Parameter(torch.zeros(3, 2))], members=3, tau=[1.0, 2.0])
+
+
+@pytest.mark.parametrize("mu", [1.0, 2.0, 3.0])
+def test_mu_is_half_of_one_more_than_the_friction(mu):
+    """In s with t = s^2/(4 mu): w'' + ((2 mu - 1)/s) w' + g = 0, of which Nesterov's limit has 3/s; by scipy."""
+    rate, end = 1.7, 5.0
+    ours = solve_ivp(lambda t, z: [z[1], -(mu / t) * (z[1] + rate * z[0])], [1e-9, end**2 / (4 * mu)],
+                     [1.0, -rate], rtol=1e-9, atol=1e-12)  # fmt: skip
+    begin = 1e-4
+    other = solve_ivp(lambda s, z: [z[1], -(2 * mu - 1) / s * z[1] - rate * z[0]], [begin, end],
+                      [1.0, -rate * begin / (2 * mu)], rtol=1e-9, atol=1e-12)  # fmt: skip
+    assert ours.y[0, -1] == pytest.approx(other.y[0, -1], abs=1e-3)
+
+
+def test_mu_of_two_is_nesterovs_limit():
+    """w(s) = 2 J1(s)/s for L = w^2/2 (Su, Boyd, Candes), followed by the flow itself."""
+    w = nn.Parameter(torch.ones(1, 1, dtype=torch.float64))
+    s = 4.0
+    flow = MomentumFlow([w], members=1, mu=2.0, controller=ConstantStep(), dt=1e-3, events=[TimeReached(s**2 / 8)])
+    flow.steps = 2100
+
+    def closure():
+        loss = w.square().sum(dim=1) / 2
+        loss.sum().backward()
+        return loss
+
+    flow.step(closure)
+    assert float(w.detach()) == pytest.approx(2 * j1(s) / s, abs=2e-3)
