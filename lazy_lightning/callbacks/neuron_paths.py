@@ -55,9 +55,8 @@ class NeuronPaths(NetworkObserver):
         rows = _first_seeds(module)
         weights = module.network.unpack(_chosen(module.w.detach(), rows))
         a, b = weights[_HIDDEN], weights[_HEAD].squeeze(1)
-        scale = _chosen(module.centering.alpha, rows).to(a.dtype) * float(
-            getattr(module.network.template.head, "scale", 1.0)
-        )
+        factor = float(getattr(module.network.template.head, "scale", 1.0))
+        scale = _chosen(module.centering.alpha, rows).to(a.dtype) * factor
         self._places.append((scale.view(-1, 1, 1) * b.abs().unsqueeze(-1) * a).double())
         self._signs.append(b.sign().double())
         self._t.append(_chosen(observation.state.t, rows))

@@ -55,13 +55,12 @@ OF_A_TEACHER = ("PopulationLoss", "NeuronPaths")
 
 def setting(name, build):
     """The module and the data that an observer has something to measure on."""
-    mini_batches = {"batch_size": 8} if build is scaled else {}
+    mini_batches, alone = ({"batch_size": 8}, {"companions": []}) if build is scaled else ({}, {})
     if name in OF_A_TEACHER:
         network = functools.partial(TwoLayer, width=5)
-        options = {"companions": []} if build is scaled else {}
-        return build(network=network, loss="mse", **options), TeacherStudent(d=2, n_train=16, n_test=10, **mini_batches)
+        return build(network=network, loss="mse", **alone), TeacherStudent(d=2, n_train=16, n_test=10, **mini_batches)
     network = {"network": ReLUNetwork} if name == "ActivationStability" else {}
-    return build(loss="mse", **network), small(**mini_batches)
+    return build(loss="mse", **network, **alone), small(**mini_batches)
 
 
 def counting(observer):

@@ -22,11 +22,13 @@ class Wait:
 
     kind: str
     operation: str
-    frames: tuple[str, ...]
+    frames: tuple[tuple[str, int, str], ...]
+    """File, line and function."""
 
     def __str__(self) -> str:
-        own = [frame.split(_PACKAGE, 1)[1] for frame in self.frames if _PACKAGE in frame]
-        where = " < ".join(own[:4]) or (self.frames[0] if self.frames else "a thread of autograd")
+        lines = [f"{file}:{line} {function}" for file, line, function in self.frames if "/torch/" not in file]
+        own = [line.split(_PACKAGE, 1)[1] for line in lines if _PACKAGE in line]
+        where = " < ".join(own[:4]) or (lines[0] if lines else "a thread of autograd")
         return f"{self.kind} ({self.operation}) at {where}"
 
 
@@ -80,11 +82,11 @@ def uncounted() -> Iterator[None]:
         _paused.on = before
 
 
-def _frames(limit: int = 60) -> tuple[str, ...]:
+def _frames(limit: int = 60) -> tuple[tuple[str, int, str], ...]:
     frame, found = sys._getframe(2), []
     while frame is not None and len(found) < limit:
         name = frame.f_code.co_filename
         if "/emulated/" not in name or "/emulated/test_" in name:
-            found.append(f"{name}:{frame.f_lineno} {frame.f_code.co_name}")
+            found.append((name, frame.f_lineno, frame.f_code.co_name))
         frame = frame.f_back
-    return tuple(f for f in found if "/torch/" not in f) or tuple(found)
+    return tuple(found)
