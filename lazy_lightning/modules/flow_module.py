@@ -223,9 +223,9 @@ class FlowModule(ObservedModule):
 
     def _burst_length(self) -> int:
         clock = self.flow.clock()
-        t, dt, tried = (list(compress(values, clock.running)) for values in clock[:3])
+        t, dt = (list(compress(values, clock.running)) for values in (clock.t, clock.dt))
         growth = self.flow.dynamics.controller.growth
-        steps = self.schedule.burst(max(tried, default=0), t, dt, growth)
+        steps = self.schedule.burst(max(compress(clock.tried, clock.running), default=0), t, dt, growth)
         if self.stop.max_wall is not None and self._seconds_per_step:
             left = self.stop.max_wall - self.seconds_so_far()
             steps = min(steps, max(1, int(left / self._seconds_per_step)))

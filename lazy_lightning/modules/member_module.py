@@ -103,10 +103,10 @@ class MemberModule(LightningModule):
         These are the parts of the network's template that all members share, the scales alpha, and the row numbers of
         members by seed. No evaluation moves anything: samples must be where the module is.
         """
-        moved = super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         if hasattr(self, "w0"):
             self._place(self.w0.device)
-        return moved
+        return self
 
     def _place(self, device: torch.device) -> None:
         self.network.template.to(device)
