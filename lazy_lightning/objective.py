@@ -84,7 +84,8 @@ class Objective:
             total.backward(self._weight)  # type: ignore[no-untyped-call]
         assert leaf.grad is not None  # just computed
         size = self.f0.double().flatten(1).square().mean(dim=1).sqrt() * self.centering.alpha
-        return torch.linalg.vector_norm(leaf.grad, dim=1).double() * size.clamp_min(1.0)
+        norm: Tensor = torch.linalg.vector_norm(leaf.grad, dim=1)
+        return norm.double() * size.clamp_min(1.0)
 
     @cached_property
     def _weight(self) -> Tensor:

@@ -27,7 +27,8 @@ class Evaluation(NamedTuple):
 
     def detached(self) -> Evaluation:
         """The same numbers, free of the autograd graph."""
-        return Evaluation(*(None if x is None else x.detach() for x in self))
+        others = (None if x is None else x.detach() for x in self[1:])
+        return Evaluation(self.loss.detach(), *others)
 
 
 def as_evaluation(returned: object, members: int) -> Evaluation:

@@ -8,8 +8,8 @@ from itertools import compress
 from typing import Any, Protocol, cast
 
 import numpy as np
+from lightning_fabric.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError

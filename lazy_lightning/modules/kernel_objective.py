@@ -58,7 +58,8 @@ class KernelObjective:
         """As of :class:`~lazy_lightning.objective.Objective`."""
         slope = self._slopes(v)[2]
         random = random_weights(len(self.y)).to(slope)
-        return torch.linalg.vector_norm(self._gradient(v, slope * random.view(-1, 1)), dim=1).double()
+        norm: Tensor = torch.linalg.vector_norm(self._gradient(v, slope * random.view(-1, 1)), dim=1)
+        return norm.double()
 
     def _slopes(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs (E, n, c), the sum of the losses (E,), and its slopes with the outputs."""

@@ -7,9 +7,9 @@ from typing import Any, Self, cast
 
 import numpy as np
 import torch
+from lightning_fabric.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
-from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric
 

@@ -67,11 +67,11 @@ def memory_times(tau: MemoryTime, roster: Roster, network: nn.Module) -> float |
                 "it one, or give tau as a number or a list"
             )
         return [published(int(width), alpha) for alpha in roster.alphas]
-    if not isinstance(tau, Sequence):
+    if not isinstance(tau, (list, tuple)):
         return tau
     if len(tau) == len(roster):
         return list(tau)
-    by_alpha = dict(zip(dict.fromkeys(roster.alphas), tau, strict=True))
+    by_alpha: dict[float, float] = dict(zip(dict.fromkeys(roster.alphas), tau, strict=True))
     return [by_alpha[alpha] for alpha in roster.alphas]
 
 
