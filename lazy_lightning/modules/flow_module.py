@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from itertools import compress
 from typing import Any, Protocol, cast
 
 import numpy as np
-from lightning_fabric.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -198,7 +198,7 @@ class FlowModule(ObservedModule):
         t1 = expected_t1(self.flow.flow, self.roster, template)
         sentence = warning_of_long_memory(memory_times(self.tau, self.roster, template), t1, self.roster)
         if sentence is not None:
-            rank_zero_warn(sentence)
+            warnings.warn(sentence, stacklevel=2)
 
     def _evaluate_start(self) -> Evaluation:
         """At w0, with the scale by which a gradient is told from rounding."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any, Self, cast
 
 import numpy as np
 import torch
-from lightning_fabric.utilities.rank_zero import rank_zero_warn
 from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
@@ -146,7 +146,7 @@ class MemberModule(LightningModule):
                 f"trainer.precision {precision!r} has too few digits for f - f0: use '64-true' (as papers) or '32-true'"
             )
         if precision == "32-true" and not getattr(self.trainer, "chooses_precision", False):
-            rank_zero_warn(_SINGLE_PRECISION)
+            warnings.warn(_SINGLE_PRECISION, stacklevel=2)
         return _DTYPES[precision]
 
     def _build_metrics(self) -> nn.ModuleDict:
