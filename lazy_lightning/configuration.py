@@ -12,11 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lazy_lightning.errors import ConfigError
 from lazy_lightning.run_files import CONFIG
 from lazy_lightning.yaml_file import read_yaml
 
 WITHOUT_EFFECT = ("download", "root", "chunk_size")
 """Arguments that change where data lie or how memory is used, and no number beyond its last digits."""
+MOST_MEMBERS = 1_000_000
+"""Of one run or sweep: more are taken for a mistake before they fill the memory."""
 _DIGITS = 12
 _LIMITS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
 """Of the trainer: how long mini-batch training goes on, and what it does to gradients; a flow has none of them."""
@@ -71,11 +74,19 @@ def members(config: Mapping[str, Any]) -> list[tuple[float, int]]:
 
     >>> members({"model": {"init_args": {"alpha": [0.1, 1], "seeds": 2}}})
     [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
+
+    Raises:
+        ConfigError: seeds that are neither a number nor a list, or more members than any run has.
     """
     model = config.get("model")
     arguments = (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
     alpha, seeds = arguments.get("alpha", 1.0), arguments.get("seeds", 1)
     alphas = alpha if isinstance(alpha, list) else [alpha]
+    if isinstance(seeds, (bool, str, Mapping)):
+        raise ConfigError(f"seeds is {seeds!r}, expected a number of seeds or a list of integers")
+    count = len(alphas) * (seeds if isinstance(seeds, int) else len(seeds))
+    if count > MOST_MEMBERS:
+        raise ConfigError(f"a run of {count} members is asked for, expected {MOST_MEMBERS} at most: give fewer seeds")
     chosen = range(seeds) if isinstance(seeds, int) else seeds
     return [(float(a), int(s)) for a in alphas for s in chosen]
 

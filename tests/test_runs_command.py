@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from made_runs import made_kernels, made_sweep
 
 from lazy_lightning.cli import main
 from lazy_lightning.experiments import load_runs
+from lazy_lightning.report.own_folder import claim, require_own_folder
 
 SCALES = (0.1, 1.0, 10.0)
 
@@ -121,6 +123,90 @@ def test_rm_removes_runs_alone(runs: Path, target: str, capsys: pytest.CaptureFi
     assert len(load_runs(runs)) == 14
 
 
+def test_rm_of_the_same_run_twice(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "runs", "rm", "runs/version_0", "runs/../runs/version_0", "--yes")
+    assert text.splitlines() == ["removed runs/version_0"]
+
+
+def test_rm_removes_nothing_if_one_cannot_be_removed(
+    runs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each ends in one sentence: a link, the working folder, a name that no disk takes, a refusal of the disk."""
+    (runs / "link").symlink_to(runs / "version_0")
+    for target, said in [
+        ("runs/link", "is a link"),
+        ("n" * 5000, "is not the folder of a run"),
+        ("/", "is not the folder of a run"),
+    ]:
+        assert said in error_of(["runs", "rm", "runs/version_1", target, "--yes"], capsys)
+    monkeypatch.chdir(runs / "version_0")
+    assert "is the working folder" in error_of(["runs", "rm", str(runs / "version_1"), ".", "--yes"], capsys)
+    monkeypatch.chdir(runs.parent)
+    rename = Path.rename
+
+    def refusing(path: Path, target: Path) -> Path:
+        if path.name == "version_1":
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refusing)
+    said = error_of(["runs", "rm", "runs/version_0", "runs/version_1", "--yes"], capsys)
+    assert "version_1 cannot be removed (Permission denied): nothing was removed" in said
+    assert len(load_runs(runs)) == 14
+
+
+def test_names_are_shown_as_they_are(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "version_0").rename(runs / "[")
+    (runs / "version_1").rename(runs / "=x\x1b[31m")
+    (runs / "[").rename(runs / "[bold]a[")
+    text = shown(capsys, "runs", "list")
+    assert "[bold]a[" in text
+    assert "\x1b" not in text
+    assert "[bold]a[" in shown(capsys, "runs", "show", "runs/[bold]a[", code=1)  # its summary has no groups
+    shown(capsys, "runs", "export", "runs", "--out", "t.csv")
+    assert {name for name in pd.read_csv("t.csv")["run"] if name.startswith("'=")} == {r"'=x\x1b[31m"}
+
+
+def test_list_is_in_natural_order_with_data_and_duplicates(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (runs / "version_0").rename(runs / "version_10")
+    shutil.copytree(runs / "version_1", runs / "version_2")
+    text = shown(capsys, "runs", "list")
+    assert "4 runs, 20 members, 6 of them duplicates of others" in text
+    assert [w for w in text.split() if w.startswith("version")] == ["version_1", "version_2", "version_10"]
+    assert "Digits" in line(text, "version_1")
+    said = shown(capsys, "runs", "export", "runs", "--out", "t.csv")
+    assert "14 rows" in said
+    assert "6 members that are duplicates of others were left out" in said
+    assert "20 rows" in shown(capsys, "runs", "export", "runs", "--out", "t.csv", "--duplicates")
+
+
+def test_show_has_no_measurements_among_the_configuration(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "runs", "show", "runs/version_0", code=1)  # its summary has no groups
+    keys = [row.split("│")[1].strip() for row in text.splitlines() if row.startswith("│")]
+    assert {"model.loss", "data.labels"} <= set(keys)
+    assert all(key.partition(".")[0] in ("model", "data", "trainer") for key in keys)
+
+
+# ---------------------------------------------------------------------- report
+
+
+def test_report_overwrites_nothing_but_a_report(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = runs.parent / "site"
+    place.mkdir()
+    (place / "index.html").write_text("<title>mine</title>")
+    assert "site holds files that are not a report's" in error_of(["report", "runs", "--out", "site"], capsys)
+    assert (place / "index.html").read_text() == "<title>mine</title>"
+    assert [p.name for p in place.iterdir()] == ["index.html"]
+    require_own_folder(runs.parent / "new")
+    (runs.parent / "empty").mkdir()
+    require_own_folder(runs.parent / "empty")
+    (place / "index.html").write_text("<title>Lazy training and feature learning: FC</title>")  # of version 0.1.0
+    require_own_folder(place)
+    claim(runs.parent / "new")
+    (runs.parent / "new/index.html").write_text("")
+    require_own_folder(runs.parent / "new")
+
+
 # ---------------------------------------------------------------------- export
 
 
@@ -166,9 +252,15 @@ def test_one_sentence(
 
 
 def test_a_damaged_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (runs / "version_0/summary.json").write_text('{"members": [')
-    said = error_of(["runs", "list"], capsys)
-    assert "the run runs/version_0 cannot be read" in said
+    (runs / "version_0/summary.json").write_text('{"schema": 1, "members": [')
+    capsys.readouterr()
+    for arguments in (["list"], ["export", "runs", "--out", "t.csv"], ["export", "runs", "--out", "t.csv", "--curves"]):
+        assert main(["runs", *arguments]) == 0
+        out, err = capsys.readouterr()
+        assert err.startswith("warning: runs/version_0/summary.json cannot be read")
+        assert len(err.splitlines()) == 1
+        assert "version_0" not in out
+    assert "summary.json cannot be read" in error_of(["runs", "show", "runs/version_0"], capsys)
     assert main(["runs", "rm", "runs/version_0", "--yes"]) == 0  # which is what it says one can do
     assert main(["runs", "list"]) == 0
 

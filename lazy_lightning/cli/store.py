@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import shutil
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pandas as pd
 from rich.console import Console
@@ -15,8 +15,11 @@ from rich.table import Table
 
 from lazy_lightning.atomic import written_atomically
 from lazy_lightning.errors import ConfigError, DataError
-from lazy_lightning.experiments.run_folder import RunFolder, Status, find_runs
-from lazy_lightning.experiments.runs import load_runs
+from lazy_lightning.experiments.removal import removable, remove, require_run
+from lazy_lightning.experiments.run_folder import Status
+from lazy_lightning.experiments.runs import load_runs, without_damaged_arrays
+from lazy_lightning.plain_text import csv_text, printable, rich_text
+from lazy_lightning.run_files import SUMMARY
 
 COMMANDS = {
     "report": "every figure that the runs in some folders support, as files and as one page",
@@ -35,12 +38,15 @@ def report(args: Sequence[str]) -> int:
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, of sweeps, or above them")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: report)")
     given = parser.parse_args(args)
-    from lazy_lightning.report import write_report  # takes a second, which `runs` need not wait for
+    from lazy_lightning.report import require_own_folder, write_report  # takes a second; `runs` need not wait for it
 
-    written = write_report(load_runs(given.runs), given.out)
-    print(f"{len(written.drawn)} figures in {given.out}, with their numbers; the page is {written.page}")
-    for name, reason in written.refused.items():
-        print(f"  not drawn: {name}: {reason}")
+    require_own_folder(given.out)
+    members = _sound(load_runs(given.runs, on_damaged=_warn))
+    written = write_report(members, given.out)
+    out, page = printable(given.out), printable(written.page)
+    print(f"{len(written.drawn)} figures in {out}, with their numbers; the page is {page}")
+    for name, reason in {**written.refused, **written.failed}.items():
+        print(f"  not drawn: {printable(name)}: {printable(reason)}")
     return 0
 
 
@@ -59,41 +65,81 @@ def runs(args: Sequence[str]) -> int:
     exporting.add_argument("folder", nargs="+", type=Path)
     exporting.add_argument("--out", type=Path, required=True, help="a .csv or .parquet file")
     exporting.add_argument("--curves", action="store_true", help="all observations instead of the last")
+    exporting.add_argument("--duplicates", action="store_true", help="also members that are there more than once")
     given = parser.parse_args(args)
     if given.command == "list":
-        _list(load_runs(given.folder, duplicates=True))
+        _list(load_runs(given.folder, duplicates=True, on_damaged=_warn))
     elif given.command == "show":
         _show(given.run)
     elif given.command == "rm":
         return _remove(given.run, given.yes)
     else:
-        _export(load_runs(given.folder), given.out, given.curves)
+        _export(given.folder, given.out, given.curves, given.duplicates)
     return 0
 
 
+def _warn(sentence: str) -> None:
+    print(f"warning: {printable(sentence)}", file=sys.stderr)
+
+
+def _sound(members: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose arrays can be read.
+
+    Raises:
+        DataError: there is none.
+    """
+    damaged: list[str] = []
+    sound = without_damaged_arrays(members, damaged.append)
+    if sound.empty:
+        raise DataError(damaged[0])
+    for sentence in damaged:
+        _warn(sentence)
+    return sound
+
+
 def _list(members: pd.DataFrame) -> None:
-    table = Table(title=f"{members['run'].nunique()} runs, {len(members)} members", title_justify="left")
-    for heading in ("run", "model", "h", "alpha", "seeds", "members", "test error"):
-        table.add_column(heading, justify="left" if heading in ("run", "model") else "right", overflow="fold")
-    for name, rows in members.groupby("run", sort=False):
+    again = len(members) - members["id"].nunique()
+    title = f"{members['path'].nunique()} runs, {len(members)} members" + (
+        f", {again} of them duplicates of others" if again else ""
+    )
+    table = Table(title=title, title_justify="left")
+    words = ("run", "model", "data")
+    for heading in ("run", "model", "data", "n_train", "h", "alpha", "seeds", "members", "test error"):
+        table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
+    by_run = {str(rows["run"].iloc[0]): rows for _, rows in members.groupby("path", sort=False)}
+    for name in sorted(by_run, key=_natural_order):
+        rows = by_run[name]
         counts = rows["status"].value_counts()
         states = ", ".join(f"{counts[s]} {s}" for s in Status if s in counts)
-        table.add_row(
-            str(name), str(rows["model"].iloc[0]), _span(rows, "h"), _span(rows, "alpha"),
-            str(rows["seed"].nunique()), states, _error(rows),
+        cells = (
+            name, rows["model"].iloc[0], _first(rows, "data"), _span(rows, "data.n_train"), _span(rows, "h"),
+            _span(rows, "alpha"), rows["seed"].nunique(), states, _error(rows),
         )  # fmt: skip
+        table.add_row(*(rich_text(cell) for cell in cells))
     _console().print(table)
 
 
+def _natural_order(name: str) -> list[Any]:
+    """``version_2`` before ``version_10``."""
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
+
+
+def _first(rows: pd.DataFrame, column: str) -> str:
+    value = rows[column].iloc[0] if column in rows else None
+    return "-" if value is None or value != value else str(value)
+
+
 def _span(rows: pd.DataFrame, column: str) -> str:
-    values = sorted(set(rows[column].dropna()))
+    if column not in rows:
+        return "-"
+    values = sorted(set(pd.to_numeric(rows[column], errors="coerce").dropna()))
     if len(values) < 2:
         return f"{values[0]:g}" if values else "-"
     return f"{values[0]:g} .. {values[-1]:g} ({len(values)})"
 
 
 def _error(rows: pd.DataFrame) -> str:
-    errors = rows["test/error"].dropna() if "test/error" in rows else rows.iloc[:0].get("alpha", pd.Series())
+    errors = pd.to_numeric(rows["test/error"], errors="coerce").dropna() if "test/error" in rows else pd.Series()
     if errors.empty:
         return "-"
     low, high = 100 * errors.min(), 100 * errors.max()
@@ -101,58 +147,79 @@ def _error(rows: pd.DataFrame) -> str:
 
 
 def _show(path: Path) -> None:
-    run = _run(path)
-    members = load_runs(path)
-    known = [name for name in members.columns if "." in name and members[name].notna().any()]
-    table = Table("key", "value", title=f"{path}: configuration", title_justify="left")
+    run = require_run(path)
+    members = load_runs(path, on_damaged=_warn)
+    configured = ("data", "model", "model.alpha", "model.seeds")
+    known = [
+        name
+        for name in members.columns
+        if (name in configured or name.startswith(("model.", "data.", "trainer."))) and members[name].notna().any()
+    ]
+    table = Table("key", "value", title=rich_text(f"{path}: configuration"), title_justify="left")
     for name in known:
-        table.add_row(name, str(members[name].iloc[0]))
+        table.add_row(rich_text(name), rich_text(members[name].iloc[0]))
     _console().print(table)
     if run.failure is not None:
-        print(f"failed: {run.failure}")
+        print(f"failed: {printable(run.failure)}")
     summary = run.summary
     if summary is None:
         print("there is no summary: the run has not ended, or has failed")
         return
     from lazy_lightning.callbacks.closing_summary import print_summary  # brings torch with it
 
-    print_summary(summary, path)
+    try:
+        print_summary(summary, path)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        said = printable(f"{type(error).__name__}: {error}")
+        raise DataError(
+            f"{printable(path / SUMMARY)} has groups that are not those of a summary ({said}): its members are listed "
+            "by `runs export`"
+        ) from error
 
 
 def _remove(paths: Sequence[Path], yes: bool) -> int:
-    chosen = [_run(path) for path in paths]
+    chosen = removable(paths)
     if not yes:
         if not sys.stdin.isatty():
             raise ConfigError("runs rm asks before it removes anything, and there is nobody to answer: give --yes")
-        answer = input(f"remove {', '.join(str(run.path) for run in chosen)}? [y/N] ")
+        answer = input(f"remove {', '.join(printable(path) for path in chosen)}? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was removed")
             return 1
-    for run in chosen:
-        shutil.rmtree(run.path)
-        print(f"removed {run.path}")
+    remove(chosen)
+    for path in chosen:
+        print(f"removed {printable(path)}")
     return 0
 
 
-def _export(members: pd.DataFrame, out: Path, curves: bool) -> None:
+def _export(folders: Sequence[Path], out: Path, curves: bool, duplicates: bool) -> None:
     if out.suffix not in (".csv", ".parquet"):
-        raise ConfigError(f"--out is {out}, expected a file that ends in .csv or .parquet")
-    table = members.curves.load() if curves else members
+        raise ConfigError(f"--out is {printable(out)}, expected a file that ends in .csv or .parquet")
+    everything = load_runs(folders, duplicates=True, on_damaged=_warn)
+    members = everything if duplicates else load_runs(folders, on_damaged=_nothing)
+    table = _sound(members).curves.load() if curves else members
     with written_atomically(out) as temporary:
         if out.suffix == ".csv":
-            table.to_csv(temporary, index=False)
+            _harmless(table).to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False)
-    print(f"{len(table)} rows and {len(table.columns)} columns in {out}")
+    left = len(everything) - len(members)
+    note = f"; {left} members that are duplicates of others were left out (--duplicates keeps them)" if left else ""
+    print(f"{len(table)} rows and {len(table.columns)} columns in {printable(out)}{note}")
 
 
-def _run(path: Path) -> RunFolder:
-    run = RunFolder(path)
-    if not run.is_run:
-        inside = [str(p) for p in find_runs(path)][:3] if path.is_dir() else []
-        hint = f"; there are runs in it, such as {inside[0]}" if inside else ""
-        raise DataError(f"{path} is not the folder of a run{hint}: `runs list FOLDER` lists them")
-    return run
+def _nothing(sentence: str) -> None:
+    """What is damaged has been said already."""
+
+
+def _harmless(table: pd.DataFrame) -> pd.DataFrame:
+    """Words that a spreadsheet would take for formulas get an apostrophe before them; numbers stay as they are."""
+    words = {name: table[name].map(_cell) for name in table if not pd.api.types.is_numeric_dtype(table[name])}
+    return table.assign(**words).rename(columns=csv_text)
+
+
+def _cell(value: Any) -> Any:
+    return csv_text(value) if isinstance(value, str) else value
 
 
 def _console() -> Console:

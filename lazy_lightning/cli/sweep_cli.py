@@ -41,7 +41,7 @@ class SweepCLI(FlowCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         self._code = 0
-        super().__init__([f"{argument}=true" if argument in _FLAGS else argument for argument in args])
+        super().__init__(_with_values(args))
 
     @property
     def exit_code(self) -> int:
@@ -135,6 +135,23 @@ class SweepCLI(FlowCLI):
             return 130
         sweep.drop_checkpoints(tally)
         return 1 if tally.failed else 0
+
+
+def _with_values(args: Sequence[str]) -> list[str]:
+    """``--dry_run`` and ``--dry_run true`` as ``--dry_run=true``, which the parser knows.
+
+    >>> _with_values(["--dry_run", "--retry_failed", "false"])
+    ['--dry_run=true', '--retry_failed=false']
+    """
+    given: list[str] = []
+    for argument in args:
+        if given and given[-1] in _FLAGS:
+            value = argument.lower() if argument.lower() in ("true", "false") else None
+            given[-1] += f"={value or 'true'}"
+            if value is not None:
+                continue
+        given.append(argument)
+    return [f"{argument}=true" if argument in _FLAGS else argument for argument in given]
 
 
 def _limits(options: Mapping[str, Any], device: torch.device) -> Limits:

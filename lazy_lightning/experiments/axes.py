@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lazy_lightning.configuration import significant
+from lazy_lightning.configuration import MOST_MEMBERS, significant
 from lazy_lightning.errors import ConfigError
 
+_LARGEST_SEED = 2**63
 _RANGE = ("from", "to", "points", "per_decade", "spacing")
 
 
@@ -30,9 +31,24 @@ def axis_values(name: str, spec: Any) -> list[Any]:
     values = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
     if not values:
         raise ConfigError(f"the axis {name} is an empty list: give at least one value, or leave it out")
-    if any(value in values[:i] for i, value in enumerate(values)):
+    _require_count(name, len(values))
+    if _has_twice(values):
         raise ConfigError(f"the axis {name} has a value twice: {values}")
     return values
+
+
+def _require_count(name: str, count: int) -> None:
+    if count > MOST_MEMBERS:
+        raise ConfigError(
+            f"the axis {name} has {count} values, expected {MOST_MEMBERS} at most: choose a smaller range"
+        )
+
+
+def _has_twice(values: Sequence[Any]) -> bool:
+    try:
+        return len(set(values)) < len(values)
+    except TypeError:  # lists and mappings are not hashable
+        return any(value in values[:i] for i, value in enumerate(values))
 
 
 def positive_values(name: str, spec: Any) -> list[float]:
@@ -59,11 +75,15 @@ def seed_values(spec: Any) -> list[int]:
         ConfigError: no seed, or one that is no integer >= 0.
     """
     if isinstance(spec, int) and not isinstance(spec, bool):
+        _require_count("seeds", spec)
         values: list[Any] = list(range(spec))
     else:
         values = axis_values("seeds", spec)
-    if not values or any(isinstance(v, bool) or not isinstance(v, int) or v < 0 for v in values):
-        raise ConfigError(f"seeds is {spec!r}, expected a number of seeds >= 1 or a list of integers >= 0")
+    if not values or any(isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < _LARGEST_SEED for v in values):
+        hint = "; YAML reads 1e3 as a word, write 1000" if isinstance(spec, str) else ""
+        raise ConfigError(
+            f"seeds is {spec!r}, expected a number of seeds >= 1 or a list of integers from 0 to 2^63 - 1{hint}"
+        )
     return values
 
 
@@ -80,6 +100,7 @@ def _range(name: str, spec: Mapping[str, Any]) -> list[float]:
             f"the range of {name} goes from {low:g} to {high:g}: it must rise, and in equal ratios from > 0"
         )
     points = _points(name, spec, low, high, spacing)
+    _require_count(name, points)
     shares = [i / (points - 1) for i in range(points)]
     if spacing == "linear":
         return [significant(low + share * (high - low)) for share in shares]
@@ -91,7 +112,8 @@ def _points(name: str, spec: Mapping[str, Any], low: float, high: float, spacing
     if (points is None) == (density is None):
         raise ConfigError(f"the range of {name} needs either points (how many in all) or per_decade")
     if density is not None:
-        if spacing != "log" or isinstance(density, bool) or not isinstance(density, (int, float)) or density <= 0:
+        is_density = isinstance(density, (int, float)) and not isinstance(density, bool) and 0 < density <= MOST_MEMBERS
+        if spacing != "log" or not is_density:
             raise ConfigError(
                 f"the range of {name} has per_decade: {density!r}, expected a number > 0, in equal ratios"
             )

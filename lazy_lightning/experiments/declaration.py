@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
+from lazy_lightning.configuration import MOST_MEMBERS
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.axes import axis_values, positive_values, seed_values
 
@@ -18,6 +19,8 @@ ScaleAxis = Literal["alpha", "sqrt_h_alpha"]
 KernelOf = Literal["init", "end"]
 
 _SEEDS = "seeds"
+_MOST_COMBINATIONS = 10_000
+"""Of keys other than the scale and seeds; each is a run at least."""
 _KEYS = ("name", "grid", "kernels", "bisect", "keep_checkpoints")
 _DIRECT = {
     "model.alpha": "alpha",
@@ -112,7 +115,7 @@ def declared(content: Mapping[str, Any], name: str) -> Declaration:
     keep = content.get("keep_checkpoints", False)
     if not isinstance(keep, bool):
         raise ConfigError(f"keep_checkpoints is {keep!r}, expected true or false")
-    return Declaration(
+    declaration = Declaration(
         name=_name(content.get("name", name)),
         grid={key: axis_values(key, value) for key, value in grid.items() if key not in (*given, _SEEDS)},
         scale=scale,
@@ -122,6 +125,19 @@ def declared(content: Mapping[str, Any], name: str) -> Declaration:
         bisect=bisect,
         keep_checkpoints=keep,
     )
+    _require_count(declaration)
+    return declaration
+
+
+def _require_count(declaration: Declaration) -> None:
+    """A grid is parsed combination by combination, so one that is absurdly large would say nothing for hours."""
+    combinations = math.prod(len(values) for values in declaration.grid.values())
+    members = combinations * max(1, len(declaration.scales)) * max(1, len(declaration.seeds or ()))
+    if combinations > _MOST_COMBINATIONS or members > MOST_MEMBERS:
+        raise ConfigError(
+            f"the grid has {combinations} configurations and {members} members, expected {_MOST_COMBINATIONS} and "
+            f"{MOST_MEMBERS} at most: take fewer values, or several sweeps"
+        )
 
 
 def as_argument(value: Any) -> str:

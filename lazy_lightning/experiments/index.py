@@ -4,44 +4,70 @@ from __future__ import annotations
 
 import json
 import logging
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
-import yaml
 
 from lazy_lightning.atomic import written_atomically
 from lazy_lightning.errors import DataError, RunError
-from lazy_lightning.experiments.run_folder import RunFolder, Status, find_runs
+from lazy_lightning.experiments.run_folder import RunFolder, Status
+from lazy_lightning.experiments.stored_json import MOST_BYTES, is_cell, is_number
+from lazy_lightning.experiments.walk import find_runs
+from lazy_lightning.plain_text import printable
 
 FILE_NAME = "index.json"
-SCHEMA = 1
+SCHEMA = 2
+"""2: columns of the run, not of a member, are named ``run/...``; there is a checksum."""
 _ORDER = ("h", "alpha", "model", "point", "seed", "run", "member")
 
 _log = logging.getLogger(__name__)
+_logged: set[str] = set()
+"""Sentences that this process has logged."""
+
+
+class Store(NamedTuple):
+    """What is stored below a folder."""
+
+    rows: list[dict[str, Any]]
+    """One a member, of all runs that can be read."""
+    damaged: list[str]
+    """One sentence for each run or folder that cannot, which names the file."""
 
 
 def scan(root: Path) -> list[dict[str, Any]]:
-    """The rows of all runs at or under a folder. What has not changed since the last time is not read again.
+    """The rows of all readable runs at or under a folder; a warning is logged for each one that is damaged."""
+    store = read_store(root)
+    for sentence in store.damaged:
+        if sentence not in _logged:  # a sweep scans its store many times
+            _logged.add(sentence)
+            _log.warning("%s", sentence)
+    return store.rows
 
-    Raises:
-        DataError: a run's files are damaged.
-    """
+
+def read_store(root: Path) -> Store:
+    """All runs at or under a folder. What has not changed since the last time is not read again."""
+    damaged: list[str] = []
     known = _cached(root)
     own = root.absolute().name  # if it is a run itself
     found: dict[str, dict[str, Any]] = {}
-    for path in find_runs(root):
+    paths: dict[str, Path] = {}
+    for path in find_runs(root, damaged.append):
         name = path.relative_to(root).as_posix() if path != root else own
         folder = RunFolder(path)
-        stamp = folder.stamp()
-        before = known.get(name)
-        found[name] = before if before and before["stamp"] == stamp else {"stamp": stamp, "rows": _rows(folder, name)}
-    alone = RunFolder(root).is_run
-    if found != known and not alone:
+        try:
+            stamp, before = folder.stamp(), known.get(name)
+            unchanged = before is not None and before["stamp"] == stamp
+            found[name] = before if before and unchanged else {"stamp": stamp, "rows": _rows(folder, name)}
+            paths[name] = path
+        except DataError as error:
+            damaged.append(str(error))
+    if found != known and root not in paths.values():
         _keep(root, found)
-    paths = {name: str(root if alone else root / name) for name in found}
-    return [{**row, "path": paths[name]} for name, entry in found.items() for row in entry["rows"]]
+    rows = [{**row, "path": str(paths[name])} for name in sorted(found) for row in found[name]["rows"]]
+    return Store(rows, damaged)
 
 
 def table(rows: Sequence[dict[str, Any]], duplicates: bool = False) -> pd.DataFrame:
@@ -81,29 +107,59 @@ def _uniform(column: pd.Series[Any]) -> pd.Series[Any]:
 def _rows(folder: RunFolder, name: str) -> list[dict[str, Any]]:
     try:
         return folder.rows(name)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError) as error:
-        said = " ".join(str(error).split())  # yaml's errors have several lines
+    except DataError as error:
+        raise DataError(f"{error}: remove the run, or mend the file") from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise DataError(
-            f"the run {folder.path} cannot be read ({said}): remove the folder, or mend its files"
+            f"the run {printable(folder.path)} cannot be read ({printable(said)}): remove the folder, or mend its files"
         ) from error
 
 
+_START = '{"schema": %d, "crc32": %d, "runs": '
+
+
 def _cached(root: Path) -> dict[str, dict[str, Any]]:
+    """The entries of the index that are whole; an index that is damaged in any way is made again."""
     path = root / FILE_NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        if path.stat().st_size > MOST_BYTES:
+            return {}
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except (OSError, ValueError, RecursionError):
         return {}
-    runs = content.get("runs") if isinstance(content, dict) and content.get("schema") == SCHEMA else None
-    if not isinstance(runs, dict):
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA or not isinstance(content.get("runs"), dict):
         return {}
-    return {name: entry for name, entry in runs.items() if isinstance(entry, dict) and {"stamp", "rows"} <= set(entry)}
+    if text != _index_text(content["runs"]):
+        return {}
+    return {name: entry for name, entry in content["runs"].items() if _is_entry(name, entry)}
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    """Whether an entry has the types of one that :func:`_keep` has written, and its rows are of the run it names."""
+    if not (isinstance(entry, dict) and isinstance(entry.get("stamp"), str) and isinstance(entry.get("rows"), list)):
+        return False
+    return all(isinstance(row, dict) and row.get("run") == name and _is_row(row) for row in entry["rows"])
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+    words = all(isinstance(row.get(key), str) for key in ("id", "point", "family", "model"))
+    numbers = all(is_number(row.get(key)) for key in ("alpha", "seed", "member"))
+    cells = all(isinstance(value, str) or is_cell(value) for value in row.values())
+    return words and numbers and cells and row.get("status") in set(Status)
+
+
+def _index_text(runs: dict[str, Any]) -> str:
+    """With a checksum, so that a bit that has flipped is not taken for a result."""
+    body = json.dumps(runs)
+    return f"{_START % (SCHEMA, zlib.crc32(body.encode()))}{body}}}\n"
 
 
 def _keep(root: Path, runs: dict[str, dict[str, Any]]) -> None:
     """It is a convenience: a store that may only be read is scanned each time."""
     try:
         with written_atomically(root / FILE_NAME) as temporary:
-            temporary.write_text(json.dumps({"schema": SCHEMA, "runs": runs}) + "\n")
+            temporary.write_text(_index_text(runs))
     except RunError as error:
         _log.info("the index is not kept: %s", error)

@@ -14,6 +14,7 @@ from lazy_lightning.experiments.index import scan
 from lazy_lightning.experiments.plan import Batch, Cost, Family, Member, kernel_family, plan
 from lazy_lightning.experiments.run_folder import Status
 from lazy_lightning.experiments.sweep_folder import SweepFolder
+from lazy_lightning.run_files import CHECKPOINT
 
 Rows = Sequence[Mapping[str, Any]]
 """Of the store's index."""
@@ -156,18 +157,27 @@ class Sweep:
         """Runs of networks whose learnt kernel is wanted, has not been followed, and cannot be any more."""
         if "end" not in self.declaration.kernels:
             return []
-        followed = {(row["h"], row["alpha"], row["seed"]) for row in rows if row["model"] == "kernel at end"}
-        keys = {family.key for family in self.networks}
-        ended = [r for r in rows if r["family"] in keys and r["status"] == Status.FINISHED]
-        lost = [str(r["run"]) for r in ended if (r["h"], r["alpha"], r["seed"]) not in followed]
+        followed = {str(row["id"]) for row in rows if row["model"] == "kernel at end"}
+        by_family = {family.key: family for family in self.networks}
+        ended = [r for r in rows if r["family"] in by_family and r["status"] == Status.FINISHED]
+        lost = [str(r["run"]) for r in ended if _id_of_kernel(by_family[str(r["family"])], r) not in followed]
         return [run for run in dict.fromkeys(lost) if not self.folder.checkpoint(run).is_file()]
 
     def drop_checkpoints(self, tally: Tally) -> None:
-        """Of runs that have ended: several copies of all weights. Not while kernels are to be tried again."""
+        """Removes the checkpoints of this sweep's own runs that have ended: several copies of all weights.
+
+        A run is the sweep's own if it was planned here and all its members are wanted: one that was made by hand in the
+        same folder, or by a sweep of other members, keeps its checkpoint. Not while kernels are to be tried again.
+        """
         if self.declaration.keep_checkpoints or ("end" in self.declaration.kernels and tally.failed):
             return
-        for run in {str(row["run"]) for row in self.rows() if row["status"] != Status.UNFINISHED}:
-            self.folder.checkpoint(run).unlink(missing_ok=True)
+        by_run: dict[str, list[Mapping[str, Any]]] = {}
+        for row in self.rows():
+            by_run.setdefault(str(row["run"]), []).append(row)
+        for run, members in by_run.items():
+            ended = all(row["status"] != Status.UNFINISHED for row in members)
+            if ended and {str(row["id"]) for row in members} <= tally.wanted and self.folder.is_own(run):
+                self.folder.checkpoint(run).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -227,6 +237,12 @@ def width_of(config: Mapping[str, Any]) -> float:
             "argument of that name: give the axis alpha instead"
         )
     return float(width)
+
+
+def _id_of_kernel(network: Family, row: Mapping[str, Any]) -> str:
+    """The identity of the flow on the kernel that a member of a family has learnt, wherever its checkpoint is."""
+    member = (float(row["alpha"]), int(row["seed"]))
+    return kernel_family(network, "end", CHECKPOINT, [member]).member_id(member)
 
 
 def _without_alpha(family: Family) -> list[Member]:

@@ -6,7 +6,8 @@
 
 from __future__ import annotations
 
-import fcntl
+import logging
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,15 +16,21 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from filelock import FileLock, Timeout
 
+from lazy_lightning import configuration
 from lazy_lightning.atomic import written_atomically
-from lazy_lightning.configuration import load_yaml
-from lazy_lightning.errors import RunError
+from lazy_lightning.errors import DataError, RunError
 from lazy_lightning.experiments.plan import Batch
 from lazy_lightning.experiments.run_folder import RunFolder
-from lazy_lightning.run_files import CHECKPOINT, CONFIG
+from lazy_lightning.plain_text import printable
+from lazy_lightning.run_files import CHECKPOINT, CONFIG, FAILURE, SUMMARY
 
 _DECLARATION, _PLAN, _LOCK = "sweep.yaml", "plan", ".lock"
+_KEY = re.compile(r"[0-9a-f]{12}")
+"""Names of runs that a sweep has made, see :func:`lazy_lightning.configuration.run`."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -47,29 +54,44 @@ class SweepFolder:
         Raises:
             RunError: another sweep is at work, or the folder cannot be written.
         """
+        lock = FileLock(self.path / _LOCK)
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            lock = (self.path / _LOCK).open("w")
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise RunError(
+                f"another sweep is at work in {printable(self.path)}: wait until it has ended, or choose another with "
+                "--out"
+            ) from error
         except OSError as error:
             raise RunError(
-                f"cannot write to {self.path} ({error.strerror}): choose another folder with --out"
+                f"cannot write to {printable(self.path)} ({error.strerror}): choose another folder with --out"
             ) from error
-        with lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise RunError(
-                    f"another sweep is at work in {self.path}: wait until it has ended, or choose another with --out"
-                ) from error
+        try:
             yield
+        finally:
+            lock.release()
 
     def declare(self, content: Mapping[str, Any]) -> None:
         """Keeps what was asked for."""
         _write(self.path / _DECLARATION, content)
 
     def planned(self) -> dict[str, dict[str, Any]]:
-        """Configurations of batches by key, of an earlier plan."""
-        return {path.stem: load_yaml(path) for path in sorted((self.path / _PLAN).glob("*.yaml"))}
+        """Configurations of batches by key, of an earlier plan; a file that is none is passed over with a warning."""
+        found = {}
+        for path in sorted((self.path / _PLAN).glob("*.yaml")):
+            try:
+                found[path.stem] = _plan_of(path)
+            except DataError as error:
+                _log.warning("%s, so its batch is planned anew", error)
+        return found
+
+    def is_own(self, key: str) -> bool:
+        """Whether a run was made by a sweep in this folder: it has a plan, and its folder is here and no link."""
+        if _KEY.fullmatch(key) is None:
+            return False
+        run, plan = self.run(key).path, self.config_path(key)
+        return plan.is_file() and run.is_dir() and not run.is_symlink() and run.resolve() == self.path.resolve() / key
 
     def keep_plan(self, batch: Batch) -> None:
         """Writes a batch's configuration."""
@@ -82,7 +104,9 @@ class SweepFolder:
     def make_room(self, key: str) -> RunFolder:
         """The folder of a batch that is to be trained: one that has ended is emptied, one that has not goes on."""
         run = self.run(key)
-        if run.ended:
+        if run.path.is_symlink():
+            raise RunError(f"{printable(run.path)} is a link, where a run of this sweep is to be: remove the link")
+        if _has_ended(run):
             shutil.rmtree(run.path)
         run.path.mkdir(parents=True, exist_ok=True)
         return run
@@ -97,6 +121,27 @@ class SweepFolder:
     def checkpoint(self, key: str) -> Path:
         """Of a run."""
         return self.path / key / CHECKPOINT
+
+
+def _has_ended(run: RunFolder) -> bool:
+    """A run whose summary is damaged has to be trained again: from its checkpoint if that is whole."""
+    try:
+        return run.ended
+    except DataError as error:
+        _log.warning("%s, so the run goes on from its checkpoint, or begins anew", error)
+        (run.path / SUMMARY).unlink(missing_ok=True)
+        (run.path / FAILURE).unlink(missing_ok=True)
+        return False
+
+
+def _plan_of(path: Path) -> dict[str, Any]:
+    try:
+        config = configuration.load_yaml(path)
+        if not configuration.members(config) or not isinstance(config["model"], Mapping):
+            raise ValueError("there are no members")
+    except (OSError, TypeError, ValueError, KeyError, OverflowError) as error:
+        raise DataError(f"{printable(path)} is not the plan of a batch ({printable(error)})") from error
+    return config
 
 
 def _write(path: Path, content: Mapping[str, Any]) -> None:

@@ -17,10 +17,10 @@ from lazy_lightning.figures.catalogue import FIGURES
 from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.style import save
 from lazy_lightning.report.events import write_events
+from lazy_lightning.report.own_folder import PAGE, claim
 from lazy_lightning.report.page import Section, render
 from lazy_lightning.report.settings import Setting, settings
 
-PAGE = "index.html"
 _LONGEST_FOLDER = 80
 
 _log = logging.getLogger(__name__)
@@ -58,13 +58,14 @@ def write_report(
 
     Raises:
         AnalysisError: no member has finished.
-        RunError: the folder cannot be written.
+        RunError: the folder cannot be written, or holds something else than a report.
     """
     if not (runs["status"] == "finished").any():
         raise AnalysisError(
             f"none of the {len(runs)} members has finished: let the runs go on, or see why they failed in the table's "
             "reason column"
         )
+    claim(out)
     sections = [_drawn(section, figures) for section in _sections(settings(runs), out)]
     page = out / PAGE
     with written_atomically(page) as temporary:
@@ -84,18 +85,22 @@ def _sections(found: list[Setting], out: Path) -> Iterator[Section]:
     taken: set[str] = set()
     for number, (title, runs) in enumerate(found):
         name = folder_name(title)
-        name = f"{name}-{number}" if name in taken else name
-        taken.add(name)
+        name = f"{name}-{number}" if name.lower() in taken else name  # on some disks case makes no difference
+        taken.add(name.lower())
         yield Section(title, runs, out / name)
 
 
 def folder_name(title: str) -> str:
-    """A setting's title without what file names should not have.
+    """A setting's title without what file names should not have; a long one ends with a whole word.
 
     >>> folder_name("model.network.depth = 3, model.loss = softhinge(20)")
     'model.network.depth-3-model.loss-softhinge-20'
     """
-    return re.sub(r"[^A-Za-z0-9._]+", "-", title)[:_LONGEST_FOLDER].strip("-.")
+    words = re.sub(r"[^A-Za-z0-9._]+", "-", title).strip("-.")
+    if len(words) > _LONGEST_FOLDER:
+        whole = words[: _LONGEST_FOLDER + 1].rpartition("-")[0]
+        words = (whole or words[:_LONGEST_FOLDER]).strip("-.")
+    return words
 
 
 def _drawn(section: Section, figures: Mapping[str, Callable[[pd.DataFrame], Drawn]]) -> Section:

@@ -240,7 +240,7 @@ def test_a_damaged_index_is_made_anew(tmp_path: Path, content: str) -> None:
     expected = load_runs(made(tmp_path))
     (tmp_path / FILE_NAME).write_text(content)
     pd.testing.assert_frame_equal(load_runs(tmp_path), expected, check_exact=True)
-    assert json.loads((tmp_path / FILE_NAME).read_text())["schema"] == 1
+    assert json.loads((tmp_path / FILE_NAME).read_text())["schema"] == 2
 
 
 def test_a_store_that_cannot_be_written(tmp_path: Path) -> None:
@@ -272,12 +272,16 @@ def test_a_store_may_be_moved(tmp_path: Path) -> None:
         ("config.yaml", b"model: {class_path: x, init_args: {alpha: [one]}}"),
     ],
 )
-def test_a_damaged_run_is_named(tmp_path: Path, file: str, content: bytes) -> None:
+def test_a_damaged_run_is_named_and_the_others_go_on(tmp_path: Path, file: str, content: bytes) -> None:
     made(tmp_path)
     (tmp_path / "version_1" / file).write_bytes(content)
-    with pytest.raises(DataError, match=r"version_1 cannot be read .*: remove the folder, or mend its files"):
-        load_runs(tmp_path)
-    assert len(load_runs(tmp_path / "version_0")) == 6
+    said: list[str] = []
+    assert set(load_runs(tmp_path, on_damaged=said.append)["run"]) == {"version_0"}
+    (sentence,) = said
+    assert f"version_1/{file}" in sentence
+    assert "remove the run, or mend the file" in sentence
+    with pytest.raises(DataError, match=rf"version_1/{file}"):
+        load_runs(tmp_path / "version_1")
 
 
 # ---------------------------------------------------------------------- what lies behind the rows

@@ -13,6 +13,7 @@ from lazy_lightning.errors import AnalysisError, RunError
 from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.catalogue import FIGURES
 from lazy_lightning.report import write_report
+from lazy_lightning.report.own_folder import MARKER
 from lazy_lightning.report.report import folder_name
 
 
@@ -25,7 +26,7 @@ def test_every_figure_leaves_three_files_and_nothing_else_is_left(made):
     events = [name for name in found if name.startswith("events.out.tfevents.")]
     figures = [f"{stem}.{kind}" for stem in ("plain_figure", "wide_figure") for kind in ("csv", "pdf", "png")]
     assert len(events) == 1
-    assert sorted(set(found) - set(events)) == sorted([*figures, "index.html"])
+    assert sorted(set(found) - set(events)) == sorted([*figures, "index.html", MARKER])
     assert (made.page.parent / "plain_figure.png").read_bytes().startswith(b"\x89PNG")
     assert (made.page.parent / "plain_figure.pdf").read_bytes().startswith(b"%PDF")
 
@@ -63,7 +64,7 @@ def test_a_second_report_replaces_the_first(runs, tmp_path):
     events = [name for name in names(tmp_path) if name.startswith("events")]
     assert len(events) == 1
     assert events[0] not in first  # the new one
-    assert sorted(set(names(tmp_path)) - set(events)) == ["index.html", "mine.txt"]  # no stale picture
+    assert sorted(set(names(tmp_path)) - set(events)) == [MARKER, "index.html", "mine.txt"]  # no stale picture
     assert "A plain figure" not in again.page.read_text(encoding="utf-8")
 
 
