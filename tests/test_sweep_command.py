@@ -47,7 +47,7 @@ GRID = (
 DRIFT = "trainer: {callbacks+: {class_path: lazy_lightning.callbacks.KernelDrift, init_args: {t_factor: .inf}}}"
 WHERE = ["wall_seconds", "path", "run", "member", "model.checkpoint"]
 """What a member's result does not consist of."""
-COMPANY = ["train/ensemble_error", "test/ensemble_error"]
+COMPANY = ["run/train/ensemble_error", "run/test/ensemble_error"]
 """What depends on the other seeds in the run."""
 
 

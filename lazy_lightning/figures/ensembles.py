@@ -11,7 +11,7 @@ from lazy_lightning.errors import AnalysisError, DataError
 from lazy_lightning.experiments.runs import MemberOutputs
 from lazy_lightning.figures.sweep_table import WidthCurve, finished, of_width
 
-TOLD = "test/ensemble_error"
+TOLD = "run/test/ensemble_error"
 
 
 def ensemble_curve(runs: pd.DataFrame, h: float) -> WidthCurve | None:

@@ -165,7 +165,7 @@ def test_ensemble_over_several_runs(tmp_path):
     made_sweep(tmp_path / "two", widths=[30], seeds=2)
     runs = load_runs(tmp_path, duplicates=True)
     runs.loc[runs["run"].str.startswith("two"), "seed"] += 2
-    runs["test/ensemble_error"] = 0.77
+    runs["run/test/ensemble_error"] = 0.77
     drawn = error_figure(runs)
     chosen = runs[runs["alpha"] == runs["alpha"].min()].outputs.load("test")
     wrong = 100 * (chosen.outputs.mean(axis=0) * chosen.labels <= 0).mean()
