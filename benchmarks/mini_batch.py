@@ -32,7 +32,7 @@ from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.losses import build_loss
 from lazy_lightning.modules.member_groups import optimizer_of
 from lazy_lightning.nn import CNN, FC, VGG
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 
 ALPHA, RATE, CLASSES, BATCH = 10.0, 1e-2, 10, 128
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {

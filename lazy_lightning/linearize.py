@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.nn.members import accepted_arguments
+from lazy_lightning.nn.construction import construct
 from lazy_lightning.nn.places import places_of
 
 
@@ -96,7 +96,9 @@ class LinearizedNetwork(nn.Module):
         tangent: bool = False,
     ) -> None:
         super().__init__()
-        base = copy.deepcopy(network) if isinstance(network, nn.Module) else _built(network, input_shape, num_outputs)
+        base = (
+            copy.deepcopy(network) if isinstance(network, nn.Module) else construct(network, input_shape, num_outputs)
+        )
         w0 = dict(base.named_parameters())
         if not w0:
             raise ConfigError(f"the network {type(base).__name__} has no parameters, so it has no first-order model")
@@ -140,14 +142,6 @@ class _Layer(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return z
-
-
-def _built(
-    factory: Callable[..., nn.Module], input_shape: Sequence[int] | int | None, num_outputs: int | None
-) -> nn.Module:
-    known = {"input_shape": input_shape, "num_outputs": num_outputs}
-    accepted = accepted_arguments(factory)
-    return factory(**{name: value for name, value in known.items() if value is not None and name in accepted})
 
 
 def _frozen(base: nn.Module) -> nn.Module:

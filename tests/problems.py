@@ -14,7 +14,7 @@ from lazy_lightning.centering import Centering
 from lazy_lightning.flow import Evaluation, MomentumFlow
 from lazy_lightning.losses import Loss, build_loss
 from lazy_lightning.nn.fc import FC
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.objective import Objective, raw_outputs
 from lazy_lightning.seeding import generator
 

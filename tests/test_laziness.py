@@ -21,7 +21,7 @@ from lazy_lightning.laziness import (
 )
 from lazy_lightning.linearize import LinearizedNetwork
 from lazy_lightning.nn import FC
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 
 LONG = PowerMethod(tolerance=1e-12, max_iterations=300, starts=1)
 QUICK = PowerMethod(tolerance=1e-3, starts=1)

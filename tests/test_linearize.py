@@ -19,7 +19,7 @@ from lazy_lightning.flow import ConstantStep, StepsTried
 from lazy_lightning.linearize import LinearizedNetwork, tangent_departure, tangent_outputs
 from lazy_lightning.modules import FlowModule, Stop
 from lazy_lightning.nn import FC
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 
 
 @pytest.fixture(scope="module", params=["softplus(5)", "tanh"])

@@ -10,7 +10,7 @@ from torch import nn
 
 from lazy_lightning.modules import Roster
 from lazy_lightning.nn.fc import FC
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.seeding import derived_seed, generator
 
 FACTORIES = {

@@ -13,7 +13,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from lazy_lightning.centering import Centering
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.modules import KernelModule, ObservedModule, ScaledModule
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.modules.member_module import require_room
+from lazy_lightning.nn.initial_members import InitialMembers
+from lazy_lightning.nn.member_state import in_precision
 from lazy_lightning.ntk.memory import working_bytes
 from lazy_lightning.objective import Objective
 
@@ -51,8 +53,9 @@ def step_cost(module: ObservedModule, data: FlowData, device: torch.device, dtyp
     samples = (len(data.train.y) + len(data.test.y)) * data.num_outputs
     if isinstance(module, KernelModule):
         return _kernel_cost(len(data.train.y) * data.num_outputs, samples, dtype)
-    initial = InitialMembers(module.factory, [0], data.input_shape, data.num_outputs)
-    initial.network.template.to(device)
+    require_room(module.factory, 1, data)
+    initial = InitialMembers(module.factory, [0], data.input_shape, data.num_outputs, data.train.x)
+    initial.network.in_precision(dtype).template.to(device)
     x = data.train.x[: data.batch_size].to(device, dtype)
     y = data.train.y[: data.batch_size].to(device)
     y = y.to(dtype) if y.is_floating_point() else y
@@ -60,7 +63,8 @@ def step_cost(module: ObservedModule, data: FlowData, device: torch.device, dtyp
     def evaluate(members: int) -> None:
         w = initial.w0.to(device, dtype).repeat(members, 1).requires_grad_()
         buffers = {
-            name: b.to(device, dtype).repeat(members, *(1,) * (b.ndim - 1)) for name, b in initial.buffers.items()
+            name: in_precision(b, dtype).to(device).repeat(members, *(1,) * (b.ndim - 1))
+            for name, b in initial.buffers.items()
         }
         centering = Centering(torch.ones(members, dtype=torch.float64, device=device), enabled=False)
         f0 = torch.zeros(members, len(x), data.num_outputs, device=device, dtype=dtype)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self, cast
 
 import numpy as np
@@ -19,7 +19,11 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.losses import Loss, Task, build_loss
 from lazy_lightning.metrics import EnsembleError, MarginStatistics, MemberError, MemberLoss
 from lazy_lightning.modules.roster import Roster
-from lazy_lightning.nn.members import InitialMembers, MemberNetwork, require_fit
+from lazy_lightning.nn.construction import count_weights
+from lazy_lightning.nn.initial_members import InitialMembers
+from lazy_lightning.nn.member_state import in_precision
+from lazy_lightning.nn.members import MemberNetwork
+from lazy_lightning.ntk.memory import require_bytes
 from lazy_lightning.objective import drop_single_output, raw_outputs
 from lazy_lightning.observation import finite_mean
 
@@ -87,14 +91,19 @@ class MemberModule(LightningModule):
         self.task: Task = data.task
         self.loss.check(self.task)
         dtype = self._run_dtype()
-        members = InitialMembers(self.factory, self.roster.seeds, data.input_shape, data.num_outputs)
-        self.network: MemberNetwork = members.network
-        require_fit(self.network.template, data.input_shape)
+        require_room(self.factory, len(set(self.roster.seeds)), data)
+        members = InitialMembers(self.factory, self.roster.seeds, data.input_shape, data.num_outputs, data.train.x)
+        if members.outputs != data.num_outputs:
+            raise ConfigError(
+                f"the network {type(members.network.template).__name__} puts out {members.outputs} numbers a sample, "
+                f"but the data have {data.num_outputs}: give its constructor an argument named num_outputs"
+            )
+        self.network: MemberNetwork = members.network.in_precision(dtype)
         self.register_buffer("w0", members.w0.to(dtype))
         self._hold_weights()
-        self._buffer_names = {name: f"member_{name.replace('.', '_')}" for name in members.buffers}
+        self._buffer_names = attribute_names(members.buffers)
         for name, held in self._buffer_names.items():
-            self.register_buffer(held, members.buffers[name].to(dtype))
+            self.register_buffer(held, in_precision(members.buffers[name], dtype))
         self.metrics = nn.ModuleDict({name: self._build_metrics() for name in ("fitted", "held_out", "evaluated")})
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
@@ -161,7 +170,7 @@ class MemberModule(LightningModule):
     # ------------------------------------------------------------------ outputs
 
     def member_buffers(self) -> dict[str, Tensor]:
-        """The networks' own buffers, (E, *shape) each."""
+        """The buffers and frozen parameters in which members differ, (E, *shape) each."""
         return {name: cast(Tensor, getattr(self, held)) for name, held in self._buffer_names.items()}
 
     def raw_outputs(self, w: Tensor, x: Tensor) -> Tensor:
@@ -232,3 +241,31 @@ def on_host(columns: dict[str, Tensor]) -> dict[str, NDArray[np.float64]]:
     """Brings columns (E,) to the host in one transfer, as float64."""
     stacked = torch.stack([column.detach().double() for column in columns.values()]).cpu().numpy()
     return dict(zip(columns, stacked, strict=True))
+
+
+def attribute_names(names: Iterable[str]) -> dict[str, str]:
+    """A name without dots for each buffer of the networks, under which the module holds it.
+
+    >>> attribute_names(["a.b", "a_b"])
+    {'a.b': 'member_a_b', 'a_b': 'member_a_b_'}
+    """
+    held: dict[str, str] = {}
+    for name in names:
+        attribute = f"member_{name.replace('.', '_')}"
+        while attribute in held.values():
+            attribute += "_"
+        held[name] = attribute
+    return held
+
+
+def require_room(factory: Callable[..., nn.Module], seeds: int, data: FlowData) -> None:
+    """Counts the weights before any network is built.
+
+    Raises:
+        MemoryShortageError: those of all seeds, in float64, do not fit into memory beside the network that is built.
+    """
+    weights = count_weights(factory, data.input_shape, data.num_outputs)
+    if weights is None:
+        return
+    what = f"a network of {weights:,} weights, for {seeds} seed{'s' * (seeds > 1)},"
+    require_bytes(8 * weights * (seeds + 2), torch.device("cpu"), what, "choose a smaller network or fewer seeds")

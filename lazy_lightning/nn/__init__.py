@@ -4,8 +4,9 @@ from lazy_lightning.nn.activations import Activation, activation
 from lazy_lightning.nn.cnn import CNN
 from lazy_lightning.nn.convolution import NTKConv2d
 from lazy_lightning.nn.fc import FC
+from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.layers import NTKLinear
-from lazy_lightning.nn.members import InitialMembers, MemberNetwork
+from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.nn.parametrisation import from_mean_field, to_mean_field
 from lazy_lightning.nn.resnet import ResNet18
 from lazy_lightning.nn.symmetrized import Symmetrized

@@ -154,3 +154,13 @@ def activation(spec: str | Activation) -> Activation:
         return spec
     name, beta = name_and_beta(spec, "activation", ACTIVATIONS, "softplus", "for example softplus(5)")
     return _BUILDERS[name]() if beta is None else Softplus(beta)
+
+
+def plain_activation(spec: str | Activation) -> Activation:
+    """The activation without its constant: ``phi(z)``, with a ``scale`` of one.
+
+    >>> plain_activation("relu")(torch.tensor([-1.0, 3.0]))
+    tensor([0., 3.])
+    """
+    made = activation(spec)
+    return Activation(made.name, made.phi, moment=1.0)

@@ -9,6 +9,7 @@ from torch import nn
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.image_network import ImageNetwork
+from lazy_lightning.nn.sizes import require_depth
 
 
 class CNN(ImageNetwork):
@@ -53,6 +54,7 @@ class CNN(ImageNetwork):
     ) -> None:
         super().__init__(activation, input_shape=input_shape, num_outputs=num_outputs, **options)
         _check(width=width, stages=stages, layers=layers, filter_size=filter_size, growth=growth)
+        require_depth(stages * layers, name="stages * layers")
         made: list[nn.Module] = []
         channels, *sides = self.input_shape
         for stage in range(stages):

@@ -18,7 +18,9 @@ from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.activations import activation as build_activation
+from lazy_lightning.nn.data_shapes import resolved_shapes
 from lazy_lightning.nn.layers import NTKLinear
+from lazy_lightning.nn.sizes import require_depth, require_size
 
 Head = Literal["ntk", "mean_field"]
 _HEAD_POWERS: dict[str, float] = {"ntk": 0.5, "mean_field": 1.0}
@@ -61,14 +63,14 @@ class FC(nn.Module):
         num_outputs: int = 1,
     ) -> None:
         super().__init__()
-        _check_sizes(width, depth, head, num_outputs)
-        self.width, self.depth, self.num_outputs = width, depth, num_outputs
-        self.input_shape = _as_shape(input_shape)
+        _check_sizes(width, depth, head)
+        self.width, self.depth = width, depth
+        self.input_shape, self.num_outputs = resolved_shapes(input_shape, num_outputs)
         self.in_features = math.prod(self.input_shape)
         self.activation = build_activation(activation)
         sizes = [self.in_features, *[width] * depth]
         self.hidden = nn.ModuleList(NTKLinear(i, o, bias) for i, o in pairwise(sizes))
-        self.head = NTKLinear(sizes[-1], num_outputs, last_bias, fan_in_power=_HEAD_POWERS[head])
+        self.head = NTKLinear(sizes[-1], self.num_outputs, last_bias, fan_in_power=_HEAD_POWERS[head])
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs f(w, x), (n, num_outputs)."""
@@ -125,20 +127,8 @@ def _apply(
     return layer.apply_members(a, factor, params[f"{name}.weight"], bias, defer=defer)
 
 
-def _as_shape(input_shape: Sequence[int] | int | None) -> tuple[int, ...]:
-    if input_shape is None:
-        raise ConfigError(
-            "input_shape is None, expected the shape of one sample: set it, for example to [1, 8, 8] or 64."
-        )
-    shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape)
-    if not shape or min(shape) < 1:
-        raise ConfigError(f"input_shape is {shape}, expected sizes >= 1: give for example 64 or [1, 8, 8].")
-    return shape
-
-
-def _check_sizes(width: int, depth: int, head: str, num_outputs: int) -> None:
-    for name, value, least in (("width", width, 1), ("depth", depth, 0), ("num_outputs", num_outputs, 1)):
-        if value < least:
-            raise ConfigError(f"{name} is {value}, expected an integer >= {least}: set a larger {name}.")
+def _check_sizes(width: int, depth: int, head: str) -> None:
+    require_size("width", width)
+    require_depth(depth, least=0)
     if head not in _HEAD_POWERS:
         raise ConfigError(f"head is {head!r}, expected 'ntk' or 'mean_field': choose one of the two.")

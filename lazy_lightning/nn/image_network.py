@@ -8,6 +8,7 @@ from typing import cast
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.nn.data_shapes import resolved_shapes
 from lazy_lightning.nn.fc import Head
 from lazy_lightning.nn.initialisation import Fan, Initialisation, Parametrisation
 
@@ -48,10 +49,8 @@ class ImageNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.kind = Initialisation(activation, parametrisation, gain, fan, bias, head)
-        self.input_shape = _image_shape(input_shape)
-        if num_outputs < 1:
-            raise ConfigError(f"num_outputs is {num_outputs}, expected an integer >= 1")
-        self.num_outputs = num_outputs
+        shape, self.num_outputs = resolved_shapes(input_shape, num_outputs)
+        self.input_shape = _image_shape(shape)
 
     def assemble(self, features: Sequence[nn.Module], width: int) -> None:
         """Takes the layers, and adds the head."""
@@ -69,8 +68,8 @@ class ImageNetwork(nn.Module):
         return cast(Tensor, self.head(self.features(x).mean((2, 3))))
 
 
-def _image_shape(shape: Sequence[int] | None) -> tuple[int, int, int]:
-    if shape is None or isinstance(shape, int) or len(shape) != 3 or min(shape) < 1:
+def _image_shape(shape: Sequence[int]) -> tuple[int, int, int]:
+    if len(shape) != 3:
         raise ConfigError(
             f"a convolutional network got samples of shape {shape}, expected (channels, height, width): use images, "
             "and no principal components."

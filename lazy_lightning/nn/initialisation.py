@@ -9,8 +9,8 @@ from typing import Literal, get_args
 from torch import nn
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.nn.activations import Activation
 from lazy_lightning.nn.activations import activation as build_activation
+from lazy_lightning.nn.activations import plain_activation
 from lazy_lightning.nn.convolution import NTKConv2d
 from lazy_lightning.nn.fc import Head
 from lazy_lightning.nn.layers import NTKLinear
@@ -69,7 +69,7 @@ class Initialisation:
         made = build_activation(self.activation)
         if self.parametrisation == "ntk":
             return made
-        return nn.ReLU() if made.name == "relu" else Activation(made.name, made.phi, moment=1.0)
+        return nn.ReLU() if made.name == "relu" else plain_activation(made)
 
     def convolution(
         self, channels: int, out: int, size: int, stride: int = 1, padding: int = 0, *, first: bool = False

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import functools
-import inspect
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.nn.attention import plain_attention
 from lazy_lightning.nn.gates import check_gates, gates_held, gates_noted
+from lazy_lightning.nn.member_state import in_precision, trainable
 from lazy_lightning.nn.places import places_of
-from lazy_lightning.seeding import derived_seed
 
-NetworkFactory = Callable[..., nn.Module]
+Named = dict[str, Tensor]
+"""Tensors by name."""
 
 
 @runtime_checkable
@@ -31,31 +32,48 @@ class BatchedOverMembers(Protocol):
 class MemberNetwork:
     """Turns rows of weights (E, N) into outputs (E, n, c). Holds no weights that are trained.
 
+    The N weights are the parameters with ``requires_grad``. Frozen parameters and buffers are the template's own, or
+    given for each member in ``buffers``.
+
     Args:
-        template: a network; its parameters give names, shapes and order of the N weights, nothing else.
+        template: a network; its trainable parameters give names, shapes and order of the N weights, nothing else.
+        loops: evaluate one member after the other, for networks that ``vmap`` cannot map.
+        needs_graph: evaluate with gradients on, for networks that differentiate inside of forward.
 
     Raises:
-        ConfigError: if the network has no parameters, or a layer that draws random numbers or mixes samples.
+        ConfigError: if the network has no trainable parameters, a complex one, or a layer that draws random numbers or
+            mixes samples.
     """
 
-    def __init__(self, template: nn.Module) -> None:
-        _check_deterministic(template)
-        self.template = template.requires_grad_(False)
-        self.names = [name for name, _ in template.named_parameters()]
-        self.shapes = [p.shape for p in template.parameters()]
-        self.sizes = [p.numel() for p in template.parameters()]
-        if not self.names:
-            raise ConfigError(f"the network {type(template).__name__} has no parameters, so there is nothing to train")
+    def __init__(self, template: nn.Module, *, loops: bool = False, needs_graph: bool = False) -> None:
+        check_deterministic(template)
+        self.template = template
+        self.loops, self.needs_graph = loops, needs_graph
+        weights = trainable(template)
+        self.names = list(weights)
+        self.shapes = [p.shape for p in weights.values()]
+        self.sizes = [p.numel() for p in weights.values()]
         self.layers = layers_of(self.names)
         self._places = places_of(template)
+        self._frozen = [name for name, p in template.named_parameters() if not p.requires_grad]
         self._batched = template if isinstance(template, BatchedOverMembers) else None  # a slow question, asked once
+
+    def in_precision(self, dtype: torch.dtype) -> MemberNetwork:
+        """The same object, with what all members share in the precision of ``dtype``."""
+        self.template._apply(lambda tensor: in_precision(tensor, dtype))
+        return self
+
+    @property
+    def is_batched(self) -> bool:
+        """Whether the network has a path of its own over the member axis, and takes it."""
+        return self._batched is not None and not self.loops
 
     @property
     def weights(self) -> int:
         """N."""
         return sum(self.sizes)
 
-    def unpack(self, w: Tensor) -> dict[str, Tensor]:
+    def unpack(self, w: Tensor) -> Named:
         """Views of (E, N) by parameter name, (E, *shape) each. One split, so its backward is one pass."""
         blocks = torch.split(w, self.sizes, dim=1)
         return {n: b.view(len(w), *s) for n, b, s in zip(self.names, blocks, self.shapes, strict=True)}
@@ -68,35 +86,60 @@ class MemberNetwork:
             start = slices[layer].stop
         return slices
 
-    def __call__(self, w: Tensor, x: Tensor, buffers: dict[str, Tensor] | None = None) -> Tensor:
+    def __call__(self, w: Tensor, x: Tensor, buffers: Named | None = None) -> Tensor:
         """Outputs f(w, x): ``w`` (E, N) and ``x`` (n, ...) give (E, n, c); c = 1 keeps its axis.
 
-        ``buffers`` (E, *shape) each are the network's own, if members differ in them.
+        ``buffers`` (E, *shape) each are the buffers and frozen parameters in which members differ.
         """
-        params = self.unpack(w)
-        if self._batched is not None and not buffers:
-            return self._batched.forward_members(params, x)
-        return self._vmapped(params, buffers or {}, x)
+        params, own = self.unpack(w), buffers or {}
+        if self.is_batched and own.keys() <= set(self._frozen):
+            return cast(BatchedOverMembers, self._batched).forward_members(
+                params | self._frozen_of_members(own, len(w)), x
+            )
 
-    def _vmapped(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
-        def one(p: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
+        def one(p: Named, b: Named) -> Tensor:
             return as_columns(self._call(p, b, x), len(x), self.template)
 
-        return vmap(one)(params, buffers)
+        return cast(Tensor, self._over_members(one, params, own))
 
-    def _call(self, params: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Any:
+    def _frozen_of_members(self, given: Named, members: int) -> Named:
+        if not self._frozen:
+            return {}
+        own = dict(self.template.named_parameters())
+        return {n: given[n] if n in given else own[n].detach().expand(members, *own[n].shape) for n in self._frozen}
+
+    def _over_members(self, one: Callable[..., Any], *trees: Named) -> Any:
+        """``one`` of each member's part of the trees; what it returns, a tensor or a dictionary, gains the axis E."""
+        if not self.loops:
+            return vmap(one)(*trees)
+        members = len(next(iter(trees[0].values())))
+        rows = [{name: tensor.unbind() for name, tensor in tree.items()} for tree in trees]
+        results = [one(*({name: row[e] for name, row in tree.items()} for tree in rows)) for e in range(members)]
+        if isinstance(results[0], Tensor):
+            return torch.stack(results)
+        return {name: torch.stack([result[name] for result in results]) for name in results[0]}
+
+    def _call(self, params: Named, buffers: Named, x: Tensor) -> Any:
         given = {**params, **buffers}
         every = {place: given[name] for place, name in self._places.items() if name in given}
-        return functional_call(self.template, every, (x,), tie_weights=False)
+        if not self.needs_graph:
+            with plain_attention():
+                return functional_call(self.template, every, (x,), tie_weights=False)
+        wanted = torch.is_grad_enabled()
+        with plain_attention(), torch.enable_grad():
+            output = functional_call(self.template, every, (x.detach().clone(),), tie_weights=False)
+        return output if wanted or not isinstance(output, Tensor) else output.detach()
 
-    def preactivations(self, w: Tensor, x: Tensor, buffers: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def preactivations(self, w: Tensor, x: Tensor, buffers: Named | None = None) -> Named:
         """What each layer puts out before the next nonlinearity, (E, n, ...) by layer name.
 
-        A layer is a module that owns parameters; its output is caught by a forward hook inside ``vmap``.
+        A layer is a module that owns trainable parameters; its output is caught by a forward hook inside ``vmap``. Of
+        several tensors that it puts out, as an LSTM or an attention does, the first is taken. A layer that is never
+        called as a module has none: the output projection of ``nn.MultiheadAttention`` is what the attention puts out.
         """
 
-        def one(p: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
-            caught: dict[str, Tensor] = {}
+        def one(p: Named, b: Named) -> Named:
+            caught: Named = {}
             handles = [
                 self.template.get_submodule(layer).register_forward_hook(functools.partial(_catch, caught, layer))
                 for layer in self.layers
@@ -106,122 +149,32 @@ class MemberNetwork:
             finally:
                 for handle in handles:
                     handle.remove()
-            return caught
+            return {layer: caught[layer] for layer in self.layers if layer in caught}
 
-        return vmap(one)(self.unpack(w), buffers or {})
+        return cast(Named, self._over_members(one, self.unpack(w), buffers or {}))
 
-    def gates(self, w: Tensor, x: Tensor, buffers: dict[str, Tensor] | None = None) -> dict[str, Tensor]:
+    def gates(self, w: Tensor, x: Tensor, buffers: Named | None = None) -> Named:
         """What each ReLU and max-pool chooses, (E, n, ...) by module, see :mod:`lazy_lightning.nn.gates`."""
         check_gates(self.template)
 
-        def one(p: dict[str, Tensor], b: dict[str, Tensor]) -> dict[str, Tensor]:
+        def one(p: Named, b: Named) -> Named:
             with gates_noted(self.template) as noted:
                 self._call(p, b, x)
             return noted
 
-        return vmap(one)(self.unpack(w), buffers or {})
+        return cast(Named, self._over_members(one, self.unpack(w), buffers or {}))
 
-    def held(self, w: Tensor, w0: Tensor, x: Tensor, buffers: dict[str, Tensor] | None = None) -> Tensor:
+    def held(self, w: Tensor, w0: Tensor, x: Tensor, buffers: Named | None = None) -> Tensor:
         """f(w, x) with all ReLUs and max-pools choosing as they do at w0 on the same x, (E, n, c)."""
         check_gates(self.template)
 
-        def one(p: dict[str, Tensor], p0: dict[str, Tensor], b: dict[str, Tensor]) -> Tensor:
+        def one(p: Named, p0: Named, b: Named) -> Tensor:
             with gates_noted(self.template) as gates, torch.no_grad():
                 self._call(p0, b, x)
             with gates_held(self.template, gates):
                 return as_columns(self._call(p, b, x), len(x), self.template)
 
-        return vmap(one)(self.unpack(w), self.unpack(w0), buffers or {})
-
-
-class InitialMembers:
-    """The members' networks at initialisation: w0 (E, N), their buffers, and the network itself.
-
-    Member ``seed`` is built on the CPU in float64 under its own random stream, so its weights do not depend on
-    the device, the dtype of the run (which only rounds them), or the other members.
-    """
-
-    def __init__(
-        self, factory: NetworkFactory, seeds: Sequence[int], input_shape: Sequence[int], num_outputs: int
-    ) -> None:
-        build = fitted_to_data(factory, input_shape, num_outputs)
-        rows: dict[int, tuple[Tensor, dict[str, Tensor]]] = {}
-        for seed in seeds:
-            if seed not in rows:  # members that differ by alpha alone share their start
-                module = _built(build, seed)
-                rows[seed] = (_flat(module), {n: b for n, b in module.named_buffers() if b.is_floating_point()})
-        self.network = MemberNetwork(module)
-        self.w0 = torch.stack([rows[seed][0] for seed in seeds])
-        self.buffers = {n: torch.stack([rows[seed][1][n] for seed in seeds]) for n in rows[seeds[0]][1]}
-
-
-def fitted_to_data(factory: NetworkFactory, input_shape: Sequence[int], num_outputs: int) -> NetworkFactory:
-    """The factory with the shapes of the data, under the names that it has for them.
-
-    ``num_classes`` is what torchvision's networks call ``num_outputs``.
-
-    Raises:
-        ConfigError: it is no factory but a network, of which members would be copies.
-    """
-    if isinstance(factory, nn.Module):
-        raise ConfigError(
-            f"the network {type(factory).__name__} has been built already, and all seeds would be copies of it: give a "
-            "class, or its class_path (of torchvision, lazy_lightning.nn.TorchvisionNetwork with a name)"
-        )
-    accepted = accepted_arguments(factory)
-    given: dict[str, Any] = {"input_shape": tuple(input_shape), "num_outputs": num_outputs}
-    if "num_outputs" not in accepted:
-        given["num_classes"] = num_outputs
-    return functools.partial(factory, **{name: value for name, value in given.items() if name in accepted})
-
-
-@torch.no_grad()
-def require_fit(template: nn.Module, input_shape: Sequence[int]) -> None:
-    """Tries a network on one sample, on the CPU and in float64.
-
-    Raises:
-        ConfigError: it cannot take samples of this shape, or does not give a row of outputs for each.
-    """
-    try:
-        output = template(torch.zeros(1, *input_shape, dtype=torch.float64))
-    except (RuntimeError, ValueError, IndexError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(
-            f"the network {type(template).__name__} cannot take samples of shape {tuple(input_shape)} ({reason}): "
-            "choose a network for this shape, or other data"
-        ) from error
-    as_columns(output, 1, template)
-
-
-def accepted_arguments(factory: NetworkFactory) -> set[str]:
-    """Names of the arguments that a factory takes; of a ``functools.partial``, those already bound too.
-
-    >>> sorted(accepted_arguments(functools.partial(nn.Linear, 3)))
-    ['bias', 'device', 'dtype', 'out_features']
-    """
-    bound = set(factory.keywords) if isinstance(factory, functools.partial) else set()
-    named = {
-        name
-        for name, parameter in inspect.signature(factory).parameters.items()
-        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-    return bound | named
-
-
-def _built(build: Callable[[], nn.Module], seed: int) -> nn.Module:
-    default = torch.get_default_dtype()
-    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        torch.default_generator.manual_seed(derived_seed("init", seed))  # torch.manual_seed would seed the GPU's too
-        torch.set_default_dtype(torch.float64)
-        try:
-            return build().double()
-        finally:
-            torch.set_default_dtype(default)
-
-
-def _flat(module: nn.Module) -> Tensor:
-    parameters = [p.detach().reshape(-1) for p in module.parameters()]
-    return torch.cat(parameters) if parameters else torch.empty(0)
+        return cast(Tensor, self._over_members(one, self.unpack(w), self.unpack(w0), buffers or {}))
 
 
 def layers_of(names: Sequence[str]) -> dict[str, list[int]]:
@@ -232,21 +185,41 @@ def layers_of(names: Sequence[str]) -> dict[str, list[int]]:
     return layers
 
 
-def _catch(caught: dict[str, Tensor], layer: str, module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-    caught[layer] = output
+def _catch(caught: Named, layer: str, module: nn.Module, args: Any, output: Any) -> None:
+    tensor = first_tensor(output)
+    if tensor is not None:
+        caught[layer] = tensor
+        if isinstance(module, nn.MultiheadAttention):  # which uses the weights of its projection in a function
+            caught[f"{layer}.out_proj" if layer else "out_proj"] = tensor
 
 
-def as_columns(output: Tensor, samples: int, template: nn.Module) -> Tensor:
+def first_tensor(output: Any) -> Tensor | None:
+    """The first tensor in what a module puts out: a tensor, or tuples, lists and dictionaries of them."""
+    if isinstance(output, Tensor):
+        return output
+    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, list | tuple) else ()
+    return next((tensor for tensor in map(first_tensor, parts) if tensor is not None), None)
+
+
+def as_columns(output: Any, samples: int, template: nn.Module) -> Tensor:
     """The output of a network as (n, c).
 
     Raises:
-        ConfigError: if it is neither (n, c) nor (n,).
+        ConfigError: if it is neither (n, c) nor (n,), no tensor, or complex.
     """
+    kind = type(template).__name__
+    if not isinstance(output, Tensor):
+        raise ConfigError(
+            f"the network {kind} must put out one tensor, (n, outputs) or (n,), but gave a {type(output).__name__}: "
+            "wrap it in a module that picks one"
+        )
+    if output.is_complex():
+        raise ConfigError(f"the network {kind} puts out complex numbers, expected real ones: return their real part")
     if output.ndim == 1 and len(output) == samples:
         return output.unsqueeze(1)
     if output.ndim != 2 or len(output) != samples:
         raise ConfigError(
-            f"the network {type(template).__name__} must map (n, ...) to (n, outputs) or (n,), "
+            f"the network {kind} must map (n, ...) to (n, outputs) or (n,), "
             f"but {samples} samples gave shape {tuple(output.shape)}"
         )
     return output
@@ -255,7 +228,12 @@ def as_columns(output: Tensor, samples: int, template: nn.Module) -> Tensor:
 _RANDOM = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.RReLU)
 
 
-def _check_deterministic(template: nn.Module) -> None:
+def check_deterministic(template: nn.Module) -> None:
+    """Lets pass the networks without a layer that draws random numbers or couples the samples of a batch.
+
+    Raises:
+        ConfigError: for others, with the layer's name.
+    """
     for name, module in template.named_modules():
         where = f"layer {name!r} ({type(module).__name__}) of the network {type(template).__name__}"
         if isinstance(module, nn.modules.batchnorm._BatchNorm):

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from lazy_lightning.nn.members import accepted_arguments
+from lazy_lightning.nn.construction import construct
 
 
 class Symmetrized(nn.Module):
@@ -42,12 +41,8 @@ class Symmetrized(nn.Module):
         num_outputs: int | None = None,
     ) -> None:
         super().__init__()
-        known = {"input_shape": input_shape, "num_outputs": num_outputs}
         if not isinstance(network, nn.Module):
-            accepted = accepted_arguments(network)
-            network = functools.partial(
-                network, **{k: v for k, v in known.items() if v is not None and k in accepted}
-            )()
+            network = construct(network, input_shape, num_outputs)
         self.plus = copy.deepcopy(network)
         self.minus = copy.deepcopy(network)
         if isinstance(width := getattr(network, "width", None), int):

@@ -8,6 +8,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.nn.data_shapes import resolved_shapes
 
 
 class TorchvisionNetwork(nn.Module):
@@ -39,10 +40,11 @@ class TorchvisionNetwork(nn.Module):
         num_outputs: int = 1,
     ) -> None:
         super().__init__()
-        if input_shape is None or len(input_shape) != 3:
-            raise ConfigError(f"{name} got samples of shape {input_shape}, expected (channels, height, width)")
-        self.net = _built(name, {"num_classes": num_outputs, "weights": None, **(options or {})})
-        _replace(self.net, input_shape[0])
+        shape, outputs = resolved_shapes(input_shape, num_outputs)
+        if len(shape) != 3:
+            raise ConfigError(f"{name} got samples of shape {shape}, expected (channels, height, width)")
+        self.net = _built(name, {"num_classes": outputs, "weights": None, **(options or {})})
+        _replace(self.net, shape[0])
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs f(w, x), (n, num_outputs)."""

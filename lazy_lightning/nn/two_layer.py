@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.nn.activations import activation as build_activation
+from lazy_lightning.nn.activations import plain_activation
+from lazy_lightning.nn.data_shapes import resolved_shapes
 from lazy_lightning.nn.layers import NTKLinear
 
 Scaling = Literal["sqrt", "mean"]
@@ -54,14 +55,12 @@ class TwoLayer(nn.Module):
         num_outputs: int = 1,
     ) -> None:
         super().__init__()
-        shape = (input_shape,) if isinstance(input_shape, int) else tuple(input_shape or ())
-        if not shape or min(shape) < 1 or num_outputs < 1:
-            raise ConfigError(f"input_shape is {input_shape} and num_outputs {num_outputs}, expected sizes >= 1")
         _check(width, scaling, tau, symmetric)
-        self.input_shape, self.width, self.num_outputs = shape, width, num_outputs
-        self.phi = build_activation(activation)
-        self.hidden = nn.Linear(math.prod(shape), width, bias=False)
-        self.head = NTKLinear(width, num_outputs, fan_in_power=_POWERS[scaling])
+        self.width = width
+        self.input_shape, self.num_outputs = resolved_shapes(input_shape, num_outputs)
+        self.phi = plain_activation(activation)
+        self.hidden = nn.Linear(math.prod(self.input_shape), width, bias=False)
+        self.head = NTKLinear(width, self.num_outputs, fan_in_power=_POWERS[scaling])
         self._draw(tau, signed, symmetric)
 
     @torch.no_grad()
@@ -77,11 +76,11 @@ class TwoLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs f(w, x), (n, num_outputs)."""
-        return cast(Tensor, self.head(self.phi.phi(self.hidden(x.flatten(1)))))
+        return cast(Tensor, self.head(self.phi(self.hidden(x.flatten(1)))))
 
     def forward_members(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
         """The outputs of E members, (E, n, num_outputs), by one product a layer, as ``vmap`` would give them."""
-        a: Tensor = self.phi.phi(x.flatten(1) @ params["hidden.weight"].mT)
+        a: Tensor = self.phi(x.flatten(1) @ params["hidden.weight"].mT)
         head = self.head.scale * params["head.weight"]
         return a @ head.mT
 

@@ -11,6 +11,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.image_network import ImageNetwork, widened
 from lazy_lightning.nn.initialisation import Initialisation
 from lazy_lightning.nn.mixing import Mixing, shortcut
+from lazy_lightning.nn.sizes import require_depth
 
 _CHANNELS = (16, 32, 64)
 
@@ -67,6 +68,7 @@ class WideResNet(ImageNetwork):
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1 or stem < 1:
             raise ConfigError(f"depth is {depth}, stem {stem}, expected a depth of 10, 16, 22, 28, ... and stem >= 1")
+        require_depth(depth)
         made: list[nn.Module] = [self.kind.convolution(self.input_shape[0], stem, 3, padding=1, first=True)]
         channels = stem
         for stage, out in enumerate(widened(c, widening) for c in _CHANNELS):

@@ -22,7 +22,7 @@ from lazy_lightning.linearize import LinearizedNetwork
 from lazy_lightning.modules import FlowModule, KernelModule, Stop
 from lazy_lightning.modules.kernel_objective import KernelObjective
 from lazy_lightning.nn import FC
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.ntk import empirical_ntk, memory
 from lazy_lightning.objective import Objective
 

@@ -426,6 +426,6 @@ def test_kernel_that_is_not_finite_is_told(tmp_path):
 
 
 def test_kernel_too_large_is_told_before_it_is_computed(tmp_path, monkeypatch):
-    monkeypatch.setattr(memory, "available_bytes", lambda device: 1000)
+    monkeypatch.setattr(memory, "available_bytes", lambda device: 100_000)
     with pytest.raises(RunError, match=r"decomposing 1 kernel of 200 x 200 .* free on cpu: .* kernel_outputs mean"):
         run(tmp_path, loss="cross_entropy", data=few(labels="multiclass"))

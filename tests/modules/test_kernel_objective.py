@@ -13,7 +13,7 @@ from lazy_lightning.linearize import LinearizedNetwork
 from lazy_lightning.losses import build_loss, scaled_loss
 from lazy_lightning.modules.kernel_objective import KernelObjective, kernel_outputs
 from lazy_lightning.nn.fc import FC
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.ntk.features import KernelFeatures
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
 from lazy_lightning.objective import drop_single_output, raw_outputs

@@ -13,7 +13,7 @@ from pytorch_lightning.loggers import CSVLogger
 from lazy_lightning.callbacks import ActivationStability, Curves, RunCheckpoint
 from lazy_lightning.modules import LearningRateSearch, ScaledModule
 from lazy_lightning.nn import CNN, FC
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 
 pytestmark = [
     pytest.mark.gpu,

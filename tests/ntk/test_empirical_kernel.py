@@ -11,7 +11,7 @@ from torch import nn
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn import FC, MemberNetwork
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.ntk import empirical_ntk, empirical_ntk_by_layer, empirical_ntk_diagonal
 from lazy_lightning.ntk.plan import make_plan
 from lazy_lightning.ntk.tangent_model import TangentModel

@@ -15,7 +15,7 @@ from torch.func import jacrev, vmap
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.activations import ACTIVATIONS, Activation
 from lazy_lightning.nn.fc import FC
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.ntk.infinite_width import infinite_width_kernels, infinite_width_of
 
 STORED = json.loads(Path(__file__).with_name("neural_tangents_values.json").read_text())

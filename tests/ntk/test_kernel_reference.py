@@ -7,7 +7,7 @@ from ntk_cases import Lambda, lin
 from torch import nn
 
 from lazy_lightning.errors import ConfigError, RunError
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.ntk import empirical_ntk_by_layer, memory
 from lazy_lightning.ntk.alignment import kernel_alignment, label_alignment, relative_drift
 from lazy_lightning.ntk.plan import make_plan
