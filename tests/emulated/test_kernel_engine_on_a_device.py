@@ -9,7 +9,7 @@ from torch import nn
 
 from emulated.memory import NAME
 from lazy_lightning.nn import CNN, FC
-from lazy_lightning.nn.members import InitialMembers
+from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.ntk import NTKOperator
 from lazy_lightning.ntk.empirical import empirical_ntk, empirical_ntk_by_layer, empirical_ntk_diagonal
 
