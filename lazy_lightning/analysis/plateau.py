@@ -79,7 +79,7 @@ def plateau(x: ArrayLike, y: ArrayLike, *, sigmas: float = 2.0) -> Plateau:
         if stretch.shape[1] >= 2 and _is_constant(np.log(sweep.x[start:]), stretch, sigmas):
             return _found(sweep.x[start:], stretch)
     raise AnalysisError(
-        f"y has no plateau: of {len(sweep.x)} points with enough seeds, no {_FEWEST} at the large end of x agree "
+        f"There is no plateau: of {len(sweep.x)} points with enough seeds, no {_FEWEST} at the large end of x agree "
         f"within {sigmas:g} errors; extend the sweep to larger x."
     )
 

@@ -10,6 +10,7 @@ from lazy_lightning.experiments.board import described, words
 from lazy_lightning.experiments.costs import Costs
 from lazy_lightning.experiments.sweep import Limits, Rows, Sweep, Tally
 from lazy_lightning.ntk.memory import readable
+from lazy_lightning.plain_text import printable, rich_text
 
 
 def print_plan(sweep: Sweep, costs: Costs, limits: Limits, retry_failed: bool) -> None:
@@ -17,12 +18,12 @@ def print_plan(sweep: Sweep, costs: Costs, limits: Limits, retry_failed: bool) -
     rows = sweep.rows()
     batches = sweep.batches(rows, costs.of(rows), limits, retry_failed)
     title = f"{sweep.declaration.name}: {len(batches)} batches, the longest first"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=rich_text(title), title_justify="left")
     for heading in ("run", "batch", "members", "weights", "memory", "time"):
         table.add_column(heading, justify="left" if heading in ("run", "batch") else "right")
     for batch in batches:
         sizes = (str(len(batch.members)), str(batch.cost.weights), readable(batch.bytes), duration(batch.seconds))
-        table.add_row(batch.key, described(batch), *sizes)
+        table.add_row(batch.key, rich_text(described(batch)), *sizes)
     console = Console()
     (console if console.is_terminal else Console(width=150)).print(table)
     tally = sweep.tally(rows, retry_failed)
@@ -42,7 +43,7 @@ def print_results(sweep: Sweep, tally: Tally, stopped: bool) -> None:
     """What there is now, what went wrong, and what to do."""
     print(f"{tally}; results in {sweep.folder.path}")
     for reason in sorted(set(tally.failed.values())):
-        print(f"  failed: {reason}")
+        print(f"  failed: {printable(reason)}")
     rows = sweep.rows()
     _print_searches(sweep, rows)
     lost = sweep.runs_without_checkpoint(rows)

@@ -15,6 +15,7 @@ from lazy_lightning.duration import duration
 from lazy_lightning.experiments.plan import Batch
 from lazy_lightning.experiments.sweep import Tally
 from lazy_lightning.experiments.workers import News
+from lazy_lightning.plain_text import printable, rich_text
 
 _EVERY = 30.0
 _TRUST = 0.2
@@ -67,7 +68,11 @@ class Board:
 
     def __enter__(self) -> Board:
         if sys.stdout.isatty():
-            columns = (TextColumn("{task.fields[name]}"), BarColumn(bar_width=24), TextColumn("{task.description}"))
+            columns = (
+                TextColumn("{task.fields[name]}", markup=False),
+                BarColumn(bar_width=24),
+                TextColumn("{task.description}", markup=False),
+            )
             self._bar = Progress(*columns, TimeElapsedColumn(), console=Console())
             self._bar.start()
             self._tasks[""] = self._bar.add_task("", name="sweep", total=1.0)
@@ -125,9 +130,9 @@ class Board:
     def says(self, line: str) -> None:
         """A line that stays."""
         if self._bar is not None:
-            self._bar.console.print(line, highlight=False, soft_wrap=True)
+            self._bar.console.print(rich_text(line), highlight=False, soft_wrap=True)
         else:
-            print(line, flush=True)
+            print(printable(line), flush=True)
 
     def refresh(self) -> None:
         """Shows the present."""
@@ -158,7 +163,7 @@ def described(batch: Batch) -> str:
     setting, alphas = words(batch.family.setting), batch.alphas
     span = f"{len(alphas)} alphas {min(alphas):.2g} to {max(alphas):.2g} x " if len(alphas) > 1 else ""
     size = f"{span}{len(batch.seeds)} seed{'s' * (len(batch.seeds) > 1)}"
-    return f"{setting} ({size})" if setting else size
+    return printable(f"{setting} ({size})" if setting else size)
 
 
 def words(setting: Mapping[str, Any]) -> str:

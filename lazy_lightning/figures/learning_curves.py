@@ -7,8 +7,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, LogFormatterMathtext, LogLocator
 
 from lazy_lightning.figures.style import alpha_colors, paper_style
 
@@ -30,6 +32,10 @@ _PANELS = (
 )
 
 
+_MOST_IN_LEGEND = 10
+"""Alphas that are named one by one; more are told by a colour bar."""
+
+
 def learning_curves(curves: pd.DataFrame) -> Figure:
     """One panel a quantity; a line a member; test solid and train dotted.
 
@@ -42,7 +48,11 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, panel in zip(axes, panels, strict=True):
             _draw(axis, curves, panel)
-        _legend(axes[0], curves)
+        alphas = sorted(set(curves["alpha"]))
+        if len(alphas) > _MOST_IN_LEGEND and min(alphas) > 0:
+            _colour_bar(figure, axes[-1], alphas, curves)
+        else:
+            _legend(axes[0], curves)
     return figure
 
 
@@ -77,6 +87,25 @@ class _Percents(LogFormatter):
 
 def _name(column: str) -> str:
     return column.split("/")[0]
+
+
+def _colour_bar(figure: Figure, axis: Axes, alphas: list[float], curves: pd.DataFrame) -> None:
+    """In the colours of the lines, one a distinct alpha, at their places on a logarithmic scale."""
+    colors = alpha_colors(alphas)
+    logs = np.log(alphas)
+    middles = np.exp((logs[1:] + logs[:-1]) / 2)
+    boundaries = [alphas[0] ** 2 / middles[0], *middles, alphas[-1] ** 2 / middles[-1]]
+    mappable = ScalarMappable(BoundaryNorm(boundaries, len(alphas)), ListedColormap([colors[a] for a in alphas]))
+    bar = figure.colorbar(mappable, ax=axis, spacing="proportional", label=_bar_label(curves))
+    bar.ax.set_yscale("log")
+    bar.ax.yaxis.set_major_locator(LogLocator())
+    bar.ax.yaxis.set_major_formatter(LogFormatterMathtext())
+    bar.ax.minorticks_off()
+
+
+def _bar_label(curves: pd.DataFrame) -> str:
+    seeds = curves["seed"].nunique()
+    return rf"$\alpha$ ({'1 seed' if seeds == 1 else f'{seeds} seeds'} each)"
 
 
 def _legend(axis: Axes, curves: pd.DataFrame) -> None:

@@ -6,11 +6,12 @@ import base64
 import re
 import struct
 from collections.abc import Mapping
-from html import escape
 from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
+
+from lazy_lightning.plain_text import html_text as escape
 
 MOST_ROWS = 300
 """Of a table on the page; its file has them all."""
@@ -55,7 +56,8 @@ def details(summary: str, content: str) -> str:
 
 def code(text: str) -> str:
     """As it is written in a file. The box scrolls, so the keyboard must reach it."""
-    return f'<pre tabindex="0" role="group" aria-label="Configuration"><code>{escape(text)}</code></pre>'
+    lines = "\n".join(escape(line) for line in text.split("\n"))
+    return f'<pre tabindex="0" role="group" aria-label="Configuration"><code>{lines}</code></pre>'
 
 
 def pairs_table(pairs: Mapping[str, str], caption: str, target: str) -> str:
