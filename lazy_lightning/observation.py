@@ -12,11 +12,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pytorch_lightning import Callback, Trainer
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from lazy_lightning.flow.momentum_flow import Trace
 from lazy_lightning.flow.state import FlowState
+from lazy_lightning.guarded import GuardedCallback
 from lazy_lightning.training_state import TrainingState
 
 
@@ -63,15 +65,29 @@ def of_each_seed(module: Any) -> tuple[Tensor, Tensor]:
     return module.first_of_seed, module.seed_of_member
 
 
-class Observer(Callback):
-    """Measures: subclasses give columns. ``module`` is the one in training, of :mod:`lazy_lightning.modules`."""
+class Observer(GuardedCallback):
+    """Measures: subclasses give columns. ``module`` is the one in training, of :mod:`lazy_lightning.modules`.
+
+    An exception in :meth:`observe` does not end the run: it is logged once, and the observer's columns are NaN from
+    then on. Settings that do not fit the run are refused in :meth:`check`.
+    """
 
     looks_at_others: ClassVar[bool] = False
     """Whether it comes after the others, and finds their columns in the observation."""
 
+    column_names: ClassVar[tuple[str, ...]] = ()
+    """Columns that it always gives; they are NaN if it fails at the first observation."""
+
     def applies_to(self, module: Any) -> bool:
         """Whether there is something to measure."""
         return True
+
+    def check(self, module: Any) -> None:
+        """Called before training, when data and weights are on the device.
+
+        Raises:
+            ConfigError: the observer's settings do not fit the run, which then ends before it has trained anything.
+        """
 
     def observe(self, module: Any, observation: Observation) -> Mapping[str, Tensor]:
         """Columns by name, each (E,) on the device; names with a slash are grouped by TensorBoard."""
@@ -86,8 +102,12 @@ class NetworkObserver(Observer):
         return bool(module.trains_network)
 
 
-class Sink(Callback):
-    """Writes, draws or shows what has been observed."""
+class Sink(GuardedCallback):
+    """Writes, draws or shows what has been observed; one that fails is reported, and the others still run."""
 
     def record(self, trainer: Trainer, module: Any, record: Record) -> None:
         """Called once an observation, after all observers."""
+
+    def writes_to(self, logger: Logger) -> bool:
+        """Whether it writes the columns to this logger itself, so that the module does not."""
+        return False

@@ -4,6 +4,7 @@ from lazy_lightning.callbacks.activation_drift import ActivationDrift
 from lazy_lightning.callbacks.activation_stability import ActivationStability
 from lazy_lightning.callbacks.closing_summary import ClosingSummary
 from lazy_lightning.callbacks.curves import Curves
+from lazy_lightning.callbacks.disable_callbacks import DisableCallbacks
 from lazy_lightning.callbacks.graceful_stop import GracefulStop
 from lazy_lightning.callbacks.hparams import HParams
 from lazy_lightning.callbacks.kernel_drift import KernelDrift
@@ -29,6 +30,7 @@ __all__ = [
     "ActivationStability",
     "ClosingSummary",
     "Curves",
+    "DisableCallbacks",
     "FlowProgressBar",
     "GracefulStop",
     "HParams",

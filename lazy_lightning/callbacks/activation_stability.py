@@ -43,6 +43,8 @@ class ActivationStability(NetworkObserver):
         ConfigError: no samples.
     """
 
+    column_names = ("activation_stability/total",)
+
     def __init__(self, samples: int = 200) -> None:
         if samples < 1:
             raise ConfigError(f"ActivationStability needs samples >= 1, got {samples}")

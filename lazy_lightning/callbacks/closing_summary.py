@@ -15,9 +15,11 @@ from rich.table import Table
 
 from lazy_lightning.atomic import written_atomically
 from lazy_lightning.callbacks.last_record import LastRecord
-from lazy_lightning.callbacks.regime import Regime, regime
+from lazy_lightning.callbacks.regime import TRAINED_BELOW, Regime, regime
+from lazy_lightning.callbacks.scalars import FOLDER as TENSORBOARD
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.observation import Record, finite_mean
+from lazy_lightning.plain_text import rich_text
 from lazy_lightning.run_files import SUMMARY
 
 if TYPE_CHECKING:
@@ -90,18 +92,38 @@ def _group(
 ) -> dict[str, Any]:
     good = np.array([i for i in rows if not reasons[i].failed], dtype=np.intp)
     values = {name: column[good] for name, column in record.columns.items() if name not in ("reason", "dt")}
-    departure = values.get("tangent_departure", np.full(len(good), np.nan))
     width = getattr(module.network.template, "width", None)
     return {
         "alpha": float(alpha),
         "sqrt_h_alpha": None if width is None else float(np.sqrt(width) * alpha),
         "members": len(rows),
         "failed": len(rows) - len(good),
-        "stops": sorted({_SENTENCES.get(_stop(reasons[i], module)) or reasons[i].sentence for i in rows}),
-        "regime": (regime(finite_mean(departure)) if module.trains_network else Regime.KERNEL).value,
+        "stops": sorted({_stop_sentence(module, reasons[i]) for i in rows}),
+        "regime": _regime(module, record, [reasons[i] for i in good], good).value,
         "mean": {name: _plain(finite_mean(column)) for name, column in values.items()},
         "std": {name: _plain(_spread(column)) for name, column in values.items()},
     }
+
+
+def _regime(module: FlowModule, record: Record, reasons: list[StopReason], good: NDArray[np.intp]) -> Regime:
+    """The verdict on the members of one alpha that have not failed."""
+    if not module.trains_network:
+        return Regime.KERNEL
+    if "tangent_departure" not in record.columns:
+        return Regime.UNKNOWN
+    departure, share = record.columns["tangent_departure"][good], module.loss_shares(record)[good]
+    return regime(finite_mean(departure), finite_mean(share), all(reason in _BY_ITSELF for reason in reasons))
+
+
+_BY_ITSELF = (StopReason.MARGINS_MET, StopReason.LOSS_REACHED, StopReason.STATIONARY)
+
+
+def _stop_sentence(module: FlowModule, reason: StopReason) -> str:
+    """The reason as a person would say it, with the share of the samples where it is not all."""
+    share = getattr(getattr(module, "stop", None), "margin_share", 1.0)
+    if reason is StopReason.MARGINS_MET and share < 1:
+        return f"margins met by {100 * share:.4g} % of the samples"
+    return _SENTENCES.get(_stop(reason, module)) or reason.sentence
 
 
 def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
@@ -116,22 +138,28 @@ def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
         if len(table.columns) > 1:
             console.print(table)
     for group in groups:
-        console.print(_sentence(group), highlight=False)
-        console.print(_by_member(summary, group), highlight=False, soft_wrap=True)
+        console.print(rich_text(_sentence(group)))
+        console.print(rich_text(_by_member(summary, group)), soft_wrap=True)
     if folder is not None:
-        console.print(f"results in {folder}:", highlight=False, soft_wrap=True)
-        for path in sorted(p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")):
-            console.print(f"  {path}", highlight=False, soft_wrap=True)
+        console.print(rich_text(f"results in {folder}:"), soft_wrap=True)
+        for path in _listed(folder):
+            console.print(rich_text(f"  {path}"), soft_wrap=True)
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The files of a run, and in place of TensorBoard's own their folder."""
+    files = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    return sorted({folder / TENSORBOARD if (folder / TENSORBOARD) in p.parents else p for p in files})
 
 
 def _table(groups: list[dict[str, Any]], columns: list[tuple[str, Any]], title: str) -> Table:
     """A row an alpha, of the columns that have something to show."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=rich_text(title), title_justify="left")
     shown = [column for column in columns if any(column[1](group) is not None for group in groups)]
     for heading, _ in shown:
         table.add_column(heading, justify="left" if heading == "regime" else "right")
     for group in groups:
-        table.add_row(*(column(group) or "-" for _, column in shown))
+        table.add_row(*(rich_text(column(group) or "-") for _, column in shown))
     return table
 
 
@@ -141,6 +169,8 @@ def _sentence(group: dict[str, Any]) -> str:
         "feature": "learnt features: its linearisation at w0 does not describe it",
         "crossover": "trained in the crossover between lazy and feature learning",
         "kernel": "followed a frozen kernel",
+        "undecided": "is undecided: its linearisation gives nearly the same function so far, but its loss has not "
+        f"fallen to {100 * TRAINED_BELOW:.0f} % of its start",
         "unknown": "ended before its regime was measured",
     }[group["regime"]]
     failed = f"; {group['failed']} of {group['members']} members failed" if group["failed"] else ""

@@ -1,4 +1,4 @@
-"""What TensorBoard's HPARAMS tab shows: the configuration and the last values of every alpha."""
+"""What TensorBoard's HPARAMS tab shows: the main settings and the last values of the main columns of every alpha."""
 
 from __future__ import annotations
 
@@ -14,21 +14,37 @@ from torch.utils.tensorboard.summary import hparams
 
 from lazy_lightning import configuration
 from lazy_lightning.callbacks.last_record import LastRecord
+from lazy_lightning.callbacks.scalars import MAIN_COLUMNS, alpha_folder, tag_of
 from lazy_lightning.observation import Record, finite_mean
 from lazy_lightning.run_files import CONFIG
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
 
-PREFIX = "final"
-_NO_RESULTS = ("dt", "reason", "accepted")
+METRICS = (*MAIN_COLUMNS, "population/loss", "population/error", "t1/half_loss", "t", "tried")
+"""Columns that the tab shows, in this order; all others are in the Scalars tab and in ``summary.json``."""
+_SETTINGS = (
+    "model",
+    "model.network",
+    "model.loss",
+    "model.tau",
+    "model.centering",
+    "model.optimizer",
+    "data",
+    "data.labels",
+    "data.n_train",
+    "data.batch_size",
+    "trainer.precision",
+)
+"""Keys of the configuration that the tab shows before the metrics, and of the network and the optimizer all keys."""
 
 
 class HParams(LastRecord):
-    """One session for each alpha, in a folder ``hparams/alpha=A`` of the run: means over its members, under ``final/``.
+    """One session for each alpha, in its TensorBoard run ``tensorboard/alpha=A``: means over its members at the end.
 
-    The tab compares runs by one number each, so alphas that share a run need sessions of their own. Needs a TensorBoard
-    logger; the configuration is that of the run's ``config.yaml``, and without one its alpha and h alone.
+    The tab compares runs by one number each, so alphas that share a run need sessions of their own. Few settings come
+    first, then the metrics, the test error before all others. Needs a TensorBoard logger; the settings are those of the
+    run's ``config.yaml``, and without one its alpha and h alone.
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
@@ -40,20 +56,20 @@ class HParams(LastRecord):
         folder = Path(trainer.log_dir)
         shared = _configured(folder)
         for alpha in dict.fromkeys(pl_module.roster.alphas):
-            self._write(folder / "hparams" / f"alpha={alpha:g}", pl_module, alpha, shared, last)
+            self._write(alpha_folder(folder, alpha), pl_module, alpha, shared, last)
 
     def _write(self, folder: Path, module: FlowModule, alpha: float, shared: dict[str, Any], last: Record) -> None:
         width = getattr(module.network.template, "width", None)
         scale = {} if width is None else {"h": float(width), "sqrt_h_alpha": float(np.sqrt(width) * alpha)}
         rows = np.asarray(module.roster.alphas) == alpha
-        values = {f"{PREFIX}/{n}": finite_mean(c[rows]) for n, c in last.columns.items() if n not in _NO_RESULTS}
+        values = {tag_of(n): finite_mean(last.columns[n][rows]) for n in METRICS if n in last.columns}
         metrics = {name: value for name, value in values.items() if math.isfinite(value)}
         with SummaryWriter(str(folder)) as writer:
-            chosen = {**shared, "alpha": alpha, **scale, "seeds": int(rows.sum())}
+            chosen = {"alpha": alpha, **scale, "seeds": int(rows.sum()), **shared}
             for summary in hparams(chosen, metrics):  # type: ignore[no-untyped-call]
                 writer._get_file_writer().add_summary(summary)  # add_hparams would make yet another folder
-            for name, value in metrics.items():
-                writer.add_scalar(name, value, 0)
+            for name, value in metrics.items():  # the last point of the curve, which a run that had ended has no more
+                writer.add_scalar(name, value, last.index)
 
 
 def _configured(folder: Path) -> dict[str, Any]:
@@ -61,5 +77,5 @@ def _configured(folder: Path) -> dict[str, Any]:
     if not (folder / CONFIG).is_file():
         return {}
     flat = configuration.flatten(configuration.load_config(folder))
-    skipped = ("model.alpha", "model.seeds")  # the session's own are shown
-    return {k: v for k, v in flat.items() if isinstance(v, (bool, int, float, str)) and k not in skipped}
+    shown = {k: v for k, v in flat.items() if isinstance(v, (bool, int, float, str))}
+    return {k: v for k, v in shown.items() if k in _SETTINGS or k.startswith(("model.network.", "model.optimizer."))}

@@ -92,6 +92,8 @@ class KernelDrift(NetworkObserver):
             raise ConfigError(f"KernelDrift needs t_factor > 1, or null for every observation, got {t_factor}")
         if output not in get_args(Output):
             raise ConfigError(f"KernelDrift has no output {output!r}, expected {' or '.join(get_args(Output))}")
+        if tile is not None and tile < 1:
+            raise ConfigError(f"KernelDrift needs tile >= 1, or null to choose by the device, got {tile}")
         self.samples = samples
         self.split: Set | None = split
         self.t_factor = t_factor
@@ -102,6 +104,12 @@ class KernelDrift(NetworkObserver):
         self._reference: KernelReference | None = None
         self._first: Tensor | None = None
         self._last: _Looks | None = None
+
+    column_names = (f"{DRIFT}/{TOTAL}", "kernel_alignment", "label_alignment")
+
+    def check(self, module: FlowModule) -> None:
+        """Raises ConfigError if the set of samples is empty or too small."""
+        kernel_set(module, self.split, self.samples, least=2)
 
     @torch.no_grad()
     def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:

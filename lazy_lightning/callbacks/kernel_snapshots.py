@@ -13,6 +13,7 @@ from torch import Tensor
 from lazy_lightning.atomic import written_atomically
 from lazy_lightning.callbacks.kernel_drift import Set, kernel_set
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.guarded import report_failure
 from lazy_lightning.ntk.empirical import empirical_ntk
 from lazy_lightning.observation import Sink
 from lazy_lightning.run_files import KERNELS
@@ -44,27 +45,32 @@ class KernelSnapshots(Sink):
         self.samples = samples
         self.split: Set | None = split
         self.seeds = seeds
+        self._measurable = True
 
+    @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
-        """Finds out now, and not at the end, that the set is too small."""
-        if pl_module.trains_network:
-            kernel_set(pl_module, self.split, self.samples, least=2)
+        """Finds out now, and not at the end, that the set is too small or the network has no kernel."""
+        if not pl_module.trains_network:
+            return
+        x = kernel_set(pl_module, self.split, self.samples, least=2).x[:2]
+        try:
+            self._kernel(pl_module, pl_module.w0, self._rows(pl_module)[:1], x)
+        except Exception as error:
+            self._measurable = False
+            report_failure(self, "a trial of two samples", error, "there will be no kernels.safetensors")
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
         """Computes and writes."""
         if trainer.log_dir is None or not trainer.is_global_zero or not pl_module.trains_network:
             return
+        if not self._measurable:
+            return
         rows = self._rows(pl_module)
         split = kernel_set(pl_module, self.split, self.samples, least=2)
-        buffers = {name: b[rows] for name, b in pl_module.member_buffers().items()}
-
-        def kernel(w: Tensor) -> Tensor:
-            return empirical_ntk(pl_module.network, w.detach()[rows], split.x, output="trace", buffers=buffers)
-
         arrays = {
-            "start": kernel(pl_module.w0),
-            "end": kernel(pl_module.w),
+            "start": self._kernel(pl_module, pl_module.w0, rows, split.x),
+            "end": self._kernel(pl_module, pl_module.w, rows, split.x),
             "labels": split.y,
             "index": split.index,
             "member": rows,
@@ -74,6 +80,11 @@ class KernelSnapshots(Sink):
         with written_atomically(Path(trainer.log_dir) / KERNELS) as temporary:
             host = {name: array.cpu().clone().contiguous() for name, array in arrays.items()}
             save_file(host, str(temporary), metadata={"schema": str(SCHEMA)})
+
+    def _kernel(self, module: FlowModule, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:
+        """(M, n, n) of the members in ``rows``."""
+        buffers = {name: b[rows] for name, b in module.member_buffers().items()}
+        return empirical_ntk(module.network, w.detach()[rows], x, output="trace", buffers=buffers)
 
     def _rows(self, module: FlowModule) -> Tensor:
         """The first members of each alpha."""

@@ -51,6 +51,12 @@ class KernelSpectrum(NetworkObserver):
         self._settled: Tensor | None = None
         self._columns: dict[str, Tensor] = {}
 
+    column_names = tuple(f"kernel_spectrum/{name}" for name in NAMES)
+
+    def check(self, module: FlowModule) -> None:
+        """Raises ConfigError if the set of samples is empty or too small."""
+        kernel_set(module, self.split, self.samples, least=4)
+
     @torch.no_grad()
     def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
         """The columns above; NaN in between."""

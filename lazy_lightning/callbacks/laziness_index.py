@@ -41,6 +41,13 @@ class LazinessIndex(NetworkObserver):
         ConfigError: no samples.
     """
 
+    column_names = (
+        "laziness_index",
+        "laziness/jacobian_norm",
+        "laziness/second_derivative_norm",
+        "laziness/target_distance",
+    )
+
     def __init__(self, samples: int = 100, always: bool = False, method: PowerMethod | None = None) -> None:
         if samples < 1:
             raise ConfigError(f"LazinessIndex needs samples >= 1, got {samples}")

@@ -57,11 +57,20 @@ class PathDistance(NetworkObserver):
     """
 
     looks_at_others = True
+    column_names = ("path_distance/rms", "path_distance/sup")
 
     def __init__(self) -> None:
         self._companion: _Companion | None = None
         self._largest: Tensor | None = None
         self._saved: dict[str, Any] | None = None
+
+    def check(self, module: FlowModule) -> None:
+        """Raises MemoryShortageError if the kernels of all seeds do not fit into memory."""
+        x = module.train_split.x
+        require_decomposable(
+            len(set(module.roster.seeds)), len(x) * module.data.num_outputs, x.device,
+            "leave PathDistance out, or use fewer samples or seeds",
+        )  # fmt: skip
 
     @torch.no_grad()
     def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
@@ -120,9 +129,6 @@ class _Companion:
         x, outputs = module.train_split.x, module.data.num_outputs
         rows, own = of_each_seed(module)
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
-        require_decomposable(
-            len(rows), len(x) * outputs, x.device, "leave PathDistance out, or use fewer samples or seeds"
-        )
         kernel = frozen_kernels(module.network, module.w0[rows], buffers, x, None, outputs=outputs)
         features = KernelFeatures.of(kernel).train
         alpha = module.centering.alpha.to(kernel.device)

@@ -29,6 +29,8 @@ class PopulationLoss(Observer):
         ConfigError: no samples.
     """
 
+    column_names = ("population/loss",)
+
     def __init__(self, samples: int = 1000) -> None:
         if samples < 1:
             raise ConfigError(f"PopulationLoss needs samples >= 1, got {samples}")

@@ -12,6 +12,7 @@ from pytorch_lightning.callbacks import BasePredictionWriter
 from safetensors.torch import save_file
 
 from lazy_lightning.atomic import written_atomically
+from lazy_lightning.plain_text import printable
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -40,4 +41,4 @@ class PredictionWriter(BasePredictionWriter):
         }
         with written_atomically(path) as temporary:
             save_file(arrays, str(temporary))
-        print(f"predictions in {path}")
+        print(f"predictions in {printable(path)}")

@@ -50,7 +50,7 @@ class FlowProgressBar(ProgressBar, Sink):
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Opens the live line, if there is a terminal."""
         if self._enabled and sys.stdout.isatty():
-            columns = (TextColumn("flow"), BarColumn(bar_width=20), TextColumn("{task.description}"))
+            columns = (TextColumn("flow"), BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
             self._bar = Progress(*columns, TimeElapsedColumn(), console=Console())
             self._task = self._bar.add_task("", total=1.0)
             self._bar.start()

@@ -91,7 +91,6 @@ class T1(Observer):
         if observation.index == 0:
             self._t1, self._last = {}, {}
         for name in wanted:
-            self._require(name, module)
             if name not in self._t1:
                 self._t1[name] = torch.full_like(observation.state.t, torch.nan)
             self._t1[name] = self._t1[name].to(observation.state.t.device)
@@ -123,6 +122,12 @@ class T1(Observer):
         self._t1[name] = torch.where(self._t1[name].isnan(), found, self._t1[name])
         looked = value.isfinite()
         self._last[name] = (torch.where(looked, t, t_last), torch.where(looked, value, last))
+
+    def check(self, module: FlowModule) -> None:
+        """Raises ConfigError if an observer that a definition looks at is missing."""
+        for name in self.definitions:
+            if module.trains_network:
+                self._require(name, module)
 
     def _require(self, name: str, module: FlowModule) -> None:
         callbacks = module.trainer.callbacks  # type: ignore[attr-defined]

@@ -39,6 +39,8 @@ class TLazy(NetworkObserver):
         method: when the power steps for lambda_max are content.
     """
 
+    column_names = ("t_lazy/norm", "t_lazy/labels")
+
     def __init__(self, method: PowerMethod | None = None) -> None:
         self.method = method or PowerMethod(tolerance=1e-4)
         self._columns: dict[str, Tensor] = {}

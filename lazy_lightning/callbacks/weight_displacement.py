@@ -35,6 +35,8 @@ class WeightDisplacement(NetworkObserver):
         layers: False keeps the total alone.
     """
 
+    column_names = ("displacement/total",)
+
     def __init__(self, layers: bool = True) -> None:
         self.layers = layers
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from jsonargparse import ArgumentParser
+from lightning_fabric.loggers.logger import _DummyExperiment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
@@ -192,6 +193,8 @@ class FlowCLI(LightningCLI):
         self.datamodule.setup()  # once; the trainer would first make the folder
         if subcommand == "fit":
             self.trainer.limit_val_batches = 0  # the test set is observed by the module itself
+        elif subcommand != "kernel":
+            write_no_events(self.trainer)
         try:
             super()._run_subcommand(subcommand)
         except (RuntimeError, ValueError) as error:
@@ -240,6 +243,13 @@ def single_observers(callbacks: Sequence[Callback]) -> list[Callback]:
     for callback in callbacks:
         kept[type(callback) if isinstance(callback, _SINGLE) else id(callback)] = callback
     return list(kept.values())
+
+
+def write_no_events(trainer: Trainer) -> None:
+    """Keeps evaluations out of TensorBoard, where each would be a run without a curve."""
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger._experiment = _DummyExperiment()  # type: ignore[assignment]
 
 
 def _get_ckpt_path(cli: FlowCLI) -> str | None:

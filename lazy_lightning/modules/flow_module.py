@@ -28,6 +28,7 @@ from lazy_lightning.modules.memory_time import (
     memory_times,
     warning_of_long_memory,
 )
+from lazy_lightning.modules.logged_columns import act_on_observation, check_monitors_of_one_epoch
 from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.modules.stop import Stop
 from lazy_lightning.objective import Objective
@@ -127,6 +128,11 @@ class FlowModule(ObservedModule):
         assert outputs is not None  # our objectives report them
         return outputs
 
+    @property
+    def loss_start(self) -> Tensor:
+        """(E,) the loss at w0, with its factor 1/alpha^2."""
+        return self.flow.flow.loss_start
+
     def shares_done(self, record: Record) -> NDArray[np.float64]:
         """(E,) in [0, 1]: by margins, flow time, steps or wall time, whichever is nearest."""
         columns, stop = record.columns, self.stop
@@ -182,12 +188,13 @@ class FlowModule(ObservedModule):
 
     def on_train_start(self) -> None:
         """Evaluates at w0 and observes it; a resumed run goes on, also past a limit that has been raised since."""
-        self.begin_session()
+        self.begin_session(anew=not self.flow.started)
+        check_monitors_of_one_epoch(self.trainer)
+        self._show_step_size()
         if self.flow.started:
             self.flow.reopen(wall=self.stop.max_wall is None or self._wall_before < self.stop.max_wall)
             self.trainer.should_stop = self._all_stopped()
             return
-        self.begin_anew()
         self.flow.start(self._evaluate_start)
         if self.tau != 0.0:
             self._warn_of_long_memory()
@@ -237,7 +244,18 @@ class FlowModule(ObservedModule):
         flow, final = self.flow, self._all_stopped()
         columns: dict[str, Tensor] = {}
         self.observe(Observation(self.observations, flow.flow, flow.trace, flow.active, final, columns), columns)
+        self._show_step_size()
         self.trainer.should_stop = self.trainer.should_stop or final
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Lets early stopping and checkpoints that monitor a column act after each observation."""
+        act_on_observation(self.trainer, self)
+
+    def _show_step_size(self) -> None:
+        """Mean dt over the members where ``LearningRateMonitor`` looks for a learning rate."""
+        known = self.trainer.callback_metrics.get("dt")
+        first = self._flow_options["dt"]
+        self.flow.param_groups[0]["lr"] = first if known is None else float(known)
 
     def _all_stopped(self) -> bool:
         return not any(self.flow.clock().running)

@@ -17,8 +17,16 @@ from lazy_lightning.checkpoints import KEY
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.guarded import report_failure
+from lazy_lightning.modules.logged_columns import (
+    log_metrics,
+    metrics_of,
+    require_known_monitors,
+    update_callback_metrics,
+)
 from lazy_lightning.modules.member_module import MemberModule, on_host
-from lazy_lightning.observation import Observation, Observer, Record, Sink
+from lazy_lightning.modules.observers import ObserverRunner
+from lazy_lightning.observation import Observation, Record, Sink
 
 
 class ObservedModule(MemberModule):
@@ -39,6 +47,7 @@ class ObservedModule(MemberModule):
     """Seconds since the fit began, over all sessions of a resumed run."""
     _session_start: float = 0.0
     _wall_before: float = 0.0
+    _observers: ObserverRunner
 
     @property
     @abstractmethod
@@ -55,9 +64,19 @@ class ObservedModule(MemberModule):
     def train_outputs(self) -> Tensor:
         """F on the training samples at the last observation, (E, n) or (E, n, c)."""
 
+    @property
+    @abstractmethod
+    def loss_start(self) -> Tensor:
+        """(E,) the loss at w0, with its factor 1/alpha^2."""
+
     @abstractmethod
     def shares_done(self, record: Record) -> NDArray[np.float64]:
         """(E,) in [0, 1]: how near each member is to the nearest of its ends."""
+
+    def loss_shares(self, record: Record) -> NDArray[np.float64]:
+        """(E,) the training loss of a record over its value at w0."""
+        start = self.loss_start.detach().double().cpu().numpy() * np.square(self.roster.alphas)
+        return np.asarray(record.columns["train/loss"] / start)
 
     def setup(self, stage: str) -> None:
         """Builds the members, and notes what a checkpoint must agree with: once, not at every save."""
@@ -93,13 +112,20 @@ class ObservedModule(MemberModule):
 
     # ------------------------------------------------------------------ observing
 
-    def begin_session(self) -> None:
-        """Starts the clock of this session."""
-        self._session_start = time.perf_counter()
+    def begin_session(self, *, anew: bool) -> None:
+        """Starts the clock of this session, and lets the observers compare their settings with the run.
 
-    def begin_anew(self) -> None:
-        """A first session: a module may be fitted again."""
-        self.observations, self._wall_before = 0, 0.0
+        Args:
+            anew: whether it is the first session of a run; a module may be fitted again.
+
+        Raises:
+            LazyLightningError: the settings of an observer do not fit the run.
+        """
+        self._session_start = time.perf_counter()
+        if anew:
+            self.observations, self._wall_before = 0, 0.0
+            self._observers = ObserverRunner()
+        self._observers.check(self)
 
     def seconds_so_far(self) -> float:
         """Since the fit began, over all sessions."""
@@ -114,15 +140,24 @@ class ObservedModule(MemberModule):
         """
         self.wall = self.seconds_so_far()
         columns.update(self._own_columns(observation))
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        observers = [c for c in callbacks if isinstance(c, Observer) and c.applies_to(self)]
-        for observer in sorted(observers, key=lambda one: one.looks_at_others):
-            columns.update(observer.observe(self, observation))
+        self._observers.measure(self, observation, columns)
         record = Record(self.observations, self.wall, observation.final, on_host(columns))
-        for sink in callbacks:
-            if isinstance(sink, Sink):
-                sink.record(self.trainer, self, record)
+        self._publish(record)
         self.observations += 1
+
+    def _publish(self, record: Record) -> None:
+        """Hands a record to the trainer's metrics, its loggers, and all sinks; one that fails is reported once."""
+        metrics = metrics_of(self.roster, record)
+        update_callback_metrics(self.trainer, metrics)
+        if record.index == 0:
+            require_known_monitors(self.trainer)
+        log_metrics(self.trainer, metrics, record.index)
+        for sink in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(sink, Sink):
+                try:
+                    sink.record(self.trainer, self, record)
+                except Exception as error:
+                    report_failure(sink, "record", error)
 
     def _own_columns(self, observation: Observation) -> dict[str, Tensor]:
         state = observation.state
@@ -154,6 +189,7 @@ class ObservedModule(MemberModule):
             "seeds": list(self.roster.seeds),
             "samples": len(self.data.train.y),
             "objective": self._digest,
+            "failed_observers": {name: list(columns) for name, columns in self._observers.failed.items()},
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -176,6 +212,7 @@ class ObservedModule(MemberModule):
             )
         self.observations = saved["observations"]
         self._wall_before = saved["wall"]
+        self._observers = ObserverRunner(saved.get("failed_observers", {}))
 
     def _identity(self) -> str:
         return f"{self.loss!r} {self.centering.enabled}"

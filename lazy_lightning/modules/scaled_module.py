@@ -261,12 +261,11 @@ class ScaledModule(ObservedModule):
 
     def on_train_start(self) -> None:
         """Observes w0, unless the run goes on."""
-        self.begin_session()
+        self.begin_session(anew=not self._goes_on)
         if self._goes_on:
             self._goes_on = False  # a module may be fitted again
             self.trainer.should_stop = self.trainer.should_stop or self.steps >= self._ends()
             return
-        self.begin_anew()
         self.steps = 0
         self._t = {name: np.zeros(len(self.w0)) for name in self.models}
         self._loss_start = None
@@ -306,6 +305,12 @@ class ScaledModule(ObservedModule):
         """F on the observed training samples at the last observation."""
         assert self._state is not None  # w0 has been observed
         return self._state.outputs
+
+    @property
+    def loss_start(self) -> Tensor:
+        """(E,) the loss at w0, with its factor 1/alpha^2."""
+        assert self._loss_start is not None  # w0 has been observed, here or before the checkpoint
+        return self._loss_start
 
     def shares_done(self, record: Record) -> NDArray[np.float64]:
         """(E,): the share of the steps."""

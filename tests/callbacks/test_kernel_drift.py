@@ -251,9 +251,11 @@ class Mixing(nn.Module):
         return self.head(x.flatten(1) - x.flatten(1).mean(0))
 
 
-def test_samples_that_depend_on_each_other_are_refused(tmp_path):
-    with pytest.raises(ConfigError, match=r"Mixing gives another output .* replace the layer that mixes samples"):
-        watch(tmp_path, KernelDrift(), model=FlowModule(Mixing, stop=Stop(max_steps=3)))
+def test_samples_that_depend_on_each_other_are_told_and_not_measured(tmp_path, caplog):
+    run = watch(tmp_path, KernelDrift(), model=FlowModule(Mixing, stop=Stop(max_steps=3)))
+    assert "Mixing gives another output" in caplog.text
+    assert "replace the layer that mixes samples" in caplog.text
+    assert run.table[TOTAL].isna().all()
 
 
 @pytest.mark.parametrize(
@@ -263,6 +265,7 @@ def test_samples_that_depend_on_each_other_are_refused(tmp_path):
         ({"t_factor": 1.0}, "t_factor > 1, or null .* got 1.0"),
         ({"t_factor": math.nan}, "t_factor > 1"),
         ({"output": "diagonal"}, "'diagonal', expected full or trace"),
+        ({"tile": 0}, "tile >= 1 .* got 0"),
     ],
     ids=str,
 )
@@ -277,7 +280,6 @@ def test_refused_when_configured(options, message):
         ({"split": "kernel"}, {}, "kernel set were asked for, but it is empty: set data.n_kernel"),
         ({"split": "validation"}, {}, "'validation', expected kernel, test, train"),
         ({}, {"n_test": 1}, "2 samples at least, but the test set has 1: set a larger data.n_test"),
-        ({"tile": 0}, {}, "tile must be >= 1"),
     ],
     ids=str,
 )

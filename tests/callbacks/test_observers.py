@@ -104,19 +104,24 @@ def test_lazy_and_feature(run):
 
 
 @pytest.mark.parametrize(
-    ("departure", "expected"),
+    ("departure", "loss_share", "ended", "expected"),
     [
-        (0.0, Regime.LAZY),
-        (0.0999, Regime.LAZY),
-        (0.1, Regime.CROSSOVER),
-        (0.5, Regime.CROSSOVER),
-        (0.51, Regime.FEATURE),
-        (math.inf, Regime.FEATURE),
-        (math.nan, Regime.UNKNOWN),
+        (0.0, 0.01, False, Regime.LAZY),
+        (0.0999, 0.5, False, Regime.LAZY),
+        (0.1, 0.5, False, Regime.CROSSOVER),
+        (0.5, 0.01, False, Regime.CROSSOVER),
+        (0.51, 0.01, False, Regime.FEATURE),
+        (math.inf, 0.01, False, Regime.FEATURE),
+        (math.nan, 0.01, True, Regime.UNKNOWN),
+        (0.0, 0.51, False, Regime.UNDECIDED),
+        (0.2, 1.0, False, Regime.UNDECIDED),
+        (0.0, math.nan, False, Regime.UNDECIDED),
+        (0.0, 0.9, True, Regime.LAZY),
+        (0.6, 1.0, False, Regime.FEATURE),
     ],
 )
-def test_regime(departure, expected):
-    assert regime(departure) is expected
+def test_regime(departure, loss_share, ended, expected):
+    assert regime(departure, loss_share, ended) is expected
 
 
 def test_activation_drift_needs_samples():

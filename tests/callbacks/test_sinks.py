@@ -27,6 +27,7 @@ from lazy_lightning.callbacks import (
     TensorBoardScalars,
 )
 from lazy_lightning.callbacks.progress import progress_share
+from lazy_lightning.callbacks.scalars import alpha_folder, tag_of
 from lazy_lightning.cli import main
 from lazy_lightning.flow import StopReason
 from lazy_lightning.modules import Stop
@@ -76,7 +77,7 @@ def test_summary(run):
         assert group["std"]["test/error"] == pytest.approx(np.std(errors, ddof=1))
         assert group["sqrt_h_alpha"] == pytest.approx(np.sqrt(12) * group["alpha"])
         assert (group["members"], group["failed"]) == (2, 0)
-        assert group["regime"] in ("lazy", "crossover", "feature")
+        assert group["regime"] in ("lazy", "crossover", "feature", "undecided")
 
 
 def test_figure_is_an_image(run):
@@ -191,19 +192,25 @@ def test_scalars_of_tensorboard(tmp_path):
         limit_val_batches=0,
     )
     trainer.fit(model, datamodule=digits())
-    trainer.logger.experiment.flush()
-    events = EventAccumulator(trainer.log_dir).Reload()
-    table = curves.table(model)
+    table, tags = curves.table(model), []
     for alpha in MEMBERS["alpha"]:
+        events = EventAccumulator(str(alpha_folder(Path(trainer.log_dir), alpha))).Reload()
+        tags.append(events.Tags()["scalars"])
         rows = table[table.alpha == alpha].groupby("observation")
-        found = events.Scalars(f"train/loss/alpha={alpha:g}")
+        found = events.Scalars("1_main/train/loss")
         assert [event.step for event in found] == list(range(6))
         np.testing.assert_allclose([e.value for e in found], rows["train/loss"].mean(), rtol=1e-6)  # float32 events
-        times = [event.step for event in events.Scalars(f"against_t/train/loss/alpha={alpha:g}")]
+        described = {tag: events.SummaryMetadata(tag).summary_description for tag in tags[-1]}
+        assert all("Horizontal axis" in text for text in described.values())
+        assert "1000 log10(t)" in described["2_main_against_t/train/loss"]
+        times = [event.step for event in events.Scalars("2_main_against_t/train/loss")]
         assert times == [
             round(1000 * x)
             for x in np.log10(table[(table.alpha == alpha) & (table.t > 0)].t).groupby(table.observation).mean()
         ]
+    assert set(tags[0]) == set(tags[1])  # so that all alphas are in one chart
+    assert {"1_main/test/error", "1_main/test/loss", "flow/dt"} <= set(tags[0])
+    assert sum("against_t" in tag for tag in tags[0]) < len(tags[0]) / 3
 
 
 LAYERS = ("total", "hidden.0", "hidden.1", "hidden.2", "head")
@@ -269,6 +276,5 @@ def test_all_presets_together_are_in_every_sink(tmp_path, monkeypatch):
         assert wanted <= set(group["mean"])
     known = {name for name in wanted if group["mean"][name] is not None}
     assert wanted - known <= {f"t1/{name}" for name in T1S}  # eight steps are short
-    tags = EventAccumulator(str(folder)).Reload().Tags()["scalars"]
-    assert {f"{name}/alpha={group['alpha']:g}" for name in known} <= set(tags)
-    assert {f"against_t/{name}/alpha={group['alpha']:g}" for name in known} <= set(tags)
+    tags = EventAccumulator(str(alpha_folder(folder, group["alpha"]))).Reload().Tags()["scalars"]
+    assert {tag_of(name) for name in known} <= set(tags)

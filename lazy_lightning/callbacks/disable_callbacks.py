@@ -1,0 +1,48 @@
+"""Switches callbacks off by name, also those that every run has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pytorch_lightning import Callback, Trainer
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.messages import suggestion
+
+
+class DisableCallbacks(Callback):
+    """Takes callbacks out of the trainer before anything is measured.
+
+    In YAML::
+
+        trainer:
+          callbacks+:
+            - class_path: lazy_lightning.callbacks.DisableCallbacks
+              init_args: {names: [TangentDeparture, LearningCurves]}
+
+    Args:
+        names: class names of observers, sinks or other callbacks, as listed in :mod:`lazy_lightning.callbacks`. A name
+            of which the run has no callback has no effect.
+
+    Raises:
+        ConfigError: (at the start) there is no class of such a name.
+    """
+
+    def __init__(self, names: list[str] | str) -> None:
+        self.names: Sequence[str] = [names] if isinstance(names, str) else list(names)
+
+    def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
+        """Takes them out."""
+        from lazy_lightning import callbacks  # which imports this module
+
+        present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        known = {type(callback).__name__ for callback in present} | set(callbacks.__all__)
+        for name in self.names:
+            if name not in known:
+                raise ConfigError(
+                    f"DisableCallbacks: there is no callback {name!r}"
+                    f"{suggestion(name, known) or ': known are ' + ', '.join(sorted(known))}"
+                )
+        # A new list: the trainer is iterating over the present one.
+        trainer.callbacks = [c for c in present if type(c).__name__ not in self.names]  # type: ignore[attr-defined]

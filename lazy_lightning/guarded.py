@@ -1,0 +1,85 @@
+"""GuardedCallback: callbacks whose failure is reported once and does not end the run."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback
+
+from lazy_lightning.errors import LazyLightningError
+from lazy_lightning.plain_text import printable
+
+_log = logging.getLogger(__name__)
+
+_BEFORE_TRAINING = ("on_fit_start", "on_train_start", "on_sanity_check_start")
+"""Hooks in which a callback may still refuse a run, because nothing has been trained that would be lost."""
+
+
+class GuardedCallback(Callback):
+    """A Lightning callback whose hooks report an exception instead of raising it.
+
+    The hooks ``on_...`` and ``state_dict`` of every subclass are wrapped: an exception is logged once for each hook
+    and the trainer goes on to the other callbacks, so that a figure that cannot be drawn does not cost the summary.
+    A :class:`~lazy_lightning.errors.LazyLightningError` that is raised before training starts still ends the run, as
+    do KeyboardInterrupt and SystemExit at any time.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name, method in list(vars(cls).items()):
+            if callable(method) and (name.startswith("on_") or name == "state_dict"):
+                setattr(cls, name, _guarded(name, method))
+
+
+def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(hook)
+    def call(self: GuardedCallback, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return hook(self, *args, **kwargs)
+        except LazyLightningError as error:
+            if name in _BEFORE_TRAINING:
+                raise
+            report_failure(self, name, error)
+        except Exception as error:
+            report_failure(self, name, error)
+        return {} if name == "state_dict" else None
+
+    return call
+
+
+def report_failure(callback: object, action: str, error: Exception, consequence: str = "the run goes on") -> None:
+    """Logs once for each callback and action that it failed, why, and what follows from it.
+
+    Args:
+        callback: or logger, that raised.
+        action: the hook or method.
+        error: what was raised.
+        consequence: what is done without the callback.
+    """
+    reported = callback.__dict__.setdefault("_reported_failures", set())
+    if action in reported:
+        return
+    reported.add(action)
+    _log.warning("%s failed in %s (%s); %s", type(callback).__name__, action, _reason(error), consequence)
+    _log.debug("the traceback of this failure", exc_info=error)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory did not suffice, on the host or on a device."""
+    message = str(error)
+    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+        isinstance(error, RuntimeError) and ("can't allocate memory" in message or "out of memory" in message)
+    )
+
+
+def _reason(error: Exception) -> str:
+    said = printable(" ".join(str(error).split()))
+    short = said if len(said) <= 300 else said[:297] + "..."
+    kind = type(error).__name__
+    if is_out_of_memory(error):
+        return f"out of memory: {kind}: {short}; fewer samples of the observer or a smaller model.chunk_size need less"
+    return f"{kind}: {short}" if short else kind
