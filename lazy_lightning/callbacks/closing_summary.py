@@ -115,7 +115,7 @@ def _regime(module: FlowModule, record: Record, reasons: list[StopReason], good:
     return regime(finite_mean(departure), finite_mean(share), all(reason in _BY_ITSELF for reason in reasons))
 
 
-_BY_ITSELF = (StopReason.MARGINS_MET, StopReason.LOSS_REACHED, StopReason.STATIONARY)
+_BY_ITSELF = (StopReason.MARGINS_MET, StopReason.LOSS_REACHED, StopReason.STATIONARY, StopReason.STALLED)
 
 
 def _stop_sentence(module: FlowModule, reason: StopReason) -> str:

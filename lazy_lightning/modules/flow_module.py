@@ -21,6 +21,7 @@ from lazy_lightning.flow.rules import step_rule
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.losses import Loss
+from lazy_lightning.modules.logged_columns import act_on_observation, check_monitors_of_one_epoch
 from lazy_lightning.modules.memory_time import (
     MemoryTime,
     check_memory_time,
@@ -28,7 +29,6 @@ from lazy_lightning.modules.memory_time import (
     memory_times,
     warning_of_long_memory,
 )
-from lazy_lightning.modules.logged_columns import act_on_observation, check_monitors_of_one_epoch
 from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.modules.stop import Stop
 from lazy_lightning.objective import Objective

@@ -265,7 +265,7 @@ def test_samples_that_depend_on_each_other_are_told_and_not_measured(tmp_path, c
         ({"t_factor": 1.0}, "t_factor > 1, or null .* got 1.0"),
         ({"t_factor": math.nan}, "t_factor > 1"),
         ({"output": "diagonal"}, "'diagonal', expected full or trace"),
-        ({"tile": 0}, "tile >= 1 .* got 0"),
+        ({"tile": 0}, "tile >= 1.* got 0"),
     ],
     ids=str,
 )

@@ -112,6 +112,7 @@ def test_early_stopping_acts_at_observations(tmp_path):
     assert run.table.observation.max() <= 3
 
 
+@pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
 def test_model_checkpoint_keeps_the_best(tmp_path):
     keeper = ModelCheckpoint(tmp_path / "best", "{step}", monitor="train/loss", save_top_k=2)
     run = watch(tmp_path, keeper, **SHORT)
