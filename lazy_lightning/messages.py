@@ -28,8 +28,8 @@ _UNKNOWN_KEY = (
 _CLASS = (
     re.compile(r"Problem with given class_path '(?P<name>[^']+)':\s*(?P<why>.*)", re.DOTALL),
     re.compile(
-        r"Type .* expects a function or a callable class: (?P<why>.*?)\.? Got value: "
-        r"(?:Namespace\(class_path=')?(?P<name>[\w.]+).*",
+        r"Type .* expects a function or a callable class: (?P<why>.*?)\.?"
+        r"(?: Got value: (?:Namespace\(class_path=')?(?P<name>[\w.]+).*)?$",
         re.DOTALL,
     ),
     re.compile(r"Expected a dot import path string: (?P<name>.*)(?P<why>)"),
@@ -150,7 +150,7 @@ def _is_plain_type(text: str) -> bool:
 
 
 def _told(cause: Cause, files: Sequence[Path]) -> str:
-    for tell in (_told_unknown_key, _told_class, _told_type):
+    for tell in (_told_unknown_key, _told_class, _told_subclass, _told_file, _told_type):
         sentence = tell(cause, files)
         if sentence:
             return sentence
@@ -165,7 +165,8 @@ def _told_unknown_key(cause: Cause, files: Sequence[Path]) -> str | None:
             known = [name.strip() for name in (found["known"] or "").split(",") if name.strip()]
             full = f"{cause.key}.{key}" if cause.key else key
             near = suggestion(key, known)
-            siblings = [name for name in known if "." not in name]
+            parent = key.rpartition(".")[0]
+            siblings = [name for name in known if name.rpartition(".")[0] == parent]
             listed = f": known are {', '.join(siblings)}" if siblings and len(siblings) <= 20 else ""
             return f"unknown key {full}{_where(key, files)}{near or listed}"
     return None
@@ -185,9 +186,19 @@ def _told_bad_class(key: str, name: str, why: str) -> str:
     known = _known_classes(key)
     near = suggestion(name.rpartition(".")[2], known)
     listed = f": give a full class_path, such as package.Class, or one of {', '.join(known)}" if known else ""
-    base = re.search(r"does not correspond to a subclass of (\w+)", why)
+    key = key or "the configuration"
+    denied = re.search(r"Importing '([^']+)' is not allowed", why)
+    if denied is not None:
+        return f"{key}: {denied[1]} belongs to Python's own library, which a configuration cannot name{listed}"
+    base = re.search(
+        r"does not correspond to a subclass of (\w+)|to be a (?:subclass of|function that returns) (.*)", why
+    )
     if base is not None:
-        return f"{key}: the class {name} is not a {base[1]}{listed}"
+        wanted = re.sub(r"<class '([^']*)'>", r"\1", base[1] or base[2]).rstrip(".").replace("|", "or")
+        bases = [part.rpartition(".")[2] for part in re.findall(r"[\w.]+", wanted) if part not in ("Union", "or")]
+        return f"{key}: {name} is not a {' or '.join(bases)}, nor a function annotated to return one{listed}"
+    if "has no attribute '__name__'" in why:
+        return f"{key}: {name} is neither a class nor a function{listed}"
     reason = f" ({why})" if why else ""
     return f"{key}: the class {name} cannot be imported{reason}{near or listed}"
 
@@ -238,6 +249,21 @@ def _told_rest(cause: Cause) -> str:
     if argument is not None:
         return _told_arguments(argument[1].split(), (argument[2] or "").split(", "))
     return f"{cause.key}: {text}" if cause.key else _told_by_trainer(text)
+
+
+def _told_subclass(cause: Cause, files: Sequence[Path]) -> str | None:
+    match = re.match(r"Not a valid subclass of (\w+)", cause.text)
+    if match is None:
+        return None
+    given = re.match(r".*?Got value: (.*?) Subclass types expect", cause.text)
+    known = _known_classes(cause.key)
+    listed = f", such as package.Class, or one of {', '.join(known)}" if known else ", such as package.Class"
+    return f"{cause.key} is {given[1] if given else cause.given}, expected the class_path of a {match[1]}{listed}"
+
+
+def _told_file(cause: Cause, files: Sequence[Path]) -> str | None:
+    match = re.match(r"Unable to load config ['\"](.*?)['\"]", cause.text)
+    return f"{cause.key} is {match[1]}, expected keys and values, or a YAML file that holds them" if match else None
 
 
 def _told_by_trainer(text: str) -> str:

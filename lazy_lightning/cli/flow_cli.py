@@ -35,7 +35,8 @@ from lazy_lightning.callbacks import (
 )
 from lazy_lightning.callbacks.predictions import PredictionWriter
 from lazy_lightning.checkpoints import KEY, read_checkpoint
-from lazy_lightning.cli.parser import KERNEL_OPTIONS, FlowArgumentParser, ParserError
+from lazy_lightning.cli.allowed import check_classes
+from lazy_lightning.cli.parser import KERNEL_OPTIONS, FlowArgumentParser, ParserError, bound_parser
 from lazy_lightning.cli.store import COMMANDS
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
@@ -51,6 +52,7 @@ _LOGGER = {
 _FROM_DATA = ("input_shape", "num_outputs")
 _PRECISIONS = ("64-true", "32-true", "64", "32")
 _KERNEL_DEFAULTS = {"at": "init", "layers": None, "kernel_outputs": "full", "checkpoint": None}
+_TEXT_OR_CLASS = ("loss", "controller")
 _SINGLE = (Observer, Sink, Checkpoint, GracefulStop, PredictionWriter)
 
 
@@ -65,6 +67,7 @@ class FlowCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str], folder: Path | None = None, callbacks: Sequence[Callback] = ()) -> None:
         self._folder = folder
+        bound_parser()
         header = {
             "dump_header": [f"lazy-lightning=={__version__}", f"pytorch-lightning=={version('pytorch-lightning')}"]
         }
@@ -122,11 +125,18 @@ class FlowCLI(LightningCLI):
         """Parses what ``main`` was given; the stock method warns about it when ``sys.argv`` is not empty too."""
         self.config = parser.parse_args(args)
         subcommand = self.config["subcommand"]
+        named = dotted_names(self.config[subcommand])
+        if named:
+            self.config = parser.parse_args([*args, *named])
         config = self.config[subcommand]
+        check_classes(config, FlowTrainer)
         _require_checkpoint(subcommand, config.get("ckpt_path"))
         if subcommand == "kernel":
             _freeze_kernel(config)
         refuse_ignored(config)
+
+    def _parse_ckpt_path(self) -> None:
+        """A checkpoint holds numbers; the stock method would let it choose the class of the model."""
 
     # ------------------------------------------------------------------ building
 
@@ -235,6 +245,19 @@ class FlowCLI(LightningCLI):
         ckpt_path = _get_ckpt_path(self)
         if ckpt_path is not None and read_checkpoint(Path(ckpt_path))[KEY]["observations"] == self.model.observations:
             print(f"nothing was left to do: all members of {ckpt_path} had ended ({stops}); raise model.stop to go on")
+
+
+def dotted_names(config: Any) -> list[str]:
+    """Arguments that say as a ``class_path`` what a configuration says by a dotted name alone.
+
+    Where an argument takes a text or a class (``loss: str | Loss``), the parser takes every name as a text.
+    """
+    found = []
+    for argument in _TEXT_OR_CLASS:
+        value = config.get(f"model.init_args.{argument}")
+        if isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split(".")):
+            found.append(f"--model.{argument}={{class_path: {value}}}")
+    return found
 
 
 def single_observers(callbacks: Sequence[Callback]) -> list[Callback]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import re
 from typing import Any
 
+import yaml
+from jsonargparse import get_loader, set_config_read_mode, set_loader, set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser
 
+from lazy_lightning.cli.allowed import standard_library
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.yaml_file import parse_yaml
 
 KERNEL_OPTIONS = ("at", "layers", "kernel_outputs")
 _NOT_ACCEPTED = re.compile(r"(?:accept option '|^[Uu]nrecognized arguments: --)(\w+)")
@@ -37,3 +43,23 @@ class FlowArgumentParser(LightningArgumentParser):
             return {name for action in actions for name in action.option_strings if name.startswith("--")}
         names = {action.dest.partition(".")[0] for action in actions} - {"help", "config", "print_config"}
         return names | {action.dest for action in actions if "." in action.dest}
+
+
+@functools.cache
+def bound_parser() -> None:
+    """Takes from jsonargparse what a configuration has no use for; for all of its parsers in this process.
+
+    Texts go through the reader with limits, nothing is fetched from an address (``memory://``, ``http://``), and what
+    Python's own library holds cannot be named, so that it is not imported either. Interpolation (``${...}``) and
+    ``@file`` are off by default: they stay texts.
+    """
+    stock = get_loader("yaml")
+
+    def bounded(text: str) -> Any:
+        parse_yaml(text, "a value")
+        return stock(text)
+
+    set_loader("yaml", bounded, (yaml.YAMLError, ConfigError))
+    set_config_read_mode(fsspec_enabled=False, urls_enabled=False)
+    if "import_path_denylist" in inspect.signature(set_parsing_settings).parameters:  # since jsonargparse 4.53
+        set_parsing_settings(import_path_denylist=sorted(standard_library()))

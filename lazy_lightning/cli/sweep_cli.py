@@ -13,9 +13,11 @@ import yaml
 
 from lazy_lightning import configuration
 from lazy_lightning.bundled import find_config, read_config
+from lazy_lightning.cli.allowed import check_classes
 from lazy_lightning.cli.batch import train
-from lazy_lightning.cli.flow_cli import FlowCLI, refuse_ignored, require_batches_that_fit, require_flow
+from lazy_lightning.cli.flow_cli import FlowCLI, dotted_names, refuse_ignored, require_batches_that_fit, require_flow
 from lazy_lightning.cli.sweep_words import print_plan, print_results
+from lazy_lightning.cli.trainer import FlowTrainer
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.board import Board, words
@@ -98,7 +100,12 @@ class SweepCLI(FlowCLI):
         """The base configuration with some keys set, as if on the command line of ``fit``."""
         parser = self._subcommand_parsers["fit"]
         arguments = [f"--{key}={as_argument(value)}" for key, value in chosen.items()]
-        config = parser.parse_args(["--config", as_yaml(base), *arguments])
+        arguments = ["--config", as_yaml(base), *arguments]
+        config = parser.parse_args(arguments)
+        named = dotted_names(config)
+        if named:
+            config = parser.parse_args([*arguments, *named])
+        check_classes(config, FlowTrainer)
         refuse_ignored(config)
         content: dict[str, Any] = yaml.safe_load(parser.dump(config, skip_none=False))
         content.pop("config", None)
@@ -108,6 +115,7 @@ class SweepCLI(FlowCLI):
         """The module and the data of a configuration."""
         parser = self._subcommand_parsers["fit"]
         parsed = parser.parse_object(copy.deepcopy(dict(config)))  # which takes it apart
+        check_classes(parsed, FlowTrainer)
         objects = parser.instantiate_classes(parsed)
         module, data = objects["model"], objects["data"]
         if not isinstance(module, ObservedModule):

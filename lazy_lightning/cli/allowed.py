@@ -1,0 +1,292 @@
+"""What a configuration may name: checked after parsing, before anything that it names is called.
+
+A configuration is code: a ``class_path`` imports a module, and importing runs it. What is checked here is that nothing
+else is run: a class must derive from what its argument is annotated with (a network from ``nn.Module``, a loss from
+``Loss``, ...), and a function must be annotated to return that. Where an argument has no annotation that says so, the
+class must derive from one of the bases in :func:`known_bases`. The same holds inside of ``init_args``, ``dict_kwargs``
+and lists, for every subcommand and for the stored ``config.yaml`` of a run.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import inspect
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from lazy_lightning.errors import ConfigError
+
+_PLAIN = (object, type, str, int, float, bool, complex, bytes, type(None))
+_CONTAINERS = (list, tuple, set, frozenset, dict)
+
+
+@functools.cache
+def known_bases() -> tuple[type, ...]:
+    """What a class may derive from where its argument is not annotated with a class."""
+    from pytorch_lightning import Callback, LightningDataModule
+    from pytorch_lightning.accelerators import Accelerator
+    from pytorch_lightning.loggers import Logger
+    from pytorch_lightning.plugins import ClusterEnvironment, LayerSync, Precision
+    from pytorch_lightning.profilers import Profiler
+    from pytorch_lightning.strategies import Strategy
+    from torch.optim.lr_scheduler import LRScheduler
+    from torch.utils.data import Dataset, Sampler
+
+    from lazy_lightning.losses import Loss
+
+    lightning = (LightningDataModule, Callback, Logger, Profiler, Strategy, Accelerator)
+    plugins = (Precision, ClusterEnvironment, LayerSync)
+    return (nn.Module, Loss, torch.optim.Optimizer, LRScheduler, Dataset, Sampler, *lightning, *plugins)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an argument takes, read off its annotation."""
+
+    classes: tuple[type, ...] = ()
+    """Classes that are named in the annotation, those that a callable is to return among them."""
+    default: Any = None
+    """What the argument is if it is not given; this comes from code, and is not checked."""
+
+    @property
+    def bases(self) -> tuple[type, ...]:
+        """What a class must derive from."""
+        if not self.classes:
+            return known_bases()
+        return (*self.classes, nn.Module) if torch.Tensor in self.classes else self.classes
+
+    def __str__(self) -> str:
+        if not self.classes:
+            return "network, loss, optimizer, scheduler, data set, callback or logger"
+        return " or ".join(dict.fromkeys(base.__name__ for base in self.classes))
+
+
+def check_classes(config: Mapping[str, Any], trainer: type) -> None:
+    """Refuses every class and function in a parsed configuration that its argument does not allow.
+
+    Args:
+        config: of one subcommand, parsed, nothing built.
+        trainer: the class that ``trainer`` holds the arguments of.
+
+    Raises:
+        ConfigError: naming the key, the class, and what was expected; nothing has been called.
+    """
+    from pytorch_lightning import LightningDataModule, LightningModule
+
+    roots = {"model": Expected((LightningModule,)), "data": Expected((LightningDataModule,))}
+    for name, value in _items(config):
+        if name == "config":  # the paths of the files that were read
+            continue
+        if name == "trainer" and _is_mapping(value):
+            for key, part in _items(value):
+                _check(part, expected_of(trainer, key), f"trainer.{key}")
+        else:
+            _check(value, roots.get(name, Expected()), name)
+
+
+def expected_of(target: Any, argument: str) -> Expected:
+    """What an argument of a class, or of a function, takes."""
+    constructors = [base.__init__ for base in target.__mro__] if inspect.isclass(target) else [target]
+    for constructor in constructors:  # a name that is passed on by ``**options`` belongs to a base
+        try:
+            parameter = inspect.signature(constructor).parameters.get(argument)
+        except (TypeError, ValueError):
+            continue
+        if parameter is None or parameter.kind is parameter.VAR_KEYWORD:
+            continue
+        hint = _resolved(constructor, argument, parameter.annotation)
+        return Expected(tuple(dict.fromkeys(_classes(hint))), parameter.default)
+    return Expected()
+
+
+# ---------------------------------------------------------------------- walking the configuration
+
+
+def _check(value: Any, expected: Expected, key: str) -> None:
+    if value is expected.default:
+        return
+    if _is_mapping(value):
+        _check_mapping(value, expected, key)
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        for part in value:
+            _check(part, expected, key)
+    elif (callable(value) or isinstance(value, types.ModuleType)) and not isinstance(value, os.PathLike):
+        _check_reference(value, expected, key)
+
+
+def _check_mapping(value: Any, expected: Expected, key: str) -> None:
+    content = dict(_items(value))
+    path = content.pop("class_path", None)
+    if path is None:
+        owners = [base for base in expected.classes if base not in _CONTAINERS]
+        for name, part in content.items():  # the arguments of a dataclass are given without its class_path
+            inner = next((found for base in owners if (found := expected_of(base, str(name))) != Expected()), expected)
+            _check(part, inner, f"{key}.{name}")
+        return
+    target = imported(path, key)
+    _check_called(target, expected, key, str(path))
+    for group in ("init_args", "dict_kwargs"):
+        arguments = content.pop(group, None)
+        if _is_mapping(arguments):
+            for name, part in _items(arguments):
+                _check(part, expected_of(target, str(name)), f"{key}.{name}")
+        else:
+            _check(arguments, Expected(), key)
+    for name, part in content.items():
+        _check(part, Expected(), f"{key}.{name}")
+
+
+def _check_called(target: Any, expected: Expected, key: str, path: str) -> None:
+    """What stands under ``class_path`` is called with ``init_args``."""
+    if inspect.isclass(target):
+        if not _derives(target, expected.bases):
+            raise ConfigError(f"{key}: the class {path} is not a {expected}, and was not called")
+    elif not _derives(_returned(target), expected.bases):
+        raise ConfigError(
+            f"{key}: {path} is neither a class nor a function annotated to return a {expected}, and was not called"
+        )
+
+
+def _check_reference(value: Any, expected: Expected, key: str) -> None:
+    """A class, function or object that is handed on, and may be called by what it is given to."""
+    if inspect.isclass(value):
+        allowed = _derives(value, expected.bases)
+    elif isinstance(value, (*expected.bases, torch.dtype, torch.device)):
+        allowed = True
+    else:
+        bases = expected.bases if expected.classes else (*expected.bases, torch.Tensor)
+        takes_tensors = not expected.classes or torch.Tensor in expected.classes
+        allowed = _derives(_returned(value), bases) or (takes_tensors and _is_of_tensors(value))
+    if not allowed:
+        name = f"{getattr(value, '__module__', None)}.{getattr(value, '__qualname__', type(value).__name__)}"
+        raise ConfigError(
+            f"{key}: {name} is not a {expected}, nor a function annotated to return one, and was not called"
+        )
+
+
+def imported(path: Any, key: str) -> Any:
+    """The object at a dotted path: the longest module that can be imported, then plain attributes.
+
+    Raises:
+        ConfigError: there is none, or it belongs to Python's own library, which has nothing for a configuration.
+    """
+    parts = str(path).split(".")
+    if not isinstance(path, str) or len(parts) < 2 or not all(part.isidentifier() for part in parts):
+        raise ConfigError(f"{key}: class_path is {path!r}, expected a dotted name such as package.Class")
+    refuse_standard_library(path, key)
+    for count in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:count])
+        try:
+            found: Any = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+                continue
+            raise ConfigError(f"{key}: the class {path} cannot be imported ({error})") from error
+        for part in parts[count:]:
+            found = getattr(found, part) if isinstance(found, types.ModuleType) else inspect.getattr_static(found, part)
+            if isinstance(found, (staticmethod, classmethod)):
+                found = found.__func__
+        return found
+    raise ConfigError(f"{key}: the class {path} cannot be imported (no module named {parts[0]!r})")
+
+
+def refuse_standard_library(path: str, key: str) -> None:
+    """Before it is imported: importing some of it (``antigravity``, ``this``) has effects of its own."""
+    if path.partition(".")[0] in standard_library():
+        raise ConfigError(f"{key}: {path} belongs to Python's own library, which a configuration cannot name")
+
+
+@functools.cache
+def standard_library() -> frozenset[str]:
+    """Names of its modules; ``__main__`` is the user's own."""
+    return frozenset({*sys.stdlib_module_names, *sys.builtin_module_names, "builtins", "jsonargparse"}) - {"__main__"}
+
+
+# ---------------------------------------------------------------------- reading annotations
+
+
+def _resolved(function: Any, name: str, annotation: Any) -> Any:
+    """An annotation as types; what cannot be resolved is as good as none."""
+    if not isinstance(annotation, str):
+        return annotation
+    alone = types.SimpleNamespace(__annotations__={name: annotation})  # a name for the type checker alone fails all
+    try:
+        return typing.get_type_hints(alone, vars(sys.modules[function.__module__]))[name]
+    except (NameError, AttributeError, TypeError, SyntaxError, KeyError):
+        return Any
+
+
+def _classes(hint: Any) -> Iterable[type]:
+    """The classes in an annotation that are more than plain data.
+
+    >>> list(_classes(list[nn.Module] | None)), list(_classes(Callable[[], nn.Module]))
+    ([<class 'torch.nn.modules.module.Module'>], [<class 'torch.nn.modules.module.Module'>])
+    """
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is inspect.Parameter.empty:
+        return
+    if origin is typing.Annotated:
+        arguments = arguments[:1]
+    if origin is typing.Literal:
+        return
+    if origin is Callable or origin is getattr(typing, "Callable", None):
+        arguments = arguments[-1:]
+    if isinstance(hint, typing.TypeVar):
+        arguments = tuple(part for part in (hint.__bound__, *hint.__constraints__) if part is not None)
+    for part in arguments:
+        yield from _classes(part)
+    candidate = origin if origin is not None else hint
+    if (
+        inspect.isclass(candidate)
+        and candidate not in (*_PLAIN, *_CONTAINERS)
+        and not _is_abstract_container(candidate)
+    ):
+        yield candidate
+
+
+def _is_abstract_container(kind: type) -> bool:
+    return getattr(kind, "_is_protocol", False) or kind.__module__ in (
+        "collections.abc",
+        "typing",
+        "types",
+        "collections",
+    )
+
+
+def _returned(function: Any) -> Any:
+    """The class that a function is annotated to return."""
+    try:
+        annotation = inspect.signature(function).return_annotation
+    except (TypeError, ValueError):
+        return None
+    if annotation is inspect.Signature.empty:
+        return None
+    hint = _resolved(function, "return", annotation)
+    return typing.get_origin(hint) or hint
+
+
+def _is_of_tensors(function: Any) -> bool:
+    """Whether it is a function of torch on tensors, such as ``torch.tanh``: these carry no annotations."""
+    return any(function in functions for functions in torch.overrides.get_overridable_functions().values())
+
+
+def _derives(kind: Any, bases: Sequence[type]) -> bool:
+    return inspect.isclass(kind) and issubclass(kind, tuple(bases))
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping) or (hasattr(value, "as_dict") and hasattr(value, "items"))
+
+
+def _items(value: Any) -> Iterable[tuple[Any, Any]]:
+    """Of a mapping, or of jsonargparse's Namespace, one level deep."""
+    return value.items() if isinstance(value, Mapping) else vars(value).items()
