@@ -32,7 +32,7 @@ _CLASS = (
         r"(?: Got value: (?:Namespace\(class_path=')?(?P<name>[\w.]+).*)?$",
         re.DOTALL,
     ),
-    re.compile(r"Expected a dot import path string: (?P<name>.*)(?P<why>)"),
+    re.compile(r"(?:Expected a dot import path string|Unexpected import path format): (?P<name>.*)(?P<why>)"),
     re.compile(r"Import path (?:(?P<name>\S+) )?(?P<why>does not correspond.*)", re.DOTALL),
 )
 _TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"}

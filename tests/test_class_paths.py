@@ -199,7 +199,7 @@ def test_tags_interpolation_and_addresses_stay_texts(
     for value in ("${oc.env:SECRET}", "@own.yaml"):
         assert f"model.alpha is {value}" in error_of([*QUIET, f"--model.alpha={value}"], capsys)
     for value in ("memory://own.yaml", "http://localhost:9/x"):
-        assert "Unexpected import path" in error_of([*QUIET, f"--model={value}"], capsys)
+        assert "cannot be imported" in error_of([*QUIET, f"--model={value}"], capsys)
 
 
 def test_what_is_allowed_is_built() -> None:
