@@ -203,7 +203,7 @@ def _told_bad_class(key: str, name: str, why: str) -> str:
     return f"{key}: the class {name} cannot be imported{reason}{near or listed}"
 
 
-_NETWORKS = ("FC", "CNN", "WideResNet", "VGG", "ResNet18", "TwoLayer", "Symmetrized", "TorchvisionNetwork")
+NETWORKS = ("FC", "CNN", "WideResNet", "VGG", "ResNet18", "TwoLayer", "Symmetrized", "TorchvisionNetwork")
 _NO_CHOICE = ("Split", "FlowData", "LearningRateSearch", "ObservedModule", "Roster", "Stop")
 
 
@@ -213,7 +213,7 @@ def _known_classes(key: str) -> list[str]:
     room = {"data": data, "model": modules, "trainer.callbacks": callbacks}.get(key)
     if room is not None:
         return [name for name in room.__all__ if name not in _NO_CHOICE]
-    return list(_NETWORKS) if key.endswith("network") else []
+    return list(NETWORKS) if key.endswith("network") else []
 
 
 def _told_type(cause: Cause, files: Sequence[Path]) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import subprocess
@@ -13,14 +14,16 @@ import pandas as pd
 import pytest
 import torch
 from command_line import CONF, QUIET, TINY, built, error_of
+from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from safetensors.torch import load_file
 
 from lazy_lightning.callbacks import T1, Curves, LearningCurves, TangentDeparture, WeightDisplacement
-from lazy_lightning.cli import main
+from lazy_lightning.cli import main, short_help
 from lazy_lightning.cli.flow_cli import single_observers
 from lazy_lightning.cli.told import told
-from lazy_lightning.modules import FlowModule
+from lazy_lightning.data import Digits
+from lazy_lightning.modules import FlowModule, Stop
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -274,7 +277,11 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments, said in ((["--help"], "fit"), (["fit", "--help"], "--trainer.precision"), (["--version"], "torch")):
+    for arguments, said in (
+        (["--help"], "fit"),
+        (["fit", "--help=all"], "--trainer.precision"),
+        (["--version"], "torch"),
+    ):
         assert main(arguments) == 0
         assert said in capsys.readouterr().out
 
@@ -291,3 +298,51 @@ def test_program_in_a_process_of_its_own() -> None:
     assert done.returncode == 2
     assert done.stderr.startswith("error: there is no configuration file no_such.yaml")
     assert done.stdout == ""
+
+
+def test_short_help_names_keys_that_exist() -> None:
+    allowed = {"model": FlowModule, "model.stop": Stop, "data": Digits, "trainer": Trainer}
+    for keys in short_help.KEYS.values():
+        for key in keys:
+            parent, _, name = key.removesuffix("+").rpartition(".")
+            if parent in allowed:
+                owners = allowed[parent].__mro__
+                assert any(name in inspect.signature(owner.__init__).parameters for owner in owners), key
+
+
+def test_help_of_a_class_is_short(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--model.help", "FlowModule"]) == 0
+    shown = capsys.readouterr().out
+    assert "--model.alpha" in shown
+    assert "lazy_lightning.nn.VGG" in shown
+    assert "torch.nn.Identity" not in shown
+    assert len(shown.splitlines()) < 120
+
+
+AT_ONCE = {
+    "--version": (0, "lazy-lightning 0.1.0 (torch"),
+    "--help": (0, "usage: lazy-lightning SUBCOMMAND"),
+    "fit --help": (0, "--model.alpha"),
+    "fitt": (2, "unknown subcommand fitt: did you mean fit?"),
+    "": (2, "no subcommand"),
+    "fit": (2, "no model and no data given"),
+    "fit --config nope.yaml": (2, "there is no configuration file nope.yaml"),
+    f"fit --config {CONF / 'not_yaml.yaml'}": (2, "line 3: this is not valid YAML"),
+}
+
+
+def test_help_and_mistakes_come_without_torch() -> None:
+    """All in one process, which takes well under a second."""
+    code = (
+        "import sys; from lazy_lightning.cli import main\n"
+        f"for line in {list(AT_ONCE)!r}:\n"
+        "    print('code', main(line.split()), flush=True)\n"
+        "print('imported', sorted({'torch', 'pandas', 'pytorch_lightning', 'jsonargparse'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert [int(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("code")] == [
+        code for code, _ in AT_ONCE.values()
+    ]
+    for _, said in AT_ONCE.values():
+        assert said in done.stdout + done.stderr
+    assert done.stdout.endswith("imported []\n")

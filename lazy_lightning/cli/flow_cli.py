@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-from jsonargparse import ArgumentParser
 from lightning_fabric.loggers.logger import _DummyExperiment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
@@ -37,7 +35,6 @@ from lazy_lightning.callbacks.predictions import PredictionWriter
 from lazy_lightning.checkpoints import KEY, read_checkpoint
 from lazy_lightning.cli.allowed import check_classes
 from lazy_lightning.cli.parser import KERNEL_OPTIONS, FlowArgumentParser, ParserError, bound_parser
-from lazy_lightning.cli.store import COMMANDS
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
@@ -68,6 +65,8 @@ class FlowCLI(LightningCLI):
     def __init__(self, args: Sequence[str], folder: Path | None = None, callbacks: Sequence[Callback] = ()) -> None:
         self._folder = folder
         bound_parser()
+        parsers = {name: skipped for name, skipped in self.subcommands().items() if name in ("fit", *args[:1])}
+        self.subcommands = lambda: parsers  # type: ignore[method-assign]  # each parser takes a tenth of a second
         header = {
             "dump_header": [f"lazy-lightning=={__version__}", f"pytorch-lightning=={version('pytorch-lightning')}"]
         }
@@ -87,8 +86,7 @@ class FlowCLI(LightningCLI):
             parser_kwargs={
                 "prog": "lazy-lightning",
                 "description": "Follows the gradient flow of alpha-centred neural networks, lazy or feature-learning.",
-                "version": f"lazy-lightning {__version__} (torch {torch.__version__})",
-                **{name: dict(header) for name in self.subcommands()},
+                **{name: dict(header) for name in parsers},
             },
             args=list(args),
         )
@@ -100,14 +98,6 @@ class FlowCLI(LightningCLI):
         return 130 if any(isinstance(c, GracefulStop) and c.received for c in callbacks) else 0
 
     # ------------------------------------------------------------------ parsing
-
-    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:
-        """Those that build nothing are listed here for ``--help``; ``program`` sees to them before."""
-        super()._add_subcommands(parser, **kwargs)
-        action = parser._subcommands_action
-        assert action is not None  # just added
-        for name, told in COMMANDS.items():
-            action.add_subcommand(name, ArgumentParser(), help=told)
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Checkpoints are loaded without running code from them, unless asked for."""

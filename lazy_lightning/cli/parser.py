@@ -8,14 +8,16 @@ import re
 from typing import Any
 
 import yaml
-from jsonargparse import get_loader, set_config_read_mode, set_loader, set_parsing_settings
+from jsonargparse import DefaultHelpFormatter, get_loader, set_config_read_mode, set_loader, set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lazy_lightning.cli.allowed import standard_library
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.messages import NETWORKS
 from lazy_lightning.yaml_file import parse_yaml
 
 KERNEL_OPTIONS = ("at", "layers", "kernel_outputs")
+_MANY = 12
 _NOT_ACCEPTED = re.compile(r"(?:accept option '|^[Uu]nrecognized arguments: --)(\w+)")
 
 
@@ -23,8 +25,26 @@ class ParserError(ConfigError):
     """What the parser has to say, not yet in one sentence: it may be quoted by the parser around it."""
 
 
+class ShortFormatter(DefaultHelpFormatter):  # type: ignore[misc]  # untyped
+    """Leaves out of each argument's help the hundreds of classes that would be its subclasses, but for ours."""
+
+    def _expand_help(self, action: Any) -> str:
+        text: str = super()._expand_help(action)
+        return re.sub(r", known subclasses: ([^)]*)", _ours, text)
+
+
+def _ours(listed: re.Match[str]) -> str:
+    own = [name for name in listed[1].split(", ") if name.startswith("lazy_lightning.")]
+    if len(own) > _MANY:  # of nn.Module; the others are parts of networks
+        own = [name for name in own if name.rpartition(".")[2] in NETWORKS]
+    return f", such as {', '.join(own)}" if own else ""
+
+
 class FlowArgumentParser(LightningArgumentParser):
     """A parser whose errors are exceptions, with the names that would have been known."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **{"formatter_class": ShortFormatter, "prog": "lazy-lightning", **options})
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
         """Raises instead of printing the usage of several hundred options."""

@@ -8,12 +8,12 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
-from lazy_lightning.bundled import resolve_configs
-from lazy_lightning.cli import store
+from lazy_lightning import messages
+from lazy_lightning.bundled import bundled_configs, resolve_configs
+from lazy_lightning.cli import short_help
+from lazy_lightning.cli.subcommands import CONFIGURED, STORED, SUBCOMMANDS
 from lazy_lightning.errors import ConfigError, LazyLightningError
-from lazy_lightning.messages import squeeze
 
 DEBUG_VARIABLE = "LAZY_LIGHTNING_DEBUG"
 
@@ -28,28 +28,62 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if args is None else args)
     try:
-        if given[:1] and given[0] in store.COMMANDS:
-            return _stored(given)
-        return _built(given)
-    except SystemExit as stop:  # --help, --version, --print_config, and Ctrl-C inside the trainer
+        answer = _answer(given)
+        if answer is not None:
+            print(answer)
+            return 0
+        return _stored(given) if given[0] in STORED else _built(given)
+    except LazyLightningError as error:  # before torch was imported, or of the store
+        if os.environ.get(DEBUG_VARIABLE):
+            raise
+        return _told(messages.squeeze(str(error)), isinstance(error, ConfigError))
+    except SystemExit as stop:  # --help of the parsers, --print_config, and Ctrl-C inside the trainer
         return _exit_code(stop)
     except KeyboardInterrupt:
         return _interrupted()
 
 
+def _answer(given: Sequence[str]) -> str | None:
+    """What can be said without importing torch, which takes seconds; None if there is something to do.
+
+    Raises:
+        ConfigError: there is no subcommand, or none of this name, or no configuration.
+    """
+    if "--version" in given[:1]:
+        return short_help.version_line()
+    if given[:1] in (["--help"], ["-h"]):
+        return short_help.program_help()
+    name = next((argument for argument in given if not argument.startswith("-")), None)
+    known = ", ".join(SUBCOMMANDS)
+    if not given or (name is None and given[0].startswith("-")):
+        raise ConfigError(f"no subcommand: start with lazy-lightning {messages.EXAMPLE}; there are {known}")
+    if given[0].startswith("-"):
+        raise ConfigError(f"options and --config come after the subcommand: lazy-lightning {messages.EXAMPLE}")
+    if given[0] not in SUBCOMMANDS:
+        near = messages.suggestion(given[0], SUBCOMMANDS)
+        raise ConfigError(f"unknown subcommand {given[0]}{near or f': choose from {known}'}")
+    if given[0] in CONFIGURED and not {"--help", "-h"}.isdisjoint(given):
+        return short_help.subcommand_help(given[0])
+    if given[0] in CONFIGURED and len(given) == 1:
+        configs = ", ".join(sorted(bundled_configs()))
+        raise ConfigError(
+            f"no model and no data given: name a configuration, as in --config digits_fc.yaml; there are {configs}"
+        )
+    return None
+
+
 def _stored(given: Sequence[str]) -> int:
     """What needs no network is not kept waiting for torch."""
-    try:
-        command: Callable[[Sequence[str]], int] = getattr(store, given[0])
-        return command(given[1:])
-    except LazyLightningError as error:
-        if os.environ.get(DEBUG_VARIABLE):
-            raise
-        return _told(squeeze(str(error)), isinstance(error, ConfigError))
+    from lazy_lightning.cli import store
+
+    command: Callable[[Sequence[str]], int] = getattr(store, given[0])
+    return command(given[1:])
 
 
 def _built(given: Sequence[str]) -> int:
-    """Trains or evaluates; torch and Lightning take seconds to import."""
+    """Trains or evaluates; torch and Lightning take seconds to import, so the configurations are read before."""
+    resolved, files = resolve_configs(["--help" if argument == "--help=all" else argument for argument in given])
+
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     from lazy_lightning.cli.flow_cli import FlowCLI
@@ -60,11 +94,8 @@ def _built(given: Sequence[str]) -> int:
     flush_denormals()
     quieten()
     socket.setdefaulttimeout(socket.getdefaulttimeout() or _NETWORK_TIMEOUT)
-    files: list[Path] = []
     try:
-        resolved, found = resolve_configs(given)
-        files.extend(found)
-        return (SweepCLI if _subcommand(resolved) == "sweep" else FlowCLI)(resolved).exit_code
+        return (SweepCLI if given[0] == "sweep" else FlowCLI)(resolved).exit_code
     except Exception as error:
         sentence = told(error, files)
         if sentence is None or os.environ.get(DEBUG_VARIABLE):
@@ -73,13 +104,9 @@ def _built(given: Sequence[str]) -> int:
 
 
 def _told(sentence: str, of_configuration: bool) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
+    encoding = sys.stderr.encoding or "utf-8"  # an argument may hold bytes that are no text
+    print(f"error: {sentence}".encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
     return 2 if of_configuration else 1
-
-
-def _subcommand(args: Sequence[str]) -> str | None:
-    """The first argument that is no option."""
-    return next((argument for argument in args if not argument.startswith("-")), None)
 
 
 def _exit_code(stop: SystemExit) -> int:

@@ -14,17 +14,13 @@ from rich.console import Console
 from rich.table import Table
 
 from lazy_lightning.atomic import written_atomically
+from lazy_lightning.cli.subcommands import STORED
 from lazy_lightning.errors import ConfigError, DataError
 from lazy_lightning.experiments.removal import removable, remove, require_run
 from lazy_lightning.experiments.run_folder import Status
 from lazy_lightning.experiments.runs import load_runs, without_damaged_arrays
 from lazy_lightning.plain_text import csv_text, printable, rich_text
 from lazy_lightning.run_files import SUMMARY
-
-COMMANDS = {
-    "report": "every figure that the runs in some folders support, as files and as one page",
-    "runs": "lists, shows, removes and exports runs",
-}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -34,7 +30,7 @@ class _Parser(argparse.ArgumentParser):
 
 def report(args: Sequence[str]) -> int:
     """``report RUNS... --out FOLDER``."""
-    parser = _Parser("lazy-lightning report", description=f"Draws {COMMANDS['report']}.")
+    parser = _Parser("lazy-lightning report", description=f"Draws {STORED['report']}.")
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, of sweeps, or above them")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: report)")
     given = parser.parse_args(args)
@@ -52,7 +48,7 @@ def report(args: Sequence[str]) -> int:
 
 def runs(args: Sequence[str]) -> int:
     """``runs list | show | rm | export``."""
-    parser = _Parser("lazy-lightning runs", description=f"{COMMANDS['runs'].capitalize()}.")
+    parser = _Parser("lazy-lightning runs", description=f"{STORED['runs'].capitalize()}.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     listing = commands.add_parser("list", help="one line a run")
     listing.add_argument("folder", nargs="?", type=Path, default=Path("runs"))
