@@ -14,14 +14,17 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.utils._pytree import tree_leaves
 
+from lazy_lightning.directional_derivative import directional_derivative, has_one_sided_rules
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.construction import construct
+from lazy_lightning.nn.member_state import trainable
 from lazy_lightning.nn.places import places_of
 
 
 def tangent_outputs(outputs: Callable[[Tensor], Tensor], w0: Tensor, displacement: Tensor) -> Tensor:
-    """J(w0) dw, the change of the outputs to first order: one forward-mode pass, no Jacobian.
+    """J(w0) dw, the change of the outputs to first order, by :func:`directional_derivative`: no Jacobian.
 
     Args:
         outputs: maps weights (E, N) to outputs (E, n, ...).
@@ -31,8 +34,7 @@ def tangent_outputs(outputs: Callable[[Tensor], Tensor], w0: Tensor, displacemen
     >>> tangent_outputs(lambda w: w**2, torch.tensor([[3.0]]), torch.tensor([[0.5]]))
     tensor([[3.]])
     """
-    tangent: Tensor = torch.func.jvp(outputs, (w0,), (displacement,))[1]
-    return tangent
+    return cast(Tensor, directional_derivative(outputs, w0, displacement)[1])
 
 
 def tangent_departure(centered: Tensor, linear: Tensor) -> Tensor:
@@ -74,12 +76,14 @@ class LinearizedNetwork(nn.Module):
     alpha in float64, ten times less than the network's own; ``tangent`` is for float32 at alpha over 1e3 or so.
     With it, what is relative to the parameters' start is infinite, and weight decay draws to w0.
 
-    The network is held in evaluation mode: with the statistics of a batch or random layers there is no J(w0, x). All it
-    does must have forward-mode rules; torch's fused attention has none. A loss and its gradient take two to three
-    times as long as those of the network under ``vmap``, for the values at w0 go along with their change.
+    The network is held in evaluation mode: with the statistics of a batch or random layers there is no J(w0, x). Where
+    torch has no forward-mode rule two reverse passes take its place. Frozen parameters stay frozen. A loss and its
+    gradient take two to three times as long as those of the network under ``vmap``, for the values at w0 go along with
+    their change.
 
     Raises:
-        ConfigError: a part of the network has a name that this class needs, or nothing has parameters.
+        ConfigError: a part of the network has a name that this class needs, or it has no trainable parameters, or a
+            complex one.
 
     >>> net = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))
     >>> model, x = LinearizedNetwork(net), torch.ones(2, 3)
@@ -99,10 +103,9 @@ class LinearizedNetwork(nn.Module):
         base = (
             copy.deepcopy(network) if isinstance(network, nn.Module) else construct(network, input_shape, num_outputs)
         )
+        trainable(base)
         w0 = dict(base.named_parameters())
-        if not w0:
-            raise ConfigError(f"the network {type(base).__name__} has no parameters, so it has no first-order model")
-        self._tangent_alone = tangent
+        self._tangent_alone, self._reverse = tangent, has_one_sided_rules(base)
         self._weights_of = {place: name for place, name in places_of(base).items() if name in w0}
         self._layers = [layer for layer in dict.fromkeys(name.rpartition(".")[0] for name in w0) if layer]
         self.origin = _frozen(base)
@@ -120,14 +123,15 @@ class LinearizedNetwork(nn.Module):
         dw = own if self._tangent_alone else {name: w - w0[name] for name, w in own.items()}
         watched = [layer for layer in self._layers if self.get_submodule(layer)._forward_hooks]
 
-        def outputs(w: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        def outputs(w: dict[str, Tensor]) -> tuple[Tensor, dict[str, list[Tensor]]]:
             every = {name: w[first] for name, first in self._weights_of.items()}
             with _caught_outputs(self.origin, watched) as caught:
                 return functional_call(self.origin, every, (x,), tie_weights=False), caught
 
-        (f, z), (df, dz) = torch.func.jvp(outputs, (w0,), (dw,))[:2]
-        for layer in z:
-            self.get_submodule(layer)(z[layer] + dz[layer])
+        (f, z), (df, dz) = directional_derivative(outputs, w0, dw, reverse=self._reverse)
+        for layer, parts in z.items():
+            own = [part + change for part, change in zip(parts, dz[layer], strict=True)]
+            self.get_submodule(layer)(own[0] if len(own) == 1 else tuple(own))
         return cast(Tensor, df if self._tangent_alone else f + df)
 
     def train(self, mode: bool = True) -> Self:
@@ -173,12 +177,14 @@ def _own(root: nn.Module, name: str, parameter: nn.Parameter) -> None:
 
 
 @contextmanager
-def _caught_outputs(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """What the layers put out while the network is evaluated, by name."""
-    caught: dict[str, Tensor] = {}
+def _caught_outputs(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, list[Tensor]]]:
+    """What the layers put out while the network is evaluated, by name: one tensor, or those among several results."""
+    caught: dict[str, list[Tensor]] = {}
 
-    def catch(layer: str, module: nn.Module, args: Any, output: Tensor) -> None:
-        caught[layer] = output
+    def catch(layer: str, module: nn.Module, args: Any, output: Any) -> None:
+        tensors = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        if tensors:
+            caught[layer] = tensors
 
     handles = [network.get_submodule(layer).register_forward_hook(partial(catch, layer)) for layer in layers]
     try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lazy_lightning.directional_derivative import directional_derivative
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.observation import NetworkObserver, Observation
 
@@ -38,7 +39,7 @@ def initial_velocity(
         w0: (E, N).
         gradient: (E, N) grad L(w0).
     """
-    rates: dict[str, Tensor] = torch.func.jvp(preactivations, (w0,), (-gradient,))[1]
+    rates: dict[str, Tensor] = directional_derivative(preactivations, w0, -gradient)[1]
     return {layer: _rms(rate) for layer, rate in rates.items()}
 
 

@@ -86,7 +86,7 @@ def calls_of(model: TangentModel, layers: Sequence[str], x: Tensor) -> list[Call
     ``model`` has one member.
     """
     tape = _Tape()
-    with torch.no_grad(), _recorded(model.template, layers, tape):
+    with gradients_on(), _recorded(model.template, layers, tape):
         model.outputs(x)
     return [_call(*parts, samples=len(x)) for parts in zip(tape.names, tape.inputs, tape.outputs, strict=True)]
 
@@ -106,26 +106,37 @@ def run_passes(model: TangentModel, calls: Sequence[Call], x: Tensor) -> Passes:
     Raises:
         ConfigError: if the layers are called otherwise for these samples.
     """
-    layers = list(dict.fromkeys(call.layer for call in calls))
     with gradients_on():
-        probes = [
-            torch.zeros(model.members, len(x), *call.output_shape, dtype=model.dtype, device=model.device)
-            for call in calls
-        ]
-        for probe in probes:
-            probe.requires_grad_()
-
-        def forward(params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], probes: list[Tensor]) -> Any:
-            tape = _Tape(calls, probes)
-            with _recorded(model.template, layers, tape):
-                out = model.call(params, buffers, x)
-            if len(tape.names) < len(calls):
-                raise _called_otherwise(calls[len(tape.names)].layer)
-            return out, tape.inputs
-
-        out, inputs = model.over_members(forward, probes)
+        out, inputs, probes = _forward(model, calls, x)
         backward = _backward(out, probes)
     return Passes(out.detach(), [_once(a.detach()) for a in inputs], backward)
+
+
+def run_forward(model: TangentModel, calls: Sequence[Call], x: Tensor) -> list[Tensor]:
+    """The outputs and the layers' inputs alone, as :func:`run_passes` has them."""
+    with gradients_on():
+        out, inputs, _ = _forward(model, calls, x)
+    return [out.detach(), *(_once(a.detach()) for a in inputs)]
+
+
+def _forward(model: TangentModel, calls: Sequence[Call], x: Tensor) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    layers = list(dict.fromkeys(call.layer for call in calls))
+    probes = [
+        torch.zeros(model.members, len(x), *call.output_shape, dtype=model.dtype, device=model.device) for call in calls
+    ]
+    for probe in probes:
+        probe.requires_grad_()
+
+    def forward(params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], probes: list[Tensor]) -> Any:
+        tape = _Tape(calls, probes)
+        with _recorded(model.template, layers, tape):
+            out = model.call(params, buffers, x)
+        if len(tape.names) < len(calls):
+            raise _called_otherwise(calls[len(tape.names)].layer)
+        return out, tape.inputs
+
+    out, inputs = model.over_members(forward, probes)
+    return out, inputs, probes
 
 
 def _backward(outputs: Tensor, probes: Sequence[Tensor]) -> list[Tensor]:

@@ -147,7 +147,7 @@ def empirical_ntk_diagonal(
     tangents = Tangents(pair.model, plan, pair.x1, pair.contraction)
     size = tile_size(tile, pair.model.device)
     parts = []
-    for start in range(0, len(x), size):
+    for start in range(0, len(pair.x1), size):
         factors = tangents.factors(slice(start, start + size))
         parts.append(sum(held.own_products(pair.contraction) for held in factors.values()))
     whole = torch.cat(parts, dim=1) / (pair.outputs if output == "mean" else 1)  # type: ignore[arg-type]
@@ -178,13 +178,11 @@ class _Pair(NamedTuple):
     ) -> _Pair:
         if output not in OUTPUTS:
             raise ConfigError(f"output is {output!r}, expected one of {', '.join(OUTPUTS)}")
+        network = TangentModel.of(model, params, buffers=buffers, dtype=dtype, device=device)
+        x1, x2 = network.accept(x1), None if x2 is None else network.accept(x2)
         if not len(x1) or (x2 is not None and not len(x2)):
             raise ConfigError("the tangent kernel of no samples was asked for: give at least one")
-        network = TangentModel.of(model, params, buffers=buffers, dtype=dtype, device=device)
-        x1 = network.accept(x1)
-        with torch.no_grad():
-            outputs = network.first_member().outputs(x1[:1]).shape[-1]
-        return cls(network, x1, None if x2 is None else network.accept(x2), output, outputs)
+        return cls(network, x1, x2, output, network.outputs_per_sample(x1))
 
     @property
     def contraction(self) -> Contraction:
@@ -204,9 +202,7 @@ class _Pair(NamedTuple):
         return self.x2 is None or self.x1.shape[1:] == self.x2.shape[1:]
 
     def plan(self, method: Method, layers: LayerChoice) -> Plan:
-        # One sample shows no mixing of samples, so those of the other side help out.
-        few = self.x1[:3] if self.x2 is None or not self.alike else torch.cat([self.x1[:3], self.x2[:3]])[:3]
-        return plan_for(self.model, few, method, layers)
+        return plan_for(self.model, self.x1, method, layers)
 
     def tiles(self, plan: Plan, tile: int | None, memory: int | None, progress: bool | None) -> Iterator[Tile]:
         left = Tangents(self.model, plan, self.x1, self.contraction)
@@ -248,10 +244,11 @@ class _Pair(NamedTuple):
 
 def _write_columns(pair: _Pair, target: Tensor, layers: LayerChoice, progress: bool | None) -> None:
     """Column by column, K e_jk = J (J^T e_jk): slow, lean, and independent of the other methods."""
-    names = plan_for(pair.model, pair.x1, "jvp", layers).jacobian.values()
+    names = pair.plan("jvp", layers).jacobian.values()
     chosen = tuple(name for own in names for name in own)
     left = TangentMap(pair.model, pair.x1, chosen)
     right = TangentMap(pair.model, pair.x1 if pair.x2 is None else pair.x2, chosen)
+    left.check_batches()
     if pair.output in ("trace", "mean"):
         target.zero_()
     for k in shown(range(pair.outputs), pair.outputs, "tangent kernel", progress):
@@ -263,14 +260,14 @@ def _write_columns(pair: _Pair, target: Tensor, layers: LayerChoice, progress: b
 def _columns(left: TangentMap, right: TangentMap, cols: slice, k: int, outputs: int) -> Tensor:
     """(E, n1, columns, c) of the kernel against output ``k`` of some samples."""
     model = left.model
-    unit = torch.zeros(cols.stop - cols.start, model.members, cols.stop - cols.start, outputs, dtype=model.dtype)
-    here = torch.arange(len(unit))
-    unit[here, :, here, k] = 1.0
+    count = cols.stop - cols.start
+    unit = torch.zeros(count, model.members, count, outputs, dtype=model.dtype, device=model.device)
+    unit[..., k] = torch.eye(count, dtype=model.dtype, device=model.device).unsqueeze(1)
     part = TangentMap(model, right.x[cols], right.names)
     apply: Callable[[Tensor], Tensor] = torch.func.vmap(lambda u: left.push(part.pull(u)))
     remedy = "use method='auto'"
     with torch.no_grad(), told(model.template, "cannot be differentiated in forward mode", remedy):
-        return apply(unit.to(model.device)).movedim(0, 2)
+        return apply(unit).movedim(0, 2)
 
 
 def _put_columns(pair: _Pair, target: Tensor, cols: slice, k: int, columns: Tensor) -> None:

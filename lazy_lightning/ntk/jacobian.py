@@ -66,4 +66,4 @@ def _rows_one_by_one(model: TangentModel, member: int, names: Sequence[str], x: 
     wanted = [params[name] for name in names]
     values = [value for sample in x for value in model.call(params, buffers, sample.unsqueeze(0))[0]]
     rows = torch.stack([torch.cat([g.flatten() for g in gradients_of(value, wanted)]) for value in values])
-    return rows.view(len(x), -1, rows.shape[1])
+    return rows.reshape(len(x), -1, rows.shape[1])

@@ -13,9 +13,11 @@ from torch.func import vmap
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.members import MemberNetwork
-from lazy_lightning.ntk.plan import LayerChoice, check_independence, chosen_layers
+from lazy_lightning.ntk.independence import check_independence
+from lazy_lightning.ntk.plan import LayerChoice, chosen_layers
 from lazy_lightning.ntk.tangent_map import TangentMap
 from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, told
+from lazy_lightning.ntk.trial_samples import trial_samples
 
 if TYPE_CHECKING:
     from scipy.sparse.linalg import LinearOperator
@@ -62,15 +64,23 @@ class NTKOperator:
     ) -> None:
         network = TangentModel.of(model, params, buffers=buffers, dtype=dtype, device=device)
         names = tuple(name for own in chosen_layers(network, layers).values() for name in own)
-        if not len(x1) or (x2 is not None and not len(x2)):
-            raise ConfigError("a kernel operator between no samples was asked for: give at least one")
         if vectors < 1:
             raise ConfigError(f"vectors is {vectors}, expected at least 1 to go through the network at once")
-        x1 = network.accept(x1)
-        check_independence(network.first_member().nearby(), x1[:3])
+        x1, x2 = network.accept(x1), None if x2 is None else network.accept(x2)
+        if not len(x1) or (x2 is not None and not len(x2)):
+            raise ConfigError("a kernel operator between no samples was asked for: give at least one")
         self._left = TangentMap(network, x1, names, chunk_size)
-        self._right = self._left if x2 is None else TangentMap(network, network.accept(x2), names, chunk_size)
+        self._right = self._left if x2 is None else TangentMap(network, x2, names, chunk_size)
+        self._check_independence()
         self._vectors = vectors
+
+    def _check_independence(self) -> None:
+        near = self._left.model.first_member().nearby()
+        self._left.model.outputs_per_sample(self._left.x)  # whether it can be evaluated at all
+        check_independence(near, trial_samples(near, self._left.x))
+        self._left.check_batches()
+        if not self.symmetric:
+            self._right.check_batches()
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -33,8 +33,7 @@ class KernelReference:
     ) -> None:
         self.start = tangents
         self.tile = tile
-        with torch.no_grad():
-            outputs = tangents.model.first_member().outputs(tangents.x[:1]).shape[-1]
+        outputs = tangents.model.outputs_per_sample(tangents.x)
         self._joined = outputs if tangents.contraction == "full" else 1
         self._labels = None if labels is None else self._joint_labels(labels.to(tangents.model.device), outputs)
         self.holds = self.nbytes <= working_bytes(tangents.model.device) if hold is None else hold

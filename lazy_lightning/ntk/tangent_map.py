@@ -9,8 +9,10 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from torch.func import jvp, vjp
+from torch.func import vjp
 
+from lazy_lightning.directional_derivative import directional_derivative, has_one_sided_rules
+from lazy_lightning.ntk.independence import check_batch
 from lazy_lightning.ntk.tangent_model import TangentModel, gradients_on
 from lazy_lightning.objective import chunks
 
@@ -30,17 +32,34 @@ class TangentMap:
     @cached_property
     def outputs_per_sample(self) -> int:
         """c"""
-        with torch.no_grad():
-            return self.model.first_member().outputs(self.x[:1]).shape[-1]
+        return self.model.outputs_per_sample(self.x)
+
+    def check_batches(self) -> None:
+        """Compares samples of batches of each size that occurs with the same samples alone.
+
+        Raises:
+            ConfigError: if their outputs differ.
+        """
+        near = self.model.first_member().nearby()
+        batches = {len(self.x[part]): part for part in chunks(len(self.x), self.chunk_size)}
+        for part in batches.values():
+            check_batch(near, self.x[part])
 
     def push(self, tangent: Tangent) -> Tensor:
         """J dw, (E, n, c)."""
         with gradients_on():
             parts = [
-                cast(Tensor, jvp(self._outputs(part), (self._weights,), (tangent,))[1])
+                cast(
+                    Tensor,
+                    directional_derivative(self._outputs(part), self._weights, tangent, reverse=self._reverse)[1],
+                )
                 for part in chunks(len(self.x), self.chunk_size)
             ]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def _push(self, part: slice, tangent: Tangent) -> Tensor:
+        derivative = directional_derivative(self._outputs(part), self._weights, tangent, reverse=self._reverse)[1]
+        return cast(Tensor, derivative)
 
     def pull(self, cotangent: Tensor) -> Tangent:
         """J^T u for u (E, n, c)."""
@@ -51,6 +70,10 @@ class TangentMap:
                 (tangent,) = backward(cotangent[:, part])
             total = {name: total[name] + t if total else t for name, t in tangent.items()}
         return total
+
+    @cached_property
+    def _reverse(self) -> bool:
+        return has_one_sided_rules(self.model.template)
 
     @property
     def _weights(self) -> Tangent:

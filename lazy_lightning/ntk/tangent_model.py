@@ -7,13 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_map
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.attention import plain_attention
+from lazy_lightning.nn.member_state import trainable
 from lazy_lightning.nn.members import MemberNetwork, as_columns, layers_of
 from lazy_lightning.nn.places import places_of
 
@@ -26,7 +29,7 @@ class TangentModel:
 
     template: nn.Module
     params: dict[str, Tensor]
-    """(E, *shape) each."""
+    """(E, *shape) each, the trainable ones alone."""
     member_buffers: dict[str, Tensor]
     """(E, *shape) each: buffers in which members differ."""
     shared_buffers: dict[str, Tensor]
@@ -35,6 +38,8 @@ class TangentModel:
     """Whether the parameters came without a member axis, so that results go without one."""
     places: dict[str, str]
     """Each place of a parameter or buffer in the template, and the first name of what stands there."""
+    frozen: frozenset[str] = frozenset()
+    """Parameters that are not trainable, which are constants here: they stand among the buffers."""
 
     @classmethod
     def of(
@@ -48,33 +53,40 @@ class TangentModel:
     ) -> TangentModel:
         """Brings a network and what a user calls its parameters into one form.
 
+        Parameters with ``requires_grad=False`` are constants: no derivative with respect to them is counted.
+
         Args:
             model: a module, or the :class:`MemberNetwork` of a run.
-            params: None for the module's own; a mapping from names to tensors (*shape) or (E, *shape); or
-                flat weights (N,) or (E, N) in the order of ``named_parameters``.
-            buffers: buffers in which the members differ, (E, *shape); (*shape) will do without a member axis.
+            params: None for the module's own; a mapping from names to tensors (*shape) or (E, *shape), in which
+                frozen parameters may be left out; or flat weights (N,) or (E, N) in the order of
+                ``named_parameters``, over the trainable parameters or over all.
+            buffers: buffers and frozen parameters in which the members differ, (E, *shape); (*shape) will do without
+                a member axis.
             dtype: in which to compute; that of the parameters by default.
             device: where to compute; that of the parameters by default.
 
         Raises:
-            ConfigError: if names or shapes are not those of the network, or the network has no function of its
-                weights and one sample alone.
+            ConfigError: if names or shapes are not those of the network, nothing is trainable, a trainable parameter is
+                complex, or the network has no function of its weights and one sample alone.
         """
         template = model.template if isinstance(model, MemberNetwork) else model
         check_separable(template)
-        named, single = _with_member_axis(template, params)
-        first = next(iter(named.values()))
+        free = _trainable(model)
+        named, single = _with_member_axis(template, params, free)
+        first = named[free[0]]
         dtype, device = dtype or first.dtype, first.device if device is None else torch.device(device)
-        held = _member_buffers(template, buffers or {}, len(first), single)
-        shared = {name: b for name, b in template.named_buffers() if name not in held}
+        held = {name: p for name, p in named.items() if name not in free}
+        held |= _member_buffers(template, free, buffers or {}, len(first), single)
+        shared = {name: b for name, b in _constants(template, free).items() if name not in held}
         return cls(
             template,
-            {name: _cast(p, dtype, device) for name, p in named.items()},
+            {name: _cast(named[name], dtype, device) for name in free},
             # Copies, since some layers write to their buffers.
             {name: _cast(b, dtype, device).clone() for name, b in held.items()},
             {name: _cast(b, dtype, device).clone() for name, b in shared.items()},
             single,
             places_of(template),
+            frozenset(name for name, _ in template.named_parameters() if name not in free),
         )
 
     @property
@@ -111,17 +123,47 @@ class TangentModel:
         def moved(p: Tensor) -> Tensor:
             p = p.nan_to_num(0.0, 0.0, 0.0)
             period = 0.1 * torch.arange(1009.0, device=p.device).cos().to(p.dtype)
-            wave = period.repeat(-(-p.numel() // len(period)))[: p.numel()].view(p.shape)
+            wave = period.repeat(-(-p.numel() // len(period)))[: p.numel()].reshape(p.shape)
             return torch.where(p == 0, wave, p * (1 + wave))
 
+        def copied(name: str, b: Tensor) -> Tensor:
+            return moved(b) if name in self.frozen and b.is_floating_point() else b.clone()
+
         params = {name: moved(p) for name, p in self.params.items()}
-        shared = {name: b.clone() for name, b in self.shared_buffers.items()}
-        own = {name: b.clone() for name, b in self.member_buffers.items()}
+        shared = {name: copied(name, b) for name, b in self.shared_buffers.items()}
+        own = {name: copied(name, b) for name, b in self.member_buffers.items()}
         return replace(self, params=params, shared_buffers=shared, member_buffers=own)
 
-    def accept(self, x: Tensor) -> Tensor:
-        """Samples in the dtype and on the device of the parameters; integers (tokens) keep their type."""
-        return _cast(x, self.dtype, self.device)
+    def accept(self, x: Any) -> Tensor:
+        """Samples in the dtype and on the device of the parameters; integers (tokens) keep their type.
+
+        Args:
+            x: a tensor (n, ...), or an array or nested lists of numbers.
+
+        Raises:
+            ConfigError: it is none of these, or has no axis of samples.
+        """
+        tensor = x if isinstance(x, Tensor) else _as_tensor(x)
+        if not tensor.ndim:
+            raise ConfigError("samples came as one number, expected (n, ...) with the samples on the first axis")
+        return _cast(tensor, self.dtype, self.device)
+
+    def outputs_per_sample(self, x: Tensor) -> int:
+        """c, found out by evaluating one sample.
+
+        Raises:
+            ConfigError: if the network cannot be evaluated on such samples.
+        """
+        try:
+            with gradients_on():  # some networks differentiate inside of their forward
+                return self.first_member().outputs(x[:1]).shape[-1]
+        except (ConfigError, torch.OutOfMemoryError):
+            raise
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+            raise ConfigError(
+                f"{type(self.template).__name__} cannot be evaluated on samples of shape {tuple(x.shape[1:])} and "
+                f"{x.dtype} ({in_short(error)}): give samples that the network takes, images as floats"
+            ) from error
 
     def over_members(self, function: Callable[..., Any], *per_member: Any) -> Any:
         """``function(params, buffers, *arguments)`` for each member; results gain the member axis in front.
@@ -151,6 +193,11 @@ class TangentModel:
             raise ConfigError(
                 f"the network {type(self.template).__name__} must put out one tensor, (n, outputs) or (n,), but gave a "
                 f"{type(outputs).__name__}: wrap it in a module that picks one"
+            )
+        if outputs.is_complex():
+            raise ConfigError(
+                f"the network {type(self.template).__name__} puts out complex numbers, and the tangent kernel is that "
+                "of real outputs: put out real and imaginary parts (torch.view_as_real)"
             )
         return as_columns(outputs, len(x), self.template)
 
@@ -187,7 +234,8 @@ def gradients_of(value: Tensor, wanted: Sequence[Tensor], *, keep: bool = True) 
     """Gradients of a number, zero where it does not depend on what is wanted. ``keep`` the graph for more of them."""
     if not value.requires_grad:
         return tuple(torch.zeros_like(tensor) for tensor in wanted)
-    return torch.autograd.grad(value, wanted, retain_graph=keep, allow_unused=True, materialize_grads=True)
+    found = torch.autograd.grad(value, wanted, retain_graph=keep, allow_unused=True, materialize_grads=True)
+    return tuple(gradient.to_dense() if gradient.is_sparse else gradient for gradient in found)
 
 
 @contextmanager
@@ -228,36 +276,55 @@ def check_separable(template: nn.Module) -> None:
 _RANDOM = (nn.modules.dropout._DropoutNd, nn.RReLU)
 
 
-def _with_member_axis(template: nn.Module, params: Parameters) -> tuple[dict[str, Tensor], bool]:
-    shapes = {name: p.shape for name, p in template.named_parameters()}
-    if not shapes:
-        raise ConfigError(f"{type(template).__name__} has no parameters, so it has no tangent kernel")
+def _trainable(model: nn.Module | MemberNetwork) -> list[str]:
+    """Names of the parameters that derivatives are taken of."""
+    template = model.template if isinstance(model, MemberNetwork) else model
+    tensors = {**dict(template.named_parameters()), **dict(template.named_buffers())}
+    if lazy := [name for name, tensor in tensors.items() if is_lazy(tensor)]:
+        raise ConfigError(
+            f"{', '.join(lazy)} of {type(template).__name__} have no shape yet: evaluate the network on some samples "
+            "once, before anything is asked about its weights"
+        )
+    return model.names if isinstance(model, MemberNetwork) else list(trainable(template))
+
+
+def _constants(template: nn.Module, free: Sequence[str]) -> dict[str, Tensor]:
+    """Buffers and frozen parameters by name."""
+    frozen = {name: p for name, p in template.named_parameters() if name not in free}
+    return {**frozen, **dict(template.named_buffers())}
+
+
+def _with_member_axis(template: nn.Module, params: Parameters, free: Sequence[str]) -> tuple[dict[str, Tensor], bool]:
+    """The parameters that were given, (E, *shape), or the template's own; and whether they came without that axis."""
+    every = dict(template.named_parameters())
     if params is None:
-        return {name: p.unsqueeze(0) for name, p in template.named_parameters()}, True
+        return {name: every[name].unsqueeze(0) for name in free}, True
+    shapes = {name: p.shape for name, p in every.items()}
     if isinstance(params, Tensor):
-        return _unflattened(shapes, params)
-    if set(params) != set(shapes):
-        missing, unknown = sorted(set(shapes) - set(params)), sorted(set(params) - set(shapes))
+        return _unflattened(shapes, free, params)
+    missing, unknown = sorted(set(free) - set(params)), sorted(set(params) - set(shapes))
+    if missing or unknown:
         raise ConfigError(
             f"params do not name the parameters of {type(template).__name__}: missing {missing or 'none'}, unknown "
             f"{unknown or 'none'}; give dict(model.named_parameters()), or the same with a member axis in front"
         )
-    single = all(params[name].shape == shape for name, shape in shapes.items())
-    members = {params[name].shape[0] if params[name].ndim else 0 for name in shapes}
-    if not single and (len(members) > 1 or any(params[name].shape[1:] != shape for name, shape in shapes.items())):
-        wrong = next(name for name, shape in shapes.items() if params[name].shape[1:] != shape or len(members) > 1)
+    given = [name for name in shapes if name in params]
+    single = all(params[name].shape == shapes[name] for name in given)
+    members = {params[name].shape[0] if params[name].ndim else 0 for name in given}
+    if not single and (len(members) > 1 or any(params[name].shape[1:] != shapes[name] for name in given)):
+        wrong = next(name for name in given if params[name].shape[1:] != shapes[name] or len(members) > 1)
         raise ConfigError(
             f"params[{wrong!r}] has shape {tuple(params[wrong].shape)}, expected {tuple(shapes[wrong])}, or that with "
             "a member axis of one length in front of every parameter"
         )
-    return {name: params[name].unsqueeze(0) if single else params[name] for name in shapes}, single
+    return {name: params[name].unsqueeze(0) if single else params[name] for name in given}, single
 
 
 def _member_buffers(
-    template: nn.Module, buffers: Mapping[str, Tensor], members: int, single: bool
+    template: nn.Module, free: Sequence[str], buffers: Mapping[str, Tensor], members: int, single: bool
 ) -> dict[str, Tensor]:
     """(E, *shape) each."""
-    shapes = {name: b.shape for name, b in template.named_buffers()}
+    shapes = {name: b.shape for name, b in _constants(template, free).items()}
     if unknown := sorted(set(buffers) - set(shapes)):
         raise ConfigError(
             f"buffers names {unknown}, expected some of {', '.join(shapes) or 'none'}: {type(template).__name__} has "
@@ -272,23 +339,39 @@ def _member_buffers(
     return held
 
 
-def _unflattened(shapes: Mapping[str, torch.Size], flat: Tensor) -> tuple[dict[str, Tensor], bool]:
-    sizes = [shape.numel() for shape in shapes.values()]
-    if flat.ndim not in (1, 2) or flat.shape[-1] != sum(sizes):
+def _unflattened(shapes: Mapping[str, torch.Size], free: Sequence[str], flat: Tensor) -> tuple[dict[str, Tensor], bool]:
+    counts = {name: shape.numel() for name, shape in shapes.items()}
+    N, every = sum(counts[name] for name in free), sum(counts.values())
+    if flat.ndim not in (1, 2) or flat.shape[-1] not in (N, every):
         raise ConfigError(
-            f"flat weights of shape {tuple(flat.shape)} came to a network of {sum(sizes)} weights: give "
-            f"({sum(sizes)},) or (members, {sum(sizes)})"
+            f"flat weights of shape {tuple(flat.shape)} came to a network of {N} weights: give ({N},) or (members, {N})"
         )
-    rows = flat.view(1, -1) if flat.ndim == 1 else flat
-    blocks = torch.split(rows, sizes, dim=1)
-    named = {name: b.reshape(len(rows), *shape) for (name, shape), b in zip(shapes.items(), blocks, strict=True)}
-    return named, flat.ndim == 1
+    names = list(free) if flat.shape[-1] == N else list(shapes)
+    rows = flat.unsqueeze(0) if flat.ndim == 1 else flat
+    blocks = torch.split(rows, [counts[name] for name in names], dim=1)
+    return {name: b.reshape(len(rows), *shapes[name]) for name, b in zip(names, blocks, strict=True)}, flat.ndim == 1
+
+
+def _as_tensor(x: Any) -> Tensor:
+    """Arrays and lists of numbers, which keep their digits; and lists of tensors."""
+    try:
+        parts = list(x) if isinstance(x, list | tuple) else []
+        if parts and all(isinstance(part, Tensor) for part in parts):
+            return torch.stack(parts)
+        return torch.from_numpy(np.array(x))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"samples came as {type(x).__name__} ({in_short(error)}), expected a tensor (n, ...), an array, or lists "
+            "of numbers of one length"
+        ) from error
 
 
 def _cast(x: Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Trainers evaluate in inference mode, and nothing that was made in it can be differentiated.
     with torch.inference_mode(False):
         x = x.clone() if x.is_inference() else x.detach()
+        if x.is_complex():
+            return x.to(device, dtype.to_complex())
         return x.to(device, dtype) if x.is_floating_point() else x.to(device)
 
 

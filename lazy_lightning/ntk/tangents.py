@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lazy_lightning.ntk.capture import run_passes
+from lazy_lightning.ntk.capture import Passes, run_forward, run_passes
 from lazy_lightning.ntk.factors import Contraction, Dense, Factors, concatenated
+from lazy_lightning.ntk.independence import looked_at, require_same
 from lazy_lightning.ntk.jacobian import jacobian_rows
 from lazy_lightning.ntk.plan import Plan, layer_factors
 from lazy_lightning.ntk.tangent_model import TangentModel
@@ -35,8 +36,9 @@ class Tangents:
         made: LayerFactors = {}
         if self.plan.structured:
             passes = run_passes(self.model, self.plan.calls, x)
+            self._check_batch(passes, x)
             for name in self.plan.structured:
-                outer = layer_factors(self.model.template, name, self.plan.calls, passes)
+                outer = layer_factors(self.model, name, self.plan.calls, passes)
                 made[name] = outer.cheapest(self.contraction)
         if self.plan.jacobian:
             names = [name for own in self.plan.jacobian.values() for name in own]
@@ -44,6 +46,16 @@ class Tangents:
             sizes = [self._weights(own) for own in self.plan.jacobian.values()]
             made |= zip(self.plan.jacobian, map(Dense, torch.split(rows, sizes, dim=-1)), strict=True)
         return made
+
+    def _check_batch(self, passes: Passes, x: Tensor) -> None:
+        """Compares some samples of a batch with the same alone; once for a size, since a plan holds for any numbers."""
+        if len(x) in self.plan.sizes:
+            return
+        batch = (passes.outputs, *passes.inputs)
+        for i in looked_at(len(x)):
+            alone = run_forward(self.model, self.plan.calls, x[i : i + 1])
+            require_same([(whole[:, i : i + 1], own) for whole, own in zip(batch, alone, strict=True)], self.model)
+        self.plan.sizes.add(len(x))
 
     def _weights(self, names: Sequence[str]) -> int:
         return sum(self.model.params[name][0].numel() for name in names)

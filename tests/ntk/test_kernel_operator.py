@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from closeness import assert_close
-from ntk_cases import CASES, lin, recurrent
+from ntk_cases import CASES, Lambda, lin, recurrent
 from scipy.sparse.linalg import LinearOperator, cg, eigsh
 from torch import nn
 
@@ -18,7 +18,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel lengths"),
 ]
 
-NAMES = [name for name, case in CASES.items() if case.forward_mode]
+NAMES = list(CASES)
 
 
 @functools.cache
@@ -220,11 +220,22 @@ def test_refused_chunk():
         NTKOperator(net, None, x1, chunk_size=0) @ vector(15)
 
 
-def test_networks_without_forward_derivatives_are_told():
-    case = CASES["weight norm"]
-    net, x = case.network(), case.samples(3)
+class DifferentiableOnce(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return x**3
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return 3 * ctx.saved_tensors[0] ** 2 * grad
+
+
+def test_networks_without_second_derivatives_are_told():
+    net = Lambda(lambda m, x: DifferentiableOnce.apply(m.body(x)), body=lin(3, 2)).double()
     with pytest.raises(ConfigError, match=r"has no products with its Jacobian .*: use empirical_ntk"):
-        NTKOperator(net, None, x) @ vector(6)
+        NTKOperator(net, None, vector(4, 3)) @ vector(8)
 
 
 def test_coupled_samples_are_refused():
