@@ -145,12 +145,14 @@ class _Reader:
     def _object(self, value: Any, depth: int) -> Hashable:
         if isinstance(value, types.ModuleType | types.BuiltinFunctionType | property | classmethod | staticmethod):
             return _identity(value)
+        if isinstance(value, types.MemberDescriptorType | types.GetSetDescriptorType):
+            return value.__name__  # of a class: where its instances hold their slots
         if isinstance(value, weakref.ReferenceType):
             return self.value(value(), depth)
         inside = getattr(value, "__dict__", None)
-        if inside is None or _identity(value) is None:
+        if inside is None:
             return self._opaque(value)
-        return Identity(value), self.value(type(value), depth), self.value(dict(inside), depth)
+        return _identity(value), self.value(type(value), depth), self.value(dict(inside), depth)
 
     def _opaque(self, value: Any) -> Hashable:
         self.complete = False
