@@ -100,9 +100,7 @@ class LinearizedNetwork(nn.Module):
         tangent: bool = False,
     ) -> None:
         super().__init__()
-        base = (
-            copy.deepcopy(network) if isinstance(network, nn.Module) else construct(network, input_shape, num_outputs)
-        )
+        base = _copied(network) if isinstance(network, nn.Module) else construct(network, input_shape, num_outputs)
         trainable(base)
         w0 = dict(base.named_parameters())
         self._tangent_alone, self._reverse = tangent, has_one_sided_rules(base)
@@ -146,6 +144,12 @@ class _Layer(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         return z
+
+
+def _copied(network: nn.Module) -> nn.Module:
+    """A copy; tensors that it computed last and still holds (as the old ``weight_norm`` does) without their graph."""
+    held = [value for part in network.modules() for value in vars(part).values() if isinstance(value, Tensor)]
+    return copy.deepcopy(network, {id(value): value.detach().clone() for value in held if not value.is_leaf})
 
 
 def _frozen(base: nn.Module) -> nn.Module:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.factors import Contraction, Output
 from lazy_lightning.ntk.memory import require_bytes
 from lazy_lightning.ntk.plan import LayerChoice, Method, Plan, plan_for
-from lazy_lightning.ntk.tangent_map import TangentMap
+from lazy_lightning.ntk.tangent_map import TangentMap, kernel_products
 from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, told
 from lazy_lightning.ntk.tangents import Tangents
 from lazy_lightning.ntk.tiles import Tile, kernel_tiles, tile_size
@@ -264,10 +264,9 @@ def _columns(left: TangentMap, right: TangentMap, cols: slice, k: int, outputs: 
     unit = torch.zeros(count, model.members, count, outputs, dtype=model.dtype, device=model.device)
     unit[..., k] = torch.eye(count, dtype=model.dtype, device=model.device).unsqueeze(1)
     part = TangentMap(model, right.x[cols], right.names)
-    apply: Callable[[Tensor], Tensor] = torch.func.vmap(lambda u: left.push(part.pull(u)))
     remedy = "use method='auto'"
     with torch.no_grad(), told(model.template, "cannot be differentiated in forward mode", remedy):
-        return apply(unit).movedim(0, 2)
+        return kernel_products(left, part, unit).movedim(0, 2)
 
 
 def _put_columns(pair: _Pair, target: Tensor, cols: slice, k: int, columns: Tensor) -> None:

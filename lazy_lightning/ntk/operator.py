@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.func import vmap
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.independence import check_independence
 from lazy_lightning.ntk.plan import LayerChoice, chosen_layers
-from lazy_lightning.ntk.tangent_map import TangentMap
+from lazy_lightning.ntk.tangent_map import TangentMap, kernel_products
 from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, told
 from lazy_lightning.ntk.trial_samples import trial_samples
 
@@ -137,9 +136,8 @@ class NTKOperator:
     def _product(self, vectors: Tensor) -> Tensor:
         """(k, E, n2 c) to (k, E, n1 c)."""
         cotangents = vectors.reshape(*vectors.shape[:2], len(self._right.x), -1)
-        apply = vmap(lambda u: self._left.push(self._right.pull(u)), chunk_size=self._vectors)
         with told(self._left.model.template, "has no products with its Jacobian", "use empirical_ntk"):
-            products: Tensor = apply(cotangents)
+            products = kernel_products(self._left, self._right, cotangents, at_once=self._vectors)
         return products.flatten(-2)
 
     def to_scipy(self) -> LinearOperator:

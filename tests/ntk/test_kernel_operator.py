@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from closeness import assert_close
-from ntk_cases import CASES, Lambda, lin, recurrent
+from ntk_cases import CASES, Lambda, contracted, jacobian, lin, recurrent
 from scipy.sparse.linalg import LinearOperator, cg, eigsh
 from torch import nn
 
@@ -220,7 +220,7 @@ def test_refused_chunk():
         NTKOperator(net, None, x1, chunk_size=0) @ vector(15)
 
 
-class DifferentiableOnce(torch.autograd.Function):
+class Once(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x):
         ctx.save_for_backward(x)
@@ -232,10 +232,27 @@ class DifferentiableOnce(torch.autograd.Function):
         return 3 * ctx.saved_tensors[0] ** 2 * grad
 
 
-def test_networks_without_second_derivatives_are_told():
-    net = Lambda(lambda m, x: DifferentiableOnce.apply(m.body(x)), body=lin(3, 2)).double()
-    with pytest.raises(ConfigError, match=r"has no products with its Jacobian .*: use empirical_ntk"):
+class OnceForTransforms(Once):
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x):
+        return x**3
+
+    @staticmethod
+    def setup_context(ctx, inputs, output):
+        ctx.save_for_backward(inputs[0])
+
+
+@pytest.mark.parametrize("cube", [Once, OnceForTransforms])
+@pytest.mark.parametrize("beside", [0.0, 1.0])
+def test_networks_without_second_derivatives_are_told(cube, beside):
+    """A second derivative would be zero without a word, here, or that of the other summand."""
+    net = Lambda(lambda m, x: cube.apply(m.body(x)) + beside * m.body(x), body=lin(3, 2)).double()
+    with pytest.raises(ConfigError, match=r"cannot be differentiated along a change of its weights .*: replace"):
         NTKOperator(net, None, vector(4, 3)) @ vector(8)
+    own = jacobian(net, vector(4, 3))
+    assert_close(empirical_ntk(net, None, vector(4, 3)), contracted(own, own, "full"))
 
 
 def test_coupled_samples_are_refused():
