@@ -20,6 +20,8 @@ WITHOUT_EFFECT = ("download", "root", "chunk_size")
 """Arguments that change where data lie or how memory is used, and no number beyond its last digits."""
 MOST_MEMBERS = 1_000_000
 """Of one run or sweep: more are taken for a mistake before they fill the memory."""
+ADDED_SINCE_0_1_0: Mapping[str, Any] = {"n_val": 0, "val_seed": 0, "standardise_targets": False}
+"""Arguments that 0.1.0 did not have, with their defaults, at which a member is the one that it was then."""
 _DIGITS = 12
 _LIMITS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
 """Of the trainer: how long mini-batch training goes on, and what it does to gradients; a flow has none of them."""
@@ -162,10 +164,17 @@ def _observers(callbacks: Any) -> list[Any]:
 def _plain(value: Any) -> Any:
     """Plain data with sorted keys, without what changes no number."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(value[k]) for k in sorted(value, key=str) if k not in WITHOUT_EFFECT}
+        return {str(k): _plain(value[k]) for k in sorted(value, key=str) if _counts(k, value[k])}
     if isinstance(value, (list, tuple)):
         return [_plain(part) for part in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _counts(key: Any, value: Any) -> bool:
+    if key in ADDED_SINCE_0_1_0:
+        default = ADDED_SINCE_0_1_0[key]
+        return value != default or isinstance(value, bool) != isinstance(default, bool)
+    return key not in WITHOUT_EFFECT
 
 
 def _digest(content: Any) -> str:

@@ -111,8 +111,10 @@ def test_test_reports_what_the_fit_ended_with(run: Path, monkeypatch: pytest.Mon
 
 
 def test_validate_tells_its_result(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(again(run, "validate", run / "checkpoint.ckpt")) == 0
+    """The training set is the same with a validation set beside it, which a finished run can so be given."""
+    assert main([*again(run, "validate", run / "checkpoint.ckpt"), "--data.n_val=20"]) == 0
     assert "val/error/alpha=100" in capsys.readouterr().out
+    assert "set data.n_val" in error_of(again(run, "validate", run / "checkpoint.ckpt"), capsys)
 
 
 def test_predict_writes_the_outputs(run: Path) -> None:

@@ -61,6 +61,8 @@ NO_DIFFERENCE = {
     "trainer.max_epochs": None,
     "trainer.max_steps": -1,
     "ckpt_path": "other.ckpt",
+    "data.init_args.n_val": 0,
+    "data.init_args.standardise_targets": False,
 }
 DIFFERENCE = {
     "model.init_args.dt": 0.02,
@@ -78,6 +80,8 @@ DIFFERENCE = {
     "trainer.accumulate_grad_batches": 2,
     "trainer.gradient_clip_val": 1.0,
     "data.init_args.batch_size": 10,
+    "data.init_args.n_val": 10,
+    "data.init_args.standardise_targets": True,
 }
 
 

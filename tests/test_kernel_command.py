@@ -144,7 +144,7 @@ def test_tested_from_its_folder(run: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_validated_and_predicted_from_its_folder(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(again(run, "validate")) == 0
+    assert main([*again(run, "validate"), "--data.n_val=20"]) == 0
     assert "val/error/alpha=100" in capsys.readouterr().out
     assert main(again(run, "predict")) == 0
     arrays = load_file("again/digits_fc/version_1/predictions.safetensors")

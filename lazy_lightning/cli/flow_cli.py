@@ -191,9 +191,7 @@ class FlowCLI(LightningCLI):
         if self.trainer.log_dir is not None:
             require_writable(Path(self.trainer.log_dir))
         self.datamodule.setup()  # once; the trainer would first make the folder
-        if subcommand == "fit":
-            self.trainer.limit_val_batches = 0  # the test set is observed by the module itself
-        elif subcommand != "kernel":
+        if subcommand not in ("fit", "kernel"):
             write_no_events(self.trainer)
         try:
             super()._run_subcommand(subcommand)

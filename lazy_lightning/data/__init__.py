@@ -4,9 +4,11 @@ from lazy_lightning.data.array_file import ArrayFile
 from lazy_lightning.data.cifar import CIFAR10, CIFAR100
 from lazy_lightning.data.digits import Digits
 from lazy_lightning.data.flow_data import FlowData
+from lazy_lightning.data.from_dataset import FromDataModule, FromDataset
 from lazy_lightning.data.gaussian import Cylinder, Sphere, Stripe
 from lazy_lightning.data.mnist import EMNIST, KMNIST, MNIST, FashionMNIST
 from lazy_lightning.data.split import Split
+from lazy_lightning.data.table_file import TableFile
 from lazy_lightning.data.teacher_student import TeacherStudent
 
 __all__ = [
@@ -20,8 +22,11 @@ __all__ = [
     "Digits",
     "FashionMNIST",
     "FlowData",
+    "FromDataModule",
+    "FromDataset",
     "Sphere",
     "Split",
     "Stripe",
+    "TableFile",
     "TeacherStudent",
 ]

@@ -1,4 +1,4 @@
-"""The base of all datamodules: three splits in memory, and the loaders over them."""
+"""The base of all datamodules: the sets in memory, and the loaders over them."""
 
 from __future__ import annotations
 
@@ -7,37 +7,47 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from lazy_lightning.data.augmentation import Augmentation
 from lazy_lightning.data.bursts import BurstLoader
+from lazy_lightning.data.coverage import require_every_target
 from lazy_lightning.data.mini_batches import MiniBatches
 from lazy_lightning.data.split import Split, Task
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.seeding import generator
 
 _EVAL_BATCH = 1000
-_KNOWN_AFTER_SETUP = ("train", "test", "kernel", "input_shape", "num_outputs", "task")
+_RARE = (
+    "the test set is dealt first, class by class, then the training set, so give more samples of the rare classes, or "
+    "a smaller n_test"
+)
+_KNOWN_AFTER_SETUP = ("train", "test", "kernel", "val", "input_shape", "num_outputs", "task")
 
 Batch = tuple[Tensor, ...]
 """``(x, y)``: inputs ``(b, *input_shape)`` and targets ``(b,)`` or ``(b, c)``."""
 
 
 class Prepared(NamedTuple):
-    """What a concrete datamodule builds once: its splits, number of network outputs, and task."""
+    """What a concrete datamodule builds once: its splits, number of network outputs, and task.
+
+    Without ``val`` there is no validation set.
+    """
 
     train: Split
     test: Split
     kernel: Split
     num_outputs: int
     task: Task
+    val: Split | None = None
 
 
 class FlowData(LightningDataModule, ABC):
     """Data for flow (full batch) or for mini-batch training.
 
-    After :meth:`setup`: ``train``, ``test`` and ``kernel`` (:class:`Split`; ``kernel`` may be empty),
+    After :meth:`setup`: ``train``, ``test``, ``kernel`` and ``val`` (:class:`Split`; the last two may be empty),
     ``input_shape``, ``num_outputs`` (1 for binary labels and scalar regression, else the number of classes
     or targets) and ``task``. Everything depends on the arguments alone: the global random state is neither
     read nor changed.
@@ -50,14 +60,18 @@ class FlowData(LightningDataModule, ABC):
         test_seed: draws the test set.
         kernel_seed: draws the kernel set.
         train_seed: draws the training set, and the order of mini-batches.
+        n_val: number of validation samples, which are in no other set; 0 for none.
+        val_seed: draws the validation set.
 
     Raises:
         ConfigError: a size or a seed is out of range.
+        DataError: at setup, if the training or test set lacks a label that the data have.
     """
 
     train: Split
     test: Split
     kernel: Split
+    val: Split
     input_shape: tuple[int, ...]
     num_outputs: int
     task: Task
@@ -73,6 +87,8 @@ class FlowData(LightningDataModule, ABC):
         test_seed: int = 0,
         kernel_seed: int = 0,
         train_seed: int = 0,
+        n_val: int = 0,
+        val_seed: int = 0,
     ) -> None:
         super().__init__()
         self.n_train = _at_least(1, "n_train", n_train)
@@ -82,6 +98,8 @@ class FlowData(LightningDataModule, ABC):
         self.test_seed = _at_least(0, "test_seed", test_seed)
         self.kernel_seed = _at_least(0, "kernel_seed", kernel_seed)
         self.train_seed = _at_least(0, "train_seed", train_seed)
+        self.n_val = _at_least(0, "n_val", n_val)
+        self.val_seed = _at_least(0, "val_seed", val_seed)
         self._bursts: BurstLoader | None = None
         self._mini_batches: MiniBatches | None = None
         self._place: dict[str, int] | None = None
@@ -95,7 +113,9 @@ class FlowData(LightningDataModule, ABC):
         if "train" in self.__dict__:
             return
         prepared = self.build()
+        _require_labels(prepared)
         self.train, self.test, self.kernel = prepared.train, prepared.test, prepared.kernel
+        self.val = _first(prepared.test, 0) if prepared.val is None else prepared.val
         self.num_outputs, self.task = prepared.num_outputs, prepared.task
         self.input_shape = tuple(prepared.train.x.shape[1:])
 
@@ -129,17 +149,28 @@ class FlowData(LightningDataModule, ABC):
             raise ConfigError("mini-batches need a size: set data.batch_size, for example to 128")
         return MiniBatches(self.train, self.batch_size, self.train_seed, self.augmentation)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
-        """The test split, in order."""
-        return self._test_loader()
+    def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
+        """The validation split, in order; a fit without one validates nothing.
+
+        Raises:
+            ConfigError: there is none, and it is asked for by itself.
+        """
+        if len(self.val.y) > 0:
+            return self._loader(self.val)
+        if self.trainer is not None and self.trainer.state.fn == TrainerFn.FITTING:
+            return []
+        raise ConfigError(
+            "there is no validation set: set data.n_val to its number of samples, or evaluate the test set by the "
+            "subcommand test"
+        )
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """The test split, in order."""
-        return self._test_loader()
+        return self._loader(self.test)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
         """The test split, in order."""
-        return self._test_loader()
+        return self._loader(self.test)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Tell the burst loader which burst begins, so that checkpoints count exactly."""
@@ -147,10 +178,10 @@ class FlowData(LightningDataModule, ABC):
             self._bursts.began(batch)
         return batch
 
-    def _test_loader(self) -> DataLoader[Batch]:
+    def _loader(self, split: Split) -> DataLoader[Batch]:
         # A loader without its own generator draws a seed from the global one at every iteration.
         return DataLoader(  # arguments by name: Lightning makes it anew to predict
-            _dataset(self.test), batch_size=self.batch_size or _EVAL_BATCH, generator=generator("data/loader", 0)
+            _dataset(split), batch_size=self.batch_size or _EVAL_BATCH, generator=generator("data/loader", 0)
         )
 
     if not TYPE_CHECKING:
@@ -159,6 +190,18 @@ class FlowData(LightningDataModule, ABC):
             if name in _KNOWN_AFTER_SETUP:
                 raise AttributeError(f"{type(self).__name__}.{name} is known after setup(): call it first")
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+
+
+def _require_labels(prepared: Prepared) -> None:
+    if prepared.task == "regression":
+        return
+    labels = 2 if prepared.task == "binary" else prepared.num_outputs
+    for split, name in ((prepared.train, "training"), (prepared.test, "test")):
+        require_every_target(split.y, labels, name, _RARE)
+
+
+def _first(split: Split, n: int) -> Split:
+    return Split(*(part[:n] for part in split))
 
 
 def _dataset(split: Split) -> TensorDataset:

@@ -16,6 +16,8 @@ from lazy_lightning.data.pool import Pool, join_parts, with_channels
 from lazy_lightning.errors import DataError
 
 _UNSIGNED_BYTE = 0x08
+_LARGEST = 1 << 31
+"""Bytes a file may unpack to; EMNIST, the largest set published so, has 0.6 GB. A few kilobytes can unpack to more."""
 
 
 def read_idx(path: Path) -> Tensor:
@@ -28,13 +30,18 @@ def read_idx(path: Path) -> Tensor:
         DataError: the file is damaged, or not idx with unsigned bytes.
     """
     try:
-        content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+            content = stream.read(_LARGEST + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{path} cannot be unpacked ({error}): fetch it again") from error
+    if len(content) > _LARGEST:
+        raise DataError(f"{path} unpacks to more than {_LARGEST} bytes: fetch it again, or give an .npz file")
     if len(content) < 4 or content[:3] != bytes((0, 0, _UNSIGNED_BYTE)) or len(content) < 4 + 4 * content[3]:
         raise DataError(f"{path} is not an idx file of unsigned bytes: give a file as published with MNIST")
     ndim = content[3]
     shape = struct.unpack(f">{ndim}I", content[4 : 4 + 4 * ndim])
+    if not 1 <= ndim <= 4:
+        raise DataError(f"{path} announces {ndim} dimensions, expected 1 (labels) to 4: fetch it again")
     values = np.frombuffer(content, dtype=np.uint8, offset=4 + 4 * ndim)
     if len(values) != math.prod(shape):
         raise DataError(

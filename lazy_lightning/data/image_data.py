@@ -6,13 +6,15 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from lazy_lightning.data.augmentation import Augmentation
+from lazy_lightning.data.coverage import warn_of_unseen_classes
 from lazy_lightning.data.flow_data import FlowData, Prepared
 from lazy_lightning.data.labels import Labelled, LabelRule, label
 from lazy_lightning.data.pool import Pool, as_float
-from lazy_lightning.data.preprocessing import Preprocessing, Preprocessor
+from lazy_lightning.data.preprocessing import Preprocessing, Preprocessor, standardised_targets
 from lazy_lightning.data.split import Split
 from lazy_lightning.data.splits import Seeds, Sizes, draw_splits
 from lazy_lightning.errors import ConfigError
@@ -23,8 +25,9 @@ class ImageData(FlowData):
 
     Args:
         labels: ``parity`` (of the class index: even +1, odd -1), ``multiclass``, a pair of classes such as
-            ``[3, 5]`` (first +1, second -1, others dropped; names where the source has them), or a map
-            ``{0: 1, 1: -1, 2: 0}`` from every class to +1, -1, or 0 to drop it.
+            ``[3, 5]`` (first +1, second -1, others dropped; names where the source has them), a map
+            ``{0: 1, 1: -1, 2: 0}`` from every class to +1, -1, or 0 to drop it, or ``regression`` for targets that
+            are real numbers.
         centre: subtract the mean per pixel.
         sphere: scale each sample to the norm sqrt(number of inputs).
         pca: number of principal components to keep as inputs; null keeps the pixels.
@@ -35,11 +38,13 @@ class ImageData(FlowData):
             ``torchvision.transforms.v2.RandomCrop``; they come after preprocessing, so zeros are the mean.
         statistics: the set that gives the mean and the principal axes: ``train``, or ``pool`` (all samples of
             the classes kept, test samples too, as in the published runs of arXiv:1906.08034).
-        options: n_train, n_test, n_kernel, batch_size and the seeds of :class:`FlowData`.
+        standardise_targets: of a regression, shift and scale each target to mean 0 and variance 1 over the training
+            set.
+        options: n_train, n_test, n_kernel, n_val, batch_size and the seeds of :class:`FlowData`.
 
     Raises:
         ConfigError: an option has no such value.
-        DataError: at setup, when the data do not fit the options.
+        DataError: at setup, when the data do not fit the options, or a set lacks a label.
     """
 
     class_names: Mapping[str, int] = {}
@@ -55,6 +60,7 @@ class ImageData(FlowData):
         standardise: bool = False,
         augment: list[nn.Module] | None = None,
         statistics: Literal["train", "pool"] = "train",
+        standardise_targets: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
@@ -66,7 +72,10 @@ class ImageData(FlowData):
             raise ConfigError("augment changes mini-batches, but data.batch_size is null: set it, or leave augment out")
         if augment and pca is not None:
             raise ConfigError(f"augment changes images, but pca = {pca} makes coordinates of them: leave one out")
+        if standardise_targets and labels != "regression":
+            raise ConfigError(f"standardise_targets scales the targets of a regression, but labels is {labels!r}")
         self.labels = labels
+        self.standardise_targets = standardise_targets
         self.statistics = statistics
         self.preprocessing = Preprocessing(centre, sphere, pca, whiten, standardise)
         self.augmentation = Augmentation(augment) if augment else None
@@ -79,17 +88,28 @@ class ImageData(FlowData):
             DataError: files are missing or cannot be used.
         """
 
+    def setup(self, stage: str | None = None) -> None:
+        """Prepares all splits, and warns of classes that only the test set has."""
+        known = "train" in self.__dict__
+        super().setup(stage)
+        if not known:
+            warn_of_unseen_classes(*self._drawn_classes)
+
     def build(self) -> Prepared:
         """Pool -> labels -> splits -> preprocessing."""
         pool = self.load_pool()
         labelled = label(pool.y, self.labels, self.class_names)
         official_test = None if pool.official_test is None else pool.official_test[labelled.keep]
+        classes = _classes_to_balance(pool.y[labelled.keep])
         drawn = draw_splits(
-            pool.y[labelled.keep],
-            Sizes(self.n_train, self.n_test, self.n_kernel),
-            Seeds(self.train_seed, self.test_seed, self.kernel_seed),
+            classes,
+            Sizes(self.n_train, self.n_test, self.n_kernel, self.n_val),
+            Seeds(self.train_seed, self.test_seed, self.kernel_seed, self.val_seed),
             official_test,
         )
+        self._drawn_classes = (classes[drawn.train], classes[drawn.test])
+        if self.standardise_targets:
+            labelled = labelled._replace(y=standardised_targets(labelled.y, drawn.train))
         base = drawn.train if self.statistics == "train" else slice(None)
         prepare = Preprocessor(as_float(pool.x[labelled.keep[base]]), self.preprocessing)
 
@@ -105,7 +125,13 @@ class ImageData(FlowData):
             split("kernel", drawn.kernel),
             labelled.num_outputs,
             labelled.task,
+            split("validation", drawn.val),
         )
+
+
+def _classes_to_balance(y: Tensor) -> Tensor:
+    """Real-valued targets have no classes: all samples are drawn alike."""
+    return torch.zeros(len(y), dtype=torch.int64) if y.is_floating_point() or y.ndim > 1 else y
 
 
 def _take(pool: Pool, labelled: Labelled, positions: Tensor, prepare: Preprocessor, name: str) -> Split:

@@ -12,7 +12,7 @@ from lazy_lightning.data.split import Task
 from lazy_lightning.errors import ConfigError, DataError
 
 LabelRule = str | list[int | str] | dict[int | str, int]
-"""``"parity"``, ``"multiclass"``, a pair of classes, or a map from class to sign (0 drops the class)."""
+"""``"parity"``, ``"multiclass"``, ``"regression"``, a pair of classes, or a map from class to sign (0 drops it)."""
 
 _NO_NAMES: Mapping[str, int] = {}
 
@@ -31,9 +31,10 @@ class Labelled(NamedTuple):
 
     Attributes:
         keep: ``(m,)`` int64, positions of the kept samples, increasing.
-        y: ``(m,)`` float64 signs (binary) or int64 classes 0..c-1 (multi-class).
-        num_outputs: 1 (binary) or c (multi-class).
-        task: ``"binary"`` or ``"multiclass"``.
+        y: ``(m,)`` float64 signs (binary), ``(m,)`` int64 classes 0..c-1 (multi-class), or float64 targets ``(m,)``
+            or ``(m, c)`` (regression on one or c > 1 numbers).
+        num_outputs: 1 (binary), or c.
+        task: ``"binary"``, ``"multiclass"`` or ``"regression"``.
     """
 
     keep: Tensor
@@ -48,21 +49,30 @@ def label(y: Tensor, rule: LabelRule, names: Mapping[str, int] = _NO_NAMES) -> L
     ``"parity"``: the j-th class in sorted order becomes +1 for even j and -1 for odd j, as in the published
     runs of arXiv:1906.08034. A pair ``[a, b]`` keeps two classes, a -> +1 and b -> -1. A map gives each
     class its sign; 0 drops the class. ``"multiclass"`` re-indexes the classes 0..c-1 in sorted order.
+    ``"regression"`` takes the numbers in y as they are, one target or several.
 
     Args:
-        y: ``(n,)`` int64 classes.
+        y: ``(n,)`` int64 classes, or ``(n,)`` or ``(n, c)`` real numbers.
         rule: see above; classes may be given by name where the source has names.
         names: name -> class of the source.
 
     Raises:
         ConfigError: the rule is not one of the above, or does not give both signs.
-        DataError: the rule names a class that the data do not have, or leaves one out.
+        DataError: the rule names a class that the data do not have, or leaves one out; or it needs classes, and the
+            data hold real numbers.
 
     >>> label(torch.tensor([0, 1, 2, 5]), "parity").y
     tensor([ 1., -1.,  1., -1.], dtype=torch.float64)
     >>> label(torch.tensor([3, 0, 5]), [5, 3]).y
     tensor([-1.,  1.], dtype=torch.float64)
     """
+    if rule == "regression":
+        return _real_valued(y)
+    if y.is_floating_point():
+        raise DataError(
+            f"labels is {rule!r}, which needs classes, but the targets are real numbers of shape {tuple(y.shape)}: set "
+            "labels: regression, or give integer classes"
+        )
     classes = [int(value) for value in torch.unique(y)]
     if len(classes) < 2:
         raise DataError(f"labels need at least two classes, but the data hold only {classes}: add samples")
@@ -82,10 +92,11 @@ def class_signs(rule: LabelRule, classes: Sequence[int], names: Mapping[str, int
         return {value: 1 - 2 * (position % 2) for position, value in enumerate(sorted(classes))}
     if isinstance(rule, dict):
         return _signs_of_map(rule, classes, names)
-    if not isinstance(rule, str):
+    if isinstance(rule, Sequence) and not isinstance(rule, str):
         return _signs_of_pair(rule, classes, names)
     raise ConfigError(
-        f"labels must be 'parity', 'multiclass', a pair such as [3, 5] or a map such as {{0: 1, 1: -1}}, got {rule!r}"
+        "labels must be 'parity', 'multiclass', 'regression', a pair such as [3, 5] or a map such as {0: 1, 1: -1}, "
+        f"got {rule!r}"
     )
 
 
@@ -122,6 +133,15 @@ def find_class(key: int | str, classes: Sequence[int], names: Mapping[str, int] 
     if value not in classes:
         raise DataError(f"labels names the class {key!r}, but the data hold only the classes {list(classes)}")
     return value
+
+
+def _real_valued(y: Tensor) -> Labelled:
+    """A single column of targets loses its axis, as the losses expect of one output."""
+    targets = y.double()
+    if targets.ndim == 2 and targets.shape[1] == 1:
+        targets = targets[:, 0]
+    outputs = 1 if targets.ndim == 1 else targets.shape[1]
+    return Labelled(torch.arange(len(y)), targets, outputs, "regression")
 
 
 def _binary(y: Tensor, signs: Mapping[int, int]) -> Labelled:

@@ -14,7 +14,7 @@ class Pool(NamedTuple):
     Attributes:
         x: ``(n, *input_shape)`` in the dtype of the file: uint8 pixels stay eight times smaller than float64
             until the splits are known.
-        y: ``(n,)`` int64, the original classes.
+        y: ``(n,)`` int64, the original classes; or ``(n,)`` or ``(n, c)`` float64, real-valued targets.
         official_test: ``(n,)`` bool, true for samples of the official test part; None where the source has
             no official parts.
     """

@@ -63,6 +63,28 @@ def standardise(x: Tensor, statistics: tuple[Tensor, Tensor]) -> Tensor:
     return (x - mean) / std
 
 
+def standardised_targets(y: Tensor, train: Tensor) -> Tensor:
+    """(y - mean) / std per target, with the mean and the standard deviation (1/n) of the training samples.
+
+    Args:
+        y: ``(n,)`` or ``(n, c)`` real-valued targets.
+        train: positions of the training samples.
+
+    Raises:
+        DataError: a target is constant over the training set.
+
+    >>> standardised_targets(torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0, 1]))
+    tensor([-1.,  1.,  3.])
+    """
+    mean, std = y[train].mean(0), y[train].std(0, correction=0)
+    if bool((std <= _RELATIVE_ZERO * y[train].abs().amax()).any()):
+        raise DataError(
+            f"a target is constant over the {len(train)} training samples and cannot be standardised: set "
+            "standardise_targets: false, or leave the target out"
+        )
+    return (y - mean) / std
+
+
 def center(x: Tensor, mean: Tensor) -> Tensor:
     """x - mean, per pixel: ``(n, *s)`` minus ``(*s)``."""
     return x - mean

@@ -17,6 +17,7 @@ class Sizes(NamedTuple):
     train: int
     test: int
     kernel: int = 0
+    val: int = 0
 
 
 class Seeds(NamedTuple):
@@ -25,6 +26,7 @@ class Seeds(NamedTuple):
     train: int = 0
     test: int = 0
     kernel: int = 0
+    val: int = 0
 
 
 class Drawn(NamedTuple):
@@ -33,41 +35,47 @@ class Drawn(NamedTuple):
     train: Tensor
     test: Tensor
     kernel: Tensor
+    val: Tensor
 
 
 def draw_splits(classes: Tensor, sizes: Sizes, seeds: Seeds, official_test: Tensor | None = None) -> Drawn:
-    """Draw test, then kernel, then training samples, each balanced over the classes.
+    """Draw test, then kernel, then training, then validation samples, each balanced over the classes.
 
     The samples are shuffled within each class and the classes dealt out in turn; the first ``sizes.test``
-    are the test set. The rest is shuffled and dealt out anew for the kernel set, and what then remains for
-    the training set. So the test set depends on its own seed only, the kernel set on the test and kernel
-    seeds, the training set on all three; and with equal seeds a smaller training set is the beginning of
-    a larger one. The scheme is that of the published runs of arXiv:1906.08034, except that a class that
-    has run out does not end the deal: the other classes go on, so that every sample can be used.
+    are the test set. The rest is shuffled and dealt out anew for the kernel set, what then remains for the
+    training set, and what remains of that for the validation set. So the test set depends on its own seed
+    only, the kernel set on the test and kernel seeds, the training set on these and its own; and with equal
+    seeds a smaller training set is the beginning of a larger one. The validation set comes last, so that one
+    can be added to a configuration that has been trained already, and shares no sample with its training set.
+    The scheme is that of the published runs of arXiv:1906.08034, except that a class that has run out does not
+    end the deal: the other classes go on, so that every sample can be used.
 
     Args:
-        classes: ``(n,)`` int64, the original classes (not the signs) to balance over.
+        classes: ``(n,)`` int64, the original classes (not the signs) to balance over; all zero for real targets.
         sizes: samples per set.
         seeds: seed per set.
-        official_test: ``(n,)`` bool; if given, the test set comes from the samples marked true, the kernel
-            and training sets from the others.
+        official_test: ``(n,)`` bool; if given, the test set comes from the samples marked true, the other
+            sets from the others.
 
     Raises:
         DataError: more samples are asked for than there are.
     """
     everything = torch.arange(len(classes))
     if official_test is None:
-        _check_room("n_train + n_test + n_kernel", sum(sizes), len(classes), "the data")
+        _check_room(_sum_of(sizes, "train", "test", "kernel", "val"), sum(sizes), len(classes), "the data")
         reserve, rest = everything, None
     else:
         reserve, rest = everything[official_test], everything[~official_test]
         _check_room("n_test", sizes.test, len(reserve), "the official test part")
-        _check_room("n_train + n_kernel", sizes.train + sizes.kernel, len(rest), "the official train part")
+        _check_room(
+            _sum_of(sizes, "train", "kernel", "val"), sum(sizes) - sizes.test, len(rest), "the official train part"
+        )
     test, remains = _deal(classes, reserve, sizes.test, generator("data/test", seeds.test))
     candidates = remains if rest is None else rest
     kernel, candidates = _deal(classes, candidates, sizes.kernel, generator("data/kernel", seeds.kernel))
-    train, _ = _deal(classes, candidates, sizes.train, generator("data/train", seeds.train))
-    return Drawn(train, test, kernel)
+    train, candidates = _deal(classes, candidates, sizes.train, generator("data/train", seeds.train))
+    val, _ = _deal(classes, candidates, sizes.val, generator("data/val", seeds.val))
+    return Drawn(train, test, kernel, val)
 
 
 def interleave(classes: Tensor, stream: torch.Generator) -> Tensor:
@@ -91,6 +99,11 @@ def _deal(classes: Tensor, candidates: Tensor, count: int, stream: torch.Generat
     """The first ``count`` of the interleaved candidates, and the remaining ones in increasing order."""
     order = candidates[interleave(classes[candidates], stream)]
     return order[:count], order[count:].sort().values
+
+
+def _sum_of(sizes: Sizes, *names: str) -> str:
+    """``n_train + n_test + n_kernel``, with n_val only where there is a validation set."""
+    return " + ".join(f"n_{name}" for name in names if name != "val" or sizes.val)
 
 
 def _check_room(what: str, asked: int, available: int, where: str) -> None:

@@ -32,7 +32,7 @@ def normal_rows(n: int, d: int, purpose: str, seed: int) -> Tensor:
 class StreamedTask(FlowData):
     """Samples made from rows of standard normal numbers; one network output.
 
-    Train, test and kernel sets come from streams of their own, so each depends on its own seed only.
+    Train, test, kernel and validation sets come from streams of their own, so each depends on its own seed only.
     ``Split.index`` counts within the set's own stream.
 
     Args:
@@ -51,13 +51,14 @@ class StreamedTask(FlowData):
         """Inputs ``(n, d)`` and targets ``(n,)`` made from standard normal numbers ``(n, d)``."""
 
     def build(self) -> Prepared:
-        """Draw the three sets."""
+        """Draws all sets."""
         return Prepared(
             self._split("train", self.n_train, self.train_seed),
             self._split("test", self.n_test, self.test_seed),
             self._split("kernel", self.n_kernel, self.kernel_seed),
             num_outputs=1,
             task=self.kind,
+            val=self._split("val", self.n_val, self.val_seed),
         )
 
     def fresh(self, n: int, draw: int) -> Split:

@@ -277,13 +277,15 @@ class KernelModule(FlowModule):
         )
 
     def _prepare_held_out(self) -> None:
-        x = self.test_split.x
-        self._held_out_features = self._features_of(x)
-        self._held_out_start = self._start_outputs(x)
+        self._held_out = self._evaluator(self.test_split.x)
+
+    def _evaluator(self, x: Tensor) -> Callable[[], Tensor]:
+        features, start = self._features_of(x), self._start_outputs(x)
+        return lambda: self._outputs(features, start)
 
     def held_out(self) -> Tensor:
         """F on the test set."""
-        return self._outputs(self._held_out_features, self._held_out_start)
+        return self._held_out()
 
     def centered_outputs(self, x: Tensor, f0: Tensor | None = None) -> Tensor:
         """F at the present weights of the kernel's model, (E, n) for one output and (E, n, c) for more."""

@@ -77,8 +77,20 @@ class MemberModule(LightningModule):
 
     @property
     def data(self) -> FlowData:
-        """The datamodule of this run."""
-        return cast(FlowData, self.trainer.datamodule)  # type: ignore[attr-defined]
+        """The datamodule of this run.
+
+        Raises:
+            ConfigError: the trainer was given loaders, or a datamodule that is no FlowData.
+        """
+        given = self.trainer.datamodule  # type: ignore[attr-defined]
+        if isinstance(given, FlowData):
+            return given
+        name = "loaders instead of a datamodule" if given is None else f"a {type(given).__name__}"
+        raise ConfigError(
+            f"the trainer was given {name}, but {type(self).__name__} needs the whole sets in memory: pass "
+            "datamodule=FromDataModule(...) with your LightningDataModule, or FromDataset(...) with your Dataset, both "
+            "of lazy_lightning.data"
+        )
 
     def setup(self, stage: str) -> None:
         """Builds the members; the data's shapes are known now. A fit starts at w0, whatever was done before."""
@@ -104,7 +116,8 @@ class MemberModule(LightningModule):
         self._buffer_names = attribute_names(members.buffers)
         for name, held in self._buffer_names.items():
             self.register_buffer(held, in_precision(members.buffers[name], dtype))
-        self.metrics = nn.ModuleDict({name: self._build_metrics() for name in ("fitted", "held_out", "evaluated")})
+        uses = ("fitted", "held_out", "validation", "evaluated")
+        self.metrics = nn.ModuleDict({use: self._build_metrics() for use in uses})
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the module, as ``to``, ``cpu`` and ``cuda`` do, with the tensors that no checkpoint holds.
@@ -186,9 +199,13 @@ class MemberModule(LightningModule):
         f = self.raw_outputs(self.w.detach(), x)
         return drop_single_output(self.centering(f, self.initial_outputs(x) if f0 is None else f0))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """F of every member, see :meth:`centered_outputs`."""
-        return self.centered_outputs(x.to(self.w.dtype))
+    def forward(self, x: Any) -> Tensor:
+        """F of every member, see :meth:`centered_outputs`.
+
+        Args:
+            x: inputs (n, ...) as the networks take them: a tensor of any real type and device, an array, or a list.
+        """
+        return self.centered_outputs(torch.as_tensor(x).to(self.w.device, self.w.dtype))
 
     # ------------------------------------------------------------------ metrics
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -82,6 +82,13 @@ class ObservedModule(MemberModule):
         """Builds the members, and notes what a checkpoint must agree with: once, not at every save."""
         super().setup(stage)
         self._digest = self._objective_digest()
+        if stage == "fit":  # test and validation sets are observed here, at the times of the other observations
+            self._val_limit, self.trainer.limit_val_batches = self.trainer.limit_val_batches, 0
+
+    def teardown(self, stage: str) -> None:
+        """Lets the trainer validate again, by itself."""
+        if stage == "fit":
+            self.trainer.limit_val_batches = self._val_limit
 
     # ------------------------------------------------------------------ the data
 
@@ -89,7 +96,9 @@ class ObservedModule(MemberModule):
         """Brings the data to the device, once, and computes f0 of the test set there."""
         self.train_split = self.resident(self._observed_training_set())
         self.test_split = self.resident(self.data.test)
+        self.val_split = self.resident(self.data.val)
         self._prepare_held_out()
+        self._validation = self._evaluator(self.val_split.x) if len(self.val_split.y) else None
 
     def _observed_training_set(self) -> Split:
         """What of the training set lies on the device, and is observed."""
@@ -98,6 +107,11 @@ class ObservedModule(MemberModule):
     def _prepare_held_out(self) -> None:
         """What evaluating the test set takes, once."""
         self._test_f0 = self.initial_outputs(self.test_split.x)
+
+    def _evaluator(self, x: Tensor) -> Callable[[], Tensor]:
+        """Does once what evaluating inputs takes; the function returned gives F on them at the present weights."""
+        f0 = self.initial_outputs(x)
+        return lambda: self.centered_outputs(x, f0)
 
     def held_out(self) -> Tensor:
         """F on the test set."""
@@ -167,6 +181,9 @@ class ObservedModule(MemberModule):
         held_out = self.held_out()
         columns |= self.measured("fitted", without_failed(state.outputs, state.reason), self.train_split.y, "train")
         columns |= self.measured("held_out", without_failed(held_out, state.reason), self.test_split.y, "test")
+        if self._validation is not None:
+            outputs = without_failed(self._validation(), state.reason)
+            columns |= self.measured("validation", outputs, self.val_split.y, "val")
         return columns
 
     def measured(self, use: str, outputs: Tensor, y: Tensor, prefix: str) -> Mapping[str, Tensor]:

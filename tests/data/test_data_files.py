@@ -41,7 +41,7 @@ def test_npz_round_trip(tmp_path: Path) -> None:
     [
         ({"x": np.ones((2, 3))}, r"holds the arrays \['x'\], but x and y are needed: add 'y'"),
         ({"x": np.ones((2, 3)), "y": np.zeros(3, int)}, r"shape \(2, 3\), but .* n = 3"),
-        ({"x": np.ones((2, 3)), "y": np.array([0.5, 1.0])}, "type float64 .* one integer class"),
+        ({"x": np.ones((2, 3)), "y": np.array([0.5j, 1.0])}, "type complex128 .* floating-point targets"),
         ({"x": np.array([["a"], ["b"]]), "y": np.arange(2)}, "real numbers are needed"),
         ({"x": np.array([[1.0], [np.nan]]), "y": np.arange(2)}, "not finite"),
         ({"x": np.array([[{}], [{}]], dtype=object), "y": np.arange(2)}, "pickled objects are never loaded"),

@@ -47,7 +47,8 @@ def test_pairs_and_maps_keep_the_classes_with_a_sign(rule: LabelRule) -> None:
 @pytest.mark.parametrize(
     ("rule", "error", "message"),
     [
-        ("odd", ConfigError, r"must be 'parity', 'multiclass', a pair .* got 'odd'"),
+        ("odd", ConfigError, r"must be 'parity', 'multiclass', 'regression', a pair .* got 'odd'"),
+        (None, ConfigError, r"labels must be .* got None"),
         ([4], ConfigError, r"two different classes, got \[4\]"),
         ([4, "four"], ConfigError, r"two different classes, got \[4, 'four'\]"),
         ([4, 5], DataError, r"class 5, but the data hold only the classes \[0, 1, 4, 7, 9\]"),

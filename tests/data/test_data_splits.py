@@ -17,7 +17,8 @@ def labelled_sizes(draw: st.DrawFn) -> tuple[Tensor, Sizes]:
     classes = classes[torch.randperm(len(classes), generator=torch.Generator().manual_seed(sum(counts)))]
     test = draw(st.integers(0, len(classes)))
     kernel = draw(st.integers(0, len(classes) - test))
-    return classes, Sizes(draw(st.integers(0, len(classes) - test - kernel)), test, kernel)
+    val = draw(st.integers(0, len(classes) - test - kernel))
+    return classes, Sizes(draw(st.integers(0, len(classes) - test - kernel - val)), test, kernel, val)
 
 
 def dealt_fairly(classes: Tensor, candidates: Tensor, chosen: Tensor) -> bool:
@@ -42,7 +43,7 @@ def test_splits_are_disjoint_sized_and_balanced(case: tuple[Tensor, Sizes]) -> N
     assert Sizes(*map(len, drawn)) == sizes
     assert len(torch.cat(list(drawn)).unique()) == sum(sizes)
     rest = torch.arange(len(classes))
-    for chosen in (drawn.test, drawn.kernel, drawn.train):
+    for chosen in (drawn.test, drawn.kernel, drawn.train, drawn.val):
         assert dealt_fairly(classes, rest, chosen)
         rest = without(rest, chosen)
 
@@ -69,14 +70,15 @@ def test_every_prefix_of_an_interleaved_order_is_balanced(case: tuple[Tensor, Si
 @pytest.mark.parametrize(
     ("seeds", "changed"),
     [
-        (Seeds(train=1), {"train"}),
-        (Seeds(kernel=1), {"train", "kernel"}),
-        (Seeds(test=1), {"train", "kernel", "test"}),
+        (Seeds(train=1), {"train", "val"}),
+        (Seeds(val=1), {"val"}),
+        (Seeds(kernel=1), {"train", "kernel", "val"}),
+        (Seeds(test=1), {"train", "kernel", "test", "val"}),
     ],
 )
 def test_each_set_depends_on_its_seeds_only(seeds: Seeds, changed: set[str]) -> None:
     classes = torch.arange(300) % 4
-    base, other = (draw_splits(classes, Sizes(60, 50, 40), s) for s in (Seeds(), seeds))
+    base, other = (draw_splits(classes, Sizes(60, 50, 40, 30), s) for s in (Seeds(), seeds))
     assert {name for name in Drawn._fields if set_of(base, name) != set_of(other, name)} == changed
 
 
