@@ -60,7 +60,7 @@ class MemberNetwork:
 
     def in_precision(self, dtype: torch.dtype) -> MemberNetwork:
         """The same object, with what all members share in the precision of ``dtype``."""
-        self.template._apply(lambda tensor: in_precision(tensor, dtype))
+        self.template._apply(lambda tensor: in_precision(tensor, dtype))  # type: ignore[no-untyped-call]
         return self
 
     @property
