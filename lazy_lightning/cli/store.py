@@ -210,7 +210,7 @@ def _nothing(sentence: str) -> None:
 
 def _harmless(table: pd.DataFrame) -> pd.DataFrame:
     """Words that a spreadsheet would take for formulas get an apostrophe before them; numbers stay as they are."""
-    words = {name: table[name].map(_cell) for name in table if not pd.api.types.is_numeric_dtype(table[name])}
+    words = {str(name): table[name].map(_cell) for name in table if not pd.api.types.is_numeric_dtype(table[name])}
     return table.assign(**words).rename(columns=csv_text)
 
 

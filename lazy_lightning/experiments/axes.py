@@ -123,7 +123,8 @@ def _points(name: str, spec: Mapping[str, Any], low: float, high: float, spacing
                 f"the range of {name} from {low:g} to {high:g} is not a whole number of steps at {density:g} per "
                 "decade: move an end, or give points"
             )
-        return round(intervals) + 1
+        count: int = round(intervals) + 1
+        return count
     if isinstance(points, bool) or not isinstance(points, int) or points < 2:
         raise ConfigError(f"the range of {name} has points: {points!r}, expected an integer >= 2")
     return points
