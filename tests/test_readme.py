@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from command_line import built
 
 from lazy_lightning.bundled import bundled_configs, find_config
 from lazy_lightning.cli import main
@@ -18,6 +20,31 @@ def test_flow_without_a_trainer():
     with torch.random.fork_rng(devices=[]):
         exec(block, names)
     assert names["flow"].flow.t.item() == 5.0
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("block", [b for b in blocks("python") if "load_runs" not in b], ids=lambda b: b.split("\n")[1])
+def test_python_block_as_pasted(block):
+    """Warnings are errors here, but for torch.jit.script's deprecation, which torch's forward mode still causes."""
+    with torch.random.fork_rng(devices=[]):
+        exec(block, {})
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=lambda b: b.split("\n")[0])
+def test_yaml_block_is_yaml(block):
+    assert yaml.safe_load(block)
+
+
+def test_mini_batch_block_as_pasted(tmp_path, monkeypatch):
+    """The whole configuration is built; nothing is downloaded or trained."""
+    path = tmp_path / "pasted.yaml"
+    path.write_text(next(b for b in blocks("yaml") if "lr_scheduler" in b))
+    cli = built(["fit", "--config", str(path)], monkeypatch)
+    assert cli.model.companions == ("linearized", "frozen_activations")
+    assert (cli.datamodule.n_train, cli.datamodule.batch_size) == (50000, 128)
 
 
 @pytest.mark.parametrize("name", re.findall(r"--(?:config|sweep) ((?:\w+/)*\w+\.yaml)", README))
