@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,6 +60,20 @@ def directional_derivative(
     raise ConfigError(
         f"the network cannot be differentiated along a change of its weights ({told}): replace the layer that does this"
     ) from errors[-1]
+
+
+def pullback(function: Callable[[Tensor], Tensor], at: Tensor, cotangent: Tensor) -> Tensor:
+    """J(w)^T u, by ``torch.func`` or, for networks that differentiate inside of forward, by plain autograd."""
+    try:
+        with plain_attention(), _PlainWeightNorm():
+            pull = torch.func.vjp(function, at)[1]
+            return cast(Tensor, pull(cotangent)[0])
+    except (RuntimeError, ConfigError) as error:
+        if not is_missing_rule(error):
+            raise
+    with torch.enable_grad(), plain_attention():
+        w = at.detach().requires_grad_()
+        return torch.autograd.grad(function(w), w, cotangent, materialize_grads=True)[0]
 
 
 def has_one_sided_rules(network: nn.Module) -> bool:

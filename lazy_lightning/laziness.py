@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lazy_lightning.directional_derivative import pullback
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.linearize import tangent_outputs
 from lazy_lightning.losses import MSE
@@ -168,6 +169,7 @@ def jacobian_norm(
         value, u = _power_step(outputs, w, x, directions[0], chunk_size)
         return value, u.unsqueeze(0)
 
+    _check_weights(w)
     return _climb(step, _random_directions(0, 1, w, method), method)
 
 
@@ -203,8 +205,17 @@ def second_derivative_norm(
         value, v = _power_step(_derivative_along(outputs, u), w, x, v, chunk_size)
         return value, torch.stack([u, v])
 
+    _check_weights(w)
     found = [_climb(step, _random_directions(start, 2, w, method), method) for start in range(method.starts)]
     return torch.stack(found).amax(dim=0)
+
+
+def _check_weights(w: Tensor) -> None:
+    if w.is_complex():
+        raise ConfigError(
+            "weights are complex, expected real ones: hold real and imaginary parts as real weights and use "
+            "torch.view_as_complex in the network"
+        )
 
 
 def _derivative_along(outputs: Outputs, v: Tensor) -> Outputs:
@@ -230,8 +241,7 @@ def _push_and_pull(outputs: Outputs, w: Tensor, x: Tensor, u: Tensor) -> tuple[T
         return outputs(weights, x)
 
     change = tangent_outputs(at, w, u)
-    pull = torch.func.vjp(at, w)[1]
-    return change, pull(change)[0]
+    return change, pullback(at, w, change)
 
 
 def _climb(step: Callable[[Tensor], tuple[Tensor, Tensor]], directions: Tensor, method: PowerMethod) -> Tensor:

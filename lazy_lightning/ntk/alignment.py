@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.losses import is_class_index
+from lazy_lightning.ntk.one_device import require_one_device
 
 
 def relative_drift(now: Tensor, start: Tensor) -> Tensor:
@@ -24,6 +25,7 @@ def relative_drift(now: Tensor, start: Tensor) -> Tensor:
     >>> relative_drift(torch.full((2, 2), 1.5), torch.ones(2, 2))
     tensor(0.5000, dtype=torch.float64)
     """
+    require_one_device(now=now, start=start)
     return _norm(now.double() - start.double()) / _norm(start.double())
 
 
@@ -50,6 +52,7 @@ def kernel_alignment(first: Tensor, second: Tensor, *, centered: bool = True) ->
             f"kernels of {first.shape[-1]} and {second.shape[-1]} samples were compared, expected the same samples:"
             " compute both on one set."
         )
+    require_one_device(first=first, second=second)
     K, K2 = (centered_kernel(k) if centered else k.double() for k in (first, second))
     return (K * K2).sum((-2, -1)) / (_norm(K) * _norm(K2))
 
@@ -172,6 +175,7 @@ class KernelComparison:
         Raises:
             ConfigError: the tile is not one of the kernels, or crosses the diagonal without being square upon it.
         """
+        require_one_device(sums=self._change, now=now, start=start)
         rows, cols = self._span(rows), self._span(cols)
         weight = self._weight(rows, cols, now, start)
         pair = torch.stack((now.double(), start.double()), dim=-3)

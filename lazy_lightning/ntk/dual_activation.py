@@ -26,6 +26,7 @@ from torch import Tensor
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.activations import Activation
 from lazy_lightning.ntk.mehler import Function, expected_products, expected_squares
+from lazy_lightning.ntk.one_device import require_one_device
 
 _PARALLEL = 32 * torch.finfo(torch.float64).eps  # what the rounding of a sum of products leaves of 1 - rho
 _TINY = torch.finfo(torch.float64).tiny
@@ -65,6 +66,7 @@ def dual_activation(activation: Activation, c: Tensor, q1: Tensor, q2: Tensor | 
         ConfigError: the shapes do not fit, or phi is too rough for the expansion.
     """
     _check(c, q1, q1 if q2 is None else q2)
+    require_one_device(c=c, q1=q1, q2=q2)
     closed_form = _CLOSED_FORMS.get(activation.name)
     with _without_tape():
         c, q1 = c.double(), q1.double()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.ntk.memory import require_bytes
+from lazy_lightning.ntk.one_device import require_one_device
 from lazy_lightning.ntk.spectrum import eigensystem
 
 _MATRICES = 6
@@ -75,6 +76,7 @@ class KernelFeatures:
 
     def of_others(self, cross: Tensor) -> Tensor:
         """The features (..., m, n) of other samples from their kernel (..., m, n) with the training samples."""
+        require_one_device(vectors=self.vectors, cross=cross)
         # In this order, rounding stays in the direction that it comes from; the small ones amplify theirs.
         scaled = (cross.double() @ self.vectors) * self.inverse_roots.unsqueeze(-2)
         return (scaled @ self.vectors.mT).to(cross.dtype)

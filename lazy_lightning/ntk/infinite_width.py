@@ -23,6 +23,7 @@ from lazy_lightning.nn.activations import activation as build_activation
 from lazy_lightning.nn.fc import FC, Head
 from lazy_lightning.nn.layers import NTKLinear
 from lazy_lightning.ntk.dual_activation import dual_activation, second_moments
+from lazy_lightning.ntk.one_device import require_one_device
 
 
 class InfiniteWidthKernels(NamedTuple):
@@ -74,6 +75,7 @@ def infinite_width_kernels(
     """
     _check_settings(depth, bias, last_bias, head)
     phi = build_activation(activation)
+    require_one_device(x1=x1, x2=x2)
     a1 = _flat_samples(x1, "x1")
     a2 = None if x2 is None else _flat_samples(x2, "x2")
     _check_fit(a1, a2)

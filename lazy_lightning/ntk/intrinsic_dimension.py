@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.ntk.alignment import check_square
+from lazy_lightning.ntk.one_device import require_one_device
 
 _SAME = 16.0
 """Two points are one if d^2 is below this many roundings of K_ii + K_jj, the error of the subtraction."""
@@ -86,6 +87,7 @@ def neighbour_ratios(distances: Tensor, same: Tensor) -> Tensor:
     >>> neighbour_ratios(d, d == 0)
     tensor([3.0000, 2.0000, 1.5000,    nan, 1.5000])
     """
+    require_one_device(distances=distances, same=same)
     repeats = same.tril(-1).any(-1)
     self_or_repeat = repeats.unsqueeze(-2) | torch.eye(same.shape[-1], dtype=torch.bool, device=same.device)
     if distances.shape[-1] < 3:

@@ -63,7 +63,7 @@ def expected_products(f: Function, name: str, rho: Tensor, q1: Tensor, q2: Tenso
     """E[f(u) f(v)] of all pairs, (n1, n2); f is phi or its derivative."""
     closest = _largest_correlation(rho, apart=q2 is None)
     widest = torch.cat([q1, q1 if q2 is None else q2]).max()
-    rule = _sufficient_rule(f, widest, closest)
+    rule = _sufficient_rule(f, widest, closest)  # its tensors are on the device of the samples
     left = _expand(f, q1, rule, closest)
     right = left if q2 is None else _expand(f, q2, rule, closest)
     _check_error(float(torch.maximum(left.error, right.error) + _unresolved(f, widest, rule)), name, rule.terms)
@@ -73,17 +73,16 @@ def expected_products(f: Function, name: str, rho: Tensor, q1: Tensor, q2: Tenso
 def _sufficient_rule(f: Function, widest: Tensor, closest: float) -> _HermiteRule:
     """The shortest rule that leaves nothing out at the largest variance and correlation: f is roughest there."""
     terms = _FIRST_TERMS
-    while terms < _MOST_TERMS and _expand(f, widest[None], _hermite_rule(terms), closest).error > _AIM:
+    device = widest.device
+    while terms < _MOST_TERMS and _expand(f, widest[None], _hermite_rule(terms, device), closest).error > _AIM:
         terms *= 2
-    return _hermite_rule(terms)
+    return _hermite_rule(terms, device)
 
 
 def _expand(f: Function, q: Tensor, rule: _HermiteRule, closest: float) -> _Expansion:
     """The coefficients at every variance, and their worst error for pairs no closer than ``closest``."""
-    nodes, weights, functions, checks = (
-        t.to(q.device) for t in (rule.nodes, rule.weights, rule.functions, rule.checks)
-    )
-    damping = (closest ** rule.starts.double()).to(q.device)
+    nodes, weights, functions, checks = rule.nodes, rule.weights, rule.functions, rule.checks
+    damping = closest ** rule.starts.double()
     parts, errors = [], []
     for variances in torch.split(q, _SAMPLES_AT_ONCE):
         # An exponential tail would fill the matrix product with denormals, ten times as slow.
@@ -97,34 +96,43 @@ def _expand(f: Function, q: Tensor, rule: _HermiteRule, closest: float) -> _Expa
 
 def _unresolved(f: Function, widest: Tensor, rule: _HermiteRule) -> Tensor:
     """What the second moment changes by, as a share, on panels half as long: much if f is steep away from zero."""
-    z, weights = (torch.from_numpy(a).to(widest.device) for a in _panels(2 * math.sqrt(rule.terms)))
+    z, weights = _finer_panels(rule.terms, widest.device)
     density = torch.exp(-z.square() / 2) / math.sqrt(2 * math.pi)
     finer = f(widest.sqrt() * z).square() @ (weights * density)
-    coarse = f(widest.sqrt() * rule.nodes.to(z)).square() @ rule.weights.to(z)
+    coarse = f(widest.sqrt() * rule.nodes).square() @ rule.weights
     return (finer - coarse).abs() / finer.clamp(min=_TINY)
 
 
 def _sum_over_pairs(left: Tensor, right: Tensor, rho: Tensor, powers: Tensor, *, symmetric: bool) -> Tensor:
     """sum_j left_j right_j rho^(k_j), (n1, n2), a tile at a time; of one set what is above the diagonal, at least."""
     out = torch.empty_like(rho)
-    rows = max(1, _PAIRS_AT_ONCE.get(rho.device.type, 2**15) // rho.shape[1])
-    for start in range(0, len(rho), rows):
-        stop, first = start + rows, start if symmetric else 0
+    rows = max(1, _PAIRS_AT_ONCE.get(rho.device.type, 2**24) // rho.shape[1])
+    spans = [(start, start + rows, start if symmetric else 0) for start in range(0, len(rho), rows)]
+    strengths = [left[:, start:stop].abs().amax(1) * right[:, first:].abs().amax(1) for start, stop, first in spans]
+    # One copy to the host for all tiles.
+    for (start, stop, first), strength in zip(spans, torch.stack(strengths).cpu() if spans else (), strict=True):
         tile, part = out[start:stop, first:], rho[start:stop, first:]
         log = part.abs().clamp(min=_TINY).log()
-        even, odd = (_power_series(left[:, start:stop], right[:, first:], powers, log, parity) for parity in (0, 1))
+        even, odd = (
+            _power_series(left[:, start:stop], right[:, first:], _kept(powers, strength, parity), log)
+            for parity in (0, 1)
+        )
         torch.addcmul(even, part.sign(), odd, out=tile)
     return out
 
 
-def _power_series(left: Tensor, right: Tensor, powers: Tensor, log: Tensor, parity: int) -> Tensor:
-    """sum_j left_j right_j exp(k_j log) over the even or odd k that are not negligible, by Horner's rule."""
-    strength = (left.abs().amax(1) * right.abs().amax(1)).cpu()
+def _kept(powers: Tensor, strength: Tensor, parity: int) -> list[tuple[int, int]]:
+    """Position and power of the even or odd terms that are not negligible, on the host."""
     kept = ((powers % 2 == parity) & (strength > _NEGLIGIBLE * strength.max())).nonzero().flatten()
-    exponents = powers[kept].tolist()
+    return list(zip(kept.tolist(), powers[kept].tolist(), strict=True))
+
+
+def _power_series(left: Tensor, right: Tensor, kept: list[tuple[int, int]], log: Tensor) -> Tensor:
+    """sum_j left_j right_j exp(k_j log) over the pairs (j, k_j) that are kept, by Horner's rule."""
+    exponents = [k for _, k in kept]
     steps = [k - below for k, below in zip(exponents, [0, *exponents], strict=False)]
     total, factor, last_step = torch.zeros_like(log), torch.ones_like(log), 0
-    for j, step in zip(reversed(kept.tolist()), reversed(steps), strict=True):
+    for (j, _), step in zip(reversed(kept), reversed(steps), strict=True):
         total.addcmul_(left[j, :, None], right[j])
         if step != last_step:
             # What a term of an octave adds at exp(-100) is nothing, and denormals are slow.
@@ -142,14 +150,29 @@ def _largest_correlation(rho: Tensor, *, apart: bool) -> float:
 
 def expected_squares(f: Function, q: Tensor) -> Tensor:
     """E[f(sqrt(q) z)^2], (n,)."""
-    rule = _hermite_rule(_FIRST_TERMS)
-    nodes, weights = rule.nodes.to(q.device), rule.weights.to(q.device)
-    return torch.cat([f(part.sqrt()[:, None] * nodes).square() @ weights for part in torch.split(q, _SAMPLES_AT_ONCE)])
+    rule = _hermite_rule(_FIRST_TERMS, q.device)
+    parts = torch.split(q, _SAMPLES_AT_ONCE)
+    return torch.cat([f(part.sqrt()[:, None] * rule.nodes).square() @ rule.weights for part in parts])
+
+
+@lru_cache(maxsize=24)
+def _hermite_rule(terms: int, device: torch.device) -> _HermiteRule:
+    """The rule for k < ``terms``, a power of two times the first; what it holds is copied to a device once."""
+    rule = _rule_on_host(terms)
+    on_device = {name: t.to(device) for name, t in rule._asdict().items() if isinstance(t, Tensor) and name != "powers"}
+    return rule._replace(**on_device)
+
+
+@lru_cache(maxsize=24)
+def _finer_panels(terms: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Nodes and weights on panels half as long as those of a rule."""
+    z, weights = (torch.from_numpy(a).to(device) for a in _panels(2 * math.sqrt(terms)))
+    return z, weights
 
 
 @lru_cache(maxsize=12)
-def _hermite_rule(terms: int) -> _HermiteRule:
-    """The rule for k < ``terms``, a power of two times the first."""
+def _rule_on_host(terms: int) -> _HermiteRule:
+    """The rule on the CPU."""
     z, weights = _panels(math.sqrt(terms))
     # With the root of the Gaussian density on either side, no number here leaves the range of float64.
     root = np.exp(-(z**2) / 4) * (2 * math.pi) ** -0.25

@@ -22,6 +22,7 @@ from torch import Tensor
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.losses import is_class_index
 from lazy_lightning.ntk.alignment import check_square
+from lazy_lightning.ntk.one_device import require_one_device
 from lazy_lightning.ntk.oscillator import decay, travel
 from lazy_lightning.ntk.spectrum import eigensystem
 
@@ -55,7 +56,8 @@ class KernelRegression:
     and before it moves test outputs by about eps lambda_max t/n. A member whose kernel is not finite has outputs NaN.
 
     Raises:
-        ConfigError: shapes do not fit, targets are not floats, or an eigenvalue is below -rtol lambda_max.
+        ConfigError: shapes do not fit, tensors lie on several devices, targets are not floats, or an eigenvalue is
+            below -rtol lambda_max.
 
     >>> solved = KernelRegression(torch.tensor([[4.0]]), torch.tensor([1.0]), torch.tensor([[2.0]]))
     >>> solved.train_outputs(torch.tensor([0.0, 0.5, torch.inf]))  # 1 - exp(-4 t)
@@ -77,6 +79,7 @@ class KernelRegression:
         rtol: float | None = None,
     ) -> None:
         _check_shapes(kernel, y, test_kernel, start, test_start)
+        require_one_device(kernel=kernel, y=y, test_kernel=test_kernel, start=start, test_start=test_start)
         self.n = len(y)
         self._outputs = tuple(y.shape[1:])
         self._columns = 1 if kernel.shape[-1] == y.numel() else y.shape[1]

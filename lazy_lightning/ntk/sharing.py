@@ -18,26 +18,22 @@ class Sharing:
     slot: Tensor
     """(E,) int64: which column of its kernel's each member is."""
     slots: int
-    """The most members that one kernel has."""
+    """No kernel has more members than this."""
 
     @classmethod
     def of(cls, own: Tensor) -> Sharing:
-        """From the kernel of each member; waits for the device.
+        """From the kernel of each member; waits for the device once.
 
         >>> Sharing.of(torch.tensor([0, 1, 0])).slot
         tensor([0, 0, 1])
         """
-        counts: dict[int, int] = {}
-        slot = []
-        for kernel in own.tolist():
-            slot.append(counts.get(kernel, 0))
-            counts[kernel] = slot[-1] + 1
-        return cls(own, torch.tensor(slot, device=own.device, dtype=torch.int64), max(counts.values(), default=0))
+        slot = _slots(own)
+        return cls(own, slot, int(slot.max()) + 1 if len(own) else 0)
 
     def select(self, rows: Tensor) -> tuple[Sharing, Tensor]:
-        """The sharing of some members among the kernels that they need, and which these are."""
+        """The sharing of some members among the kernels that they need, and which these are; waits once."""
         used, own = torch.unique(self.own[rows], return_inverse=True)
-        return Sharing.of(own), used
+        return Sharing(own, _slots(own), self.slots), used
 
     def product(self, kernels: Tensor, columns: Tensor) -> Tensor:
         """(U, r, s) with (E, s, k) to (E, r, k): each member's columns by its own kernel."""
@@ -57,7 +53,13 @@ def distinct_members(weights: Tensor, buffers: Mapping[str, Tensor]) -> tuple[Te
     if buffers:
         every = torch.arange(len(weights), device=weights.device)
         return every, every
-    own = torch.unique(weights, dim=0, return_inverse=True)[1].tolist()
-    kinds = list(dict.fromkeys(own))
-    first = torch.tensor([own.index(kind) for kind in kinds], device=weights.device)
-    return first, torch.tensor([kinds.index(kind) for kind in own], device=weights.device)
+    kinds, own = torch.unique(weights, dim=0, return_inverse=True)
+    rows = torch.arange(len(weights), device=weights.device)
+    first = rows.new_zeros(len(kinds)).scatter_reduce(0, own, rows, "amin", include_self=False)
+    first, order = first.sort()
+    return first, order.argsort()[own]
+
+
+def _slots(own: Tensor) -> Tensor:
+    """How many of the members before each have the same kernel, (E,)."""
+    return (own.unsqueeze(1) == own.unsqueeze(0)).tril(-1).sum(dim=1)
