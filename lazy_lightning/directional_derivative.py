@@ -171,4 +171,5 @@ class _PlainWeightNorm(TorchFunctionMode):
 
 def _weight_norm(v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
     others = [axis for axis in range(v.ndim) if axis != dim % v.ndim] if dim != -1 else list(range(v.ndim))
-    return v * (g / torch.linalg.vector_norm(v, dim=others, keepdim=True))
+    length: Tensor = torch.linalg.vector_norm(v, dim=others, keepdim=True)
+    return v * (g / length)

@@ -128,8 +128,8 @@ class LinearizedNetwork(nn.Module):
 
         (f, z), (df, dz) = directional_derivative(outputs, w0, dw, reverse=self._reverse)
         for layer, parts in z.items():
-            own = [part + change for part, change in zip(parts, dz[layer], strict=True)]
-            self.get_submodule(layer)(own[0] if len(own) == 1 else tuple(own))
+            moved = [part + change for part, change in zip(parts, dz[layer], strict=True)]
+            self.get_submodule(layer)(moved[0] if len(moved) == 1 else tuple(moved))
         return cast(Tensor, df if self._tangent_alone else f + df)
 
     def train(self, mode: bool = True) -> Self:

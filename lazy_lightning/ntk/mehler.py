@@ -159,8 +159,10 @@ def expected_squares(f: Function, q: Tensor) -> Tensor:
 def _hermite_rule(terms: int, device: torch.device) -> _HermiteRule:
     """The rule for k < ``terms``, a power of two times the first; what it holds is copied to a device once."""
     rule = _rule_on_host(terms)
-    on_device = {name: t.to(device) for name, t in rule._asdict().items() if isinstance(t, Tensor) and name != "powers"}
-    return rule._replace(**on_device)
+    nodes, weights, functions, checks, starts = (
+        t.to(device) for t in (rule.nodes, rule.weights, rule.functions, rule.checks, rule.starts)
+    )
+    return _HermiteRule(terms, nodes, weights, rule.powers, functions, checks, starts)
 
 
 @lru_cache(maxsize=24)
