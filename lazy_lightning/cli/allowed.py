@@ -199,6 +199,11 @@ def imported(path: Any, key: str) -> Any:
     raise ConfigError(f"{key}: the class {path} cannot be imported (no module named {parts[0]!r})")
 
 
+def returns(function: Any, base: type) -> bool:
+    """Whether a function is annotated to return this class, or one that derives from it."""
+    return _derives(_returned(function), (base,))
+
+
 def refuse_standard_library(path: str, key: str) -> None:
     """Before it is imported: importing some of it (``antigravity``, ``this``) has effects of its own."""
     if path.partition(".")[0] in standard_library():

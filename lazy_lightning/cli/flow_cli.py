@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
 import re
-import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -34,7 +32,14 @@ from lazy_lightning.callbacks import (
 from lazy_lightning.callbacks.predictions import PredictionWriter
 from lazy_lightning.checkpoints import KEY, read_checkpoint
 from lazy_lightning.cli.allowed import check_classes
-from lazy_lightning.cli.parser import KERNEL_OPTIONS, FlowArgumentParser, ParserError, bound_parser
+from lazy_lightning.cli.parser import (
+    KERNEL_OPTIONS,
+    FlowArgumentParser,
+    ParserError,
+    bound_parser,
+    decided_by_data,
+    default_arguments,
+)
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
@@ -46,7 +51,6 @@ _LOGGER = {
     "class_path": "pytorch_lightning.loggers.TensorBoardLogger",
     "init_args": {"save_dir": "runs", "name": "flow", "default_hp_metric": False},
 }
-_FROM_DATA = ("input_shape", "num_outputs")
 _PRECISIONS = ("64-true", "32-true", "64", "32")
 _KERNEL_DEFAULTS = {"at": "init", "layers": None, "kernel_outputs": "full", "checkpoint": None}
 _TEXT_OR_CLASS = ("loss", "controller")
@@ -314,8 +318,10 @@ def refuse_ignored(config: Any) -> None:
         raise ConfigError(f"trainer.precision is {precision}, expected {messages.PRECISIONS}")
     network = config.get("model.init_args.network")
     given = {} if network is None or not hasattr(network, "get") else network.get("init_args") or {}
-    for name in _FROM_DATA:
-        if name in given and given[name] != _default(network["class_path"], name):
+    decided = sorted(decided_by_data(given.keys()))
+    defaults = default_arguments(network["class_path"]) if decided else {}
+    for name in decided:
+        if given[name] != defaults.get(name):
             raise ConfigError(
                 f"model.network.{name} is {given[name]}, but the data decide it: leave it out of the configuration"
             )
@@ -334,12 +340,6 @@ def require_batches_that_fit(module: LightningModule, data: FlowData) -> None:
         )
     if isinstance(module, ScaledModule) and data.batch_size is None:
         raise ConfigError("ScaledModule trains on mini-batches: set data.batch_size, for example to 128")
-
-
-def _default(class_path: str, argument: str) -> Any:
-    module, _, name = class_path.rpartition(".")
-    parameter = inspect.signature(getattr(sys.modules[module], name)).parameters.get(argument)
-    return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
 def _trainer_defaults(callbacks: Sequence[Callback]) -> dict[str, Any]:

@@ -5,18 +5,21 @@ from __future__ import annotations
 import functools
 import inspect
 import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import yaml
 from jsonargparse import DefaultHelpFormatter, get_loader, set_config_read_mode, set_loader, set_parsing_settings
 from pytorch_lightning.cli import LightningArgumentParser
+from torch import nn
 
-from lazy_lightning.cli.allowed import standard_library
+from lazy_lightning.cli.allowed import imported, returns, standard_library
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.messages import NETWORKS
 from lazy_lightning.yaml_file import parse_yaml
 
 KERNEL_OPTIONS = ("at", "layers", "kernel_outputs")
+_FROM_DATA = ("input_shape", "num_outputs", "num_classes")
 _MANY = 12
 _NOT_ACCEPTED = re.compile(r"(?:accept option '|^[Uu]nrecognized arguments: --)(\w+)")
 
@@ -55,6 +58,41 @@ class FlowArgumentParser(LightningArgumentParser):
             message = f"{message} (known: {', '.join(sorted(self._known_names(message)))})"
         raise ParserError(message) from ex
 
+    # ------------------------------------------------------------------ networks: factories that the data complete
+
+    def add_class_arguments(self, theclass: type, *args: Any, **options: Any) -> Any:
+        """Adds a class's arguments; those of a network that the data decide are not required.
+
+        jsonargparse skips zero positional arguments, ``{0}``, of a class that a ``Callable[[], nn.Module]`` is to build.
+        """
+        added = super().add_class_arguments(theclass, *args, **options)
+        if 0 in (options.get("skip") or ()) and inspect.isclass(theclass) and issubclass(theclass, nn.Module):
+            self._require_no_shapes()
+        return added
+
+    def add_function_arguments(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        """Adds a function's arguments; those of one that builds a network, and that the data decide, are not required."""
+        added = super().add_function_arguments(function, *args, **options)
+        if returns(function, nn.Module):
+            self._require_no_shapes()
+        return added
+
+    def instantiate_classes(self, cfg: Any, **options: Any) -> Any:
+        """Builds the classes; a function that builds the network gets its arguments bound, and is called for each seed."""
+        for key, path in cfg.items():
+            if key.endswith("network.class_path") and not inspect.isclass(function := imported(path, key)):
+                self.add_instantiator(_bound, function, subclasses=False)
+        return super().instantiate_classes(cfg, **options)
+
+    def _require_no_shapes(self) -> None:
+        decided = decided_by_data({action.dest for action in self._actions})
+        for action in self._actions:
+            if action.dest in decided:
+                action.required = False
+        getattr(self, "required_args", set()).difference_update(decided)  # of jsonargparse before 4.53
+
+    # ------------------------------------------------------------------ errors
+
     def _known_names(self, message: str) -> set[str]:
         subcommands = self._subcommands_action
         parsers = [self] if subcommands is None else list(subcommands.choices.values())
@@ -63,6 +101,29 @@ class FlowArgumentParser(LightningArgumentParser):
             return {name for action in actions for name in action.option_strings if name.startswith("--")}
         names = {action.dest.partition(".")[0] for action in actions} - {"help", "config", "print_config"}
         return names | {action.dest for action in actions if "." in action.dest}
+
+
+def decided_by_data(arguments: Iterable[str]) -> set[str]:
+    """Those of a network's arguments that :func:`~lazy_lightning.nn.construction.fitted_to_data` gives.
+
+    >>> sorted(decided_by_data(["width", "num_classes"])), sorted(decided_by_data(["num_outputs", "num_classes"]))
+    (['num_classes'], ['num_outputs'])
+    """
+    decided = {name for name in arguments if name in _FROM_DATA}
+    return decided - {"num_classes"} if "num_outputs" in decided else decided
+
+
+def default_arguments(path: str) -> dict[str, Any]:
+    """The arguments of a class or function as the parser sees them, with their defaults; None where there is none."""
+    target = imported(path, "class_path")
+    parser = FlowArgumentParser(exit_on_error=False)
+    add = parser.add_class_arguments if inspect.isclass(target) else parser.add_function_arguments
+    add(target, fail_untyped=False)
+    return {action.dest: parser.get_defaults().get(action.dest) for action in parser._actions}
+
+
+def _bound(function: Callable[..., Any], *args: Any, **options: Any) -> Callable[..., Any]:
+    return functools.partial(function, *args, **options)
 
 
 @functools.cache
