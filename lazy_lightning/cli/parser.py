@@ -63,7 +63,7 @@ class FlowArgumentParser(LightningArgumentParser):
     def add_class_arguments(self, theclass: type, *args: Any, **options: Any) -> Any:
         """Adds a class's arguments; those of a network that the data decide are not required.
 
-        jsonargparse skips zero positional arguments, ``{0}``, of a class that a ``Callable[[], nn.Module]`` is to build.
+        jsonargparse skips zero positional arguments, ``{0}``, of a class that a ``Callable[[], Class]`` builds.
         """
         added = super().add_class_arguments(theclass, *args, **options)
         if 0 in (options.get("skip") or ()) and inspect.isclass(theclass) and issubclass(theclass, nn.Module):
@@ -71,14 +71,14 @@ class FlowArgumentParser(LightningArgumentParser):
         return added
 
     def add_function_arguments(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Adds a function's arguments; those of one that builds a network, and that the data decide, are not required."""
+        """Adds a function's arguments; if it builds a network, those that the data decide are not required."""
         added = super().add_function_arguments(function, *args, **options)
         if returns(function, nn.Module):
             self._require_no_shapes()
         return added
 
     def instantiate_classes(self, cfg: Any, **options: Any) -> Any:
-        """Builds the classes; a function that builds the network gets its arguments bound, and is called for each seed."""
+        """Builds the classes; a function that builds networks gets its arguments bound, and is called for each seed."""
         for key, path in cfg.items():
             if key.endswith("network.class_path") and not inspect.isclass(function := imported(path, key)):
                 self.add_instantiator(_bound, function, subclasses=False)
