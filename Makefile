@@ -2,10 +2,11 @@
 # make phase   the phase diagram of the digits: a sweep and its report
 # make test    the tests, without the long ones
 # make claims  the papers' statements at length
+# make faults  a thousand malformed configurations, checkpoints, data files and stores
 # make lint    style and types
 #
-# PYTHON chooses the interpreter of the virtual environment, VENV its place, ARGS adds options to `make fit`
-# and to the sweep of `make phase`, PHASE is its folder.
+# PYTHON chooses the interpreter of the virtual environment, VENV its place, ARGS adds options to `make fit`,
+# to the sweep of `make phase` and to `make faults` (ARGS="--count 5000 --seed 1"), PHASE is the sweep's folder.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -15,7 +16,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: fit phase test claims lint clean
+.PHONY: fit phase test claims faults lint clean
 .DELETE_ON_ERROR:
 
 fit: $(VENV)/.installed
@@ -31,6 +32,9 @@ test: $(VENV)/.installed-test
 
 claims: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+faults: $(VENV)/.installed-test
+	PYTHONPATH=tests $(BIN)/python tests/faults/campaign.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .
