@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ _PACKAGE = Path(__file__).parent
 _INSTALLED = _PACKAGE / "bundled"
 _CHECKOUT = _PACKAGE.parent
 _FOLDERS = ("configs", "callbacks")
+_LONGEST_PATH = 4096
 _FLAGS = ("-c", "--co", "--con", "--conf", "--confi", "--config")  # the parser takes what is not ambiguous
 
 
@@ -38,16 +39,26 @@ def find_config(name: str) -> Path:
         ConfigError: if there is none; the sentence lists those that exist.
     """
     path = Path(name)
-    if path.is_file():
+    if name and _is(path.is_file):
         return path
     known = bundled_configs()
     key = path.as_posix().removeprefix("configs/")
     for candidate in (key, f"{key}.yaml"):
         if candidate in known:
             return known[candidate]
+    if name and _is(path.exists):
+        return path  # a folder or a pipe, which the reader tells
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or [k for k in known if key in k]
     hint = f"did you mean {near[0]}? There are" if near else "give the path of a YAML file, or one of the bundled"
     raise ConfigError(f"there is no configuration file {name}: {hint} {', '.join(sorted(known))}")
+
+
+def _is(what: Callable[[], bool]) -> bool:
+    """Of a path that may be no path at all, such as a text of 5000 letters."""
+    try:
+        return what()
+    except (OSError, ValueError):
+        return False
 
 
 def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
@@ -61,8 +72,13 @@ def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
     for flag, argument in _flagged(arguments):
         if flag is not None:
             files[argument] = find_config(argument)
+        if flag is None:
+            refuse_stream(argument.partition("=")[2] or argument, argument.partition("=")[0])
         resolved.append(argument if flag is None else f"{flag}{files[argument]}")
-    check_stack({name: read_config(path) for name, path in files.items()})
+    configs = {name: read_config(path) for name, path in files.items()}
+    for name, config in configs.items():
+        check_content(config, name)
+    check_stack(configs)
     return resolved, list(files.values())
 
 
@@ -77,7 +93,57 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds a {type(content).__name__}, not keys and values such as 'model:' and 'data:'")
+    for name in content:
+        if not isinstance(name, str):
+            raise ConfigError(f"{path} has the key {_shown(name)}, expected names such as model, data and trainer")
     return content
+
+
+def check_content(value: Any, file: str, key: str = "") -> None:
+    """Refuses a ``class_path`` that is no text, ``init_args`` that are no mapping, and pipes, at any depth.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if isinstance(value, str):
+        refuse_stream(value, f"{file}: {key}")
+    if isinstance(value, list):
+        for part in value:
+            check_content(part, file, key)
+    if not isinstance(value, dict):
+        return
+    for name, part in value.items():
+        full = f"{key}.{name}" if key else str(name)
+        if name == "class_path" and not (isinstance(part, str) and part):
+            raise ConfigError(
+                f"{file}: {full} is {_shown(part)}, expected the dotted name of a class, such as package.Class"
+            )
+        if name in ("init_args", "dict_kwargs") and not isinstance(part, dict):
+            raise ConfigError(f"{file}: {full} is {_shown(part)}, expected keys and values, the arguments of the class")
+        check_content(part, file, full)
+
+
+def refuse_stream(value: str, key: str) -> None:
+    """Refuses the name of a pipe, or ``-``: the parser reads a class from a file of that name, and would wait for it.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    if value == "-" or (0 < len(value) < _LONGEST_PATH and _is(Path(value).is_fifo)):
+        raise ConfigError(f"{key} is {value}, a pipe or the standard input: give a value, or a file that ends")
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else repr(value)
+
+
+def empty_mappings(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The paths of the empty mappings in a configuration; the parser drops them, known or not."""
+    if isinstance(value, dict):
+        if not value:
+            yield path
+        for name, part in value.items():
+            yield from empty_mappings(part, (*path, str(name)))
 
 
 def check_stack(configs: Mapping[str, dict[str, Any]]) -> None:

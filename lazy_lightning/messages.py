@@ -35,6 +35,7 @@ _CLASS = (
     re.compile(r"(?:Expected a dot import path string|Unexpected import path format): (?P<name>.*)(?P<why>)"),
     re.compile(r"Import path (?:(?P<name>\S+) )?(?P<why>does not correspond.*)", re.DOTALL),
 )
+_LONGEST = 2500
 _TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"}
 # Values that the parser takes and a flow does not, or the other way round.
 PRECISIONS = "64-true (the papers') or 32-true"
@@ -82,6 +83,18 @@ def suggestion(wrong: str, known: Iterable[str]) -> str:
     return f": did you mean {siblings[near[0]]}?" if near else ""
 
 
+def shorten(sentence: str) -> str:
+    """A sentence with its long words cut in the middle: values are quoted, and may be of any length.
+
+    >>> shorten(f"alpha is {'x' * 1000}, expected a number")[:60]
+    'alpha is xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx'
+    >>> len(shorten(f"alpha is {'x' * 1000}, expected a number"))
+    176
+    """
+    words = re.sub(r"\S{151,}", lambda word: f"{word[0][:100]}...{word[0][-40:]}", sentence)
+    return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 500]} ... {words[-500:]}"
+
+
 def squeeze(text: str) -> str:
     """On one line."""
     return re.sub(r"\s+", " ", text).strip()
@@ -113,7 +126,7 @@ def _union(block: str, path: tuple[str, ...]) -> list[Cause]:
     if any(cause.path != path or not _is_plain_type(cause.text) for cause in causes):
         return causes
     subtypes = re.search(r"^Subtypes: [\[(](.*)[\])]$", block, re.MULTILINE)
-    return [Cause(path, _UNION, given, _readable(_split_types(subtypes[1])) if subtypes else None)]
+    return [Cause(path, _UNION, given, readable(_split_types(subtypes[1])) if subtypes else None)]
 
 
 def _bullets(block: str) -> list[str]:
@@ -196,11 +209,15 @@ def _told_bad_class(key: str, name: str, why: str) -> str:
     if base is not None:
         wanted = re.sub(r"<class '([^']*)'>", r"\1", base[1] or base[2]).rstrip(".").replace("|", "or")
         bases = [part.rpartition(".")[2] for part in re.findall(r"[\w.]+", wanted) if part not in ("Union", "or")]
-        return f"{key}: {name} is not a {' or '.join(bases)}, nor a function annotated to return one{listed}"
+        return f"{key}: {name} is not {_a(' or '.join(bases))}, nor a function annotated to return one{listed}"
     if "has no attribute '__name__'" in why:
         return f"{key}: {name} is neither a class nor a function{listed}"
     reason = f" ({why})" if why else ""
     return f"{key}: the class {name} cannot be imported{reason}{near or listed}"
+
+
+def _a(name: str) -> str:
+    return f"{'an' if name[:1] in 'AEIOU' else 'a'} {name}"
 
 
 NETWORKS = ("FC", "CNN", "WideResNet", "VGG", "ResNet18", "TwoLayer", "Symmetrized", "TorchvisionNetwork")
@@ -222,7 +239,7 @@ def _told_type(cause: Cause, files: Sequence[Path]) -> str | None:
         match = _EXPECTED.match(_GOT.sub("", cause.text))
         if match is None or not cause.key or not _is_plain_type(cause.text):
             return None
-        expected = _readable([match["type"] or match["bare"]])
+        expected = readable([match["type"] or match["bare"]])
     nested = re.match(r"NestedArg\(key='(.*?)', val='?(.*?)'?\)$", cause.given or "")
     key, given = (f"{cause.key}.{nested[1]}", nested[2]) if nested else (cause.key, cause.given)
     if given == "None" and "null" in expected:  # jsonargparse 4.53 reads a deep null twice, the second time as a text
@@ -258,7 +275,7 @@ def _told_subclass(cause: Cause, files: Sequence[Path]) -> str | None:
     given = re.match(r".*?Got value: (.*?) Subclass types expect", cause.text)
     known = _known_classes(cause.key)
     listed = f", such as package.Class, or one of {', '.join(known)}" if known else ", such as package.Class"
-    return f"{cause.key} is {given[1] if given else cause.given}, expected the class_path of a {match[1]}{listed}"
+    return f"{cause.key} is {given[1] if given else cause.given}, expected the class_path of {_a(match[1])}{listed}"
 
 
 def _told_file(cause: Cause, files: Sequence[Path]) -> str | None:
@@ -301,14 +318,14 @@ def _where(key: str, files: Sequence[Path]) -> str:
     return lines[0] if len(lines) == 1 else ""
 
 
-def _readable(types: Sequence[str]) -> str:
+def readable(types: Sequence[str]) -> str:
     """Python's names of types as a person says them.
 
-    >>> _readable(["<class 'float'>", "list[float]"])
+    >>> readable(["<class 'float'>", "list[float]"])
     'a number or a list of numbers'
-    >>> _readable(["typing.Literal['ntk', 'mean_field']", "<class 'NoneType'>"])
+    >>> readable(["typing.Literal['ntk', 'mean_field']", "<class 'NoneType'>"])
     'ntk, mean_field or null'
-    >>> _readable(["list[typing.Literal['linearized', 'frozen_activations']]"])
+    >>> readable(["list[typing.Literal['linearized', 'frozen_activations']]"])
     'a list out of linearized, frozen_activations'
     """
     names: list[str] = []

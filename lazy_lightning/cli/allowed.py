@@ -4,7 +4,8 @@ A configuration is code: a ``class_path`` imports a module, and importing runs i
 else is run: a class must derive from what its argument is annotated with (a network from ``nn.Module``, a loss from
 ``Loss``, ...), and a function must be annotated to return that. Where an argument has no annotation that says so, the
 class must derive from one of the bases in :func:`known_bases`. The same holds inside of ``init_args``, ``dict_kwargs``
-and lists, for every subcommand and for the stored ``config.yaml`` of a run.
+and lists, for every subcommand and for the stored ``config.yaml`` of a run. The parser takes null for any argument;
+here it is refused where the annotation has no null.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lazy_lightning import messages
 from lazy_lightning.errors import ConfigError
 
 _PLAIN = (object, type, str, int, float, bool, complex, bytes, type(None))
@@ -56,6 +58,8 @@ class Expected:
     """Classes that are named in the annotation, those that a callable is to return among them."""
     default: Any = None
     """What the argument is if it is not given; this comes from code, and is not checked."""
+    without_null: str | None = None
+    """What is expected instead of null; None if null is allowed, or not known to be refused."""
 
     @property
     def bases(self) -> tuple[type, ...]:
@@ -104,7 +108,9 @@ def expected_of(target: Any, argument: str) -> Expected:
         if parameter is None or parameter.kind is parameter.VAR_KEYWORD:
             continue
         hint = _resolved(constructor, argument, parameter.annotation)
-        return Expected(tuple(dict.fromkeys(_classes(hint))), parameter.default)
+        required = parameter.default is parameter.empty  # null then says that it has not been given
+        words = None if required else _words_without_null(hint)
+        return Expected(tuple(dict.fromkeys(_classes(hint))), parameter.default, words)
     return Expected()
 
 
@@ -114,6 +120,8 @@ def expected_of(target: Any, argument: str) -> Expected:
 def _check(value: Any, expected: Expected, key: str) -> None:
     if value is expected.default:
         return
+    if value is None and expected.without_null is not None:
+        raise ConfigError(f"{key} is null, expected {expected.without_null}: leave it out for its default")
     if _is_mapping(value):
         _check_mapping(value, expected, key)
     elif isinstance(value, (list, tuple, set, frozenset)):
@@ -256,6 +264,20 @@ def _classes(hint: Any) -> Iterable[type]:
         and not _is_abstract_container(candidate)
     ):
         yield candidate
+
+
+def _words_without_null(hint: Any) -> str | None:
+    """What an annotation takes, in words; None if that includes null, as for a parser that takes null for anything.
+
+    >>> _words_without_null(int | list[int]), _words_without_null(int | None), _words_without_null(Any)
+    ('an integer or a list of integers', None, None)
+    """
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    plain = all(part in (int, float, bool, str) or typing.get_origin(part) in (list, typing.Literal) for part in parts)
+    named = all(inspect.isclass(part) and part is not type(None) for part in parts if typing.get_origin(part) is None)
+    if hint in (object, inspect.Parameter.empty) or not (plain or named):
+        return None
+    return messages.readable([str(part) for part in parts])
 
 
 def _is_abstract_container(kind: type) -> bool:

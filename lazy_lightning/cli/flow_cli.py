@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from lazy_lightning import __version__, messages
 from lazy_lightning.atomic import require_writable
+from lazy_lightning.bundled import empty_mappings, read_config
 from lazy_lightning.callbacks import (
     ClosingSummary,
     Curves,
@@ -124,6 +125,7 @@ class FlowCLI(LightningCLI):
             self.config = parser.parse_args([*args, *named])
         config = self.config[subcommand]
         check_classes(config, FlowTrainer)
+        refuse_dropped(config)
         _require_checkpoint(subcommand, config.get("ckpt_path"))
         if subcommand == "kernel":
             _freeze_kernel(config)
@@ -308,6 +310,32 @@ def _freeze_kernel(config: Any) -> None:
     for option, default in _KERNEL_DEFAULTS.items():
         chosen = (given.get(option), model.get(option), default)  # a kernel flow's own configuration has some already
         model[option] = next((value for value in chosen if value is not None), None)
+
+
+def refuse_dropped(config: Any) -> None:
+    """Refuses an unknown key whose value is an empty mapping, which the parser drops without a word."""
+    for path in config.get("config") or []:
+        for keys in empty_mappings(read_config(Path(path))):
+            if keys and not _is_known(config, keys):
+                raise ConfigError(f"unknown key {'.'.join(keys)} ({path}): it holds an empty mapping, leave it out")
+
+
+def _is_known(config: Any, keys: Sequence[str]) -> bool:
+    """Whether a parsed configuration has this path; the arguments of a class may be given without ``init_args``."""
+    for key in keys:
+        key = key.removesuffix("+")
+        if key in ("init_args", "dict_kwargs", "class_path"):
+            continue
+        content = vars(config) if hasattr(config, "as_dict") else config
+        if not isinstance(content, Mapping):
+            return True  # what follows is no class, and has been checked by its own type
+        if key not in content and "init_args" in content:
+            arguments = content["init_args"]
+            content = vars(arguments) if hasattr(arguments, "as_dict") else arguments
+        if key not in content:
+            return False
+        config = content[key]
+    return True
 
 
 def refuse_ignored(config: Any) -> None:

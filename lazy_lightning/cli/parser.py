@@ -13,6 +13,7 @@ from jsonargparse import DefaultHelpFormatter, get_loader, set_config_read_mode,
 from pytorch_lightning.cli import LightningArgumentParser
 from torch import nn
 
+from lazy_lightning.bundled import check_content
 from lazy_lightning.cli.allowed import imported, returns, standard_library
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.messages import NETWORKS
@@ -137,7 +138,7 @@ def bound_parser() -> None:
     stock = get_loader("yaml")
 
     def bounded(text: str) -> Any:
-        parse_yaml(text, "a value")
+        check_content(parse_yaml(text, "a value"), "a value")
         return stock(text)
 
     set_loader("yaml", bounded, (yaml.YAMLError, ConfigError))

@@ -105,7 +105,7 @@ def _built(given: Sequence[str]) -> int:
 
 def _told(sentence: str, of_configuration: bool) -> int:
     encoding = sys.stderr.encoding or "utf-8"  # an argument may hold bytes that are no text
-    print(f"error: {sentence}".encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
+    print(f"error: {messages.shorten(sentence)}".encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
     return 2 if of_configuration else 1
 
 

@@ -28,7 +28,7 @@ class Schedule:
             raise ConfigError(
                 f"a schedule needs 1 <= min_burst <= max_burst, got {self.min_burst} and {self.max_burst}"
             )
-        if self.step_factor <= 1 or self.t_factor <= 1:
+        if not (self.step_factor > 1 and self.t_factor > 1):  # nor not a number
             raise ConfigError(f"step_factor and t_factor must be > 1, got {self.step_factor} and {self.t_factor}")
 
     def steps_to_next(self, tried: int) -> int:
