@@ -36,6 +36,8 @@ _FLOW_STATE = (
     "reason",
 )
 """What a flow cannot go on without; ``velocity`` is there with momentum alone."""
+_SINCE_0_1_0 = ("gradient_scale", "milestone")
+"""What a flow makes anew where a checkpoint of version 0.1.0 lacks it."""
 _MATRICES = ("origin", "displacement", "gradient", "velocity")
 _COUNTS = ("tried", "accepted", "reason")
 _FINITE = ("displacement", "gradient", "velocity", "outputs", "loss", "gradient_norm", "t", "dt")
@@ -221,8 +223,9 @@ class CheckpointContent:
             self.refuse("it holds no state of the flow")
         held = self.entry(state, next(iter(state)), dict, "optimizer_states")
         names = [*_FLOW_STATE, *["velocity"] * (has_velocity or "velocity" in held)]
+        names += [name for name in _SINCE_0_1_0 if name in held]
         members = len(origin)
-        shapes: dict[str, Sequence[int]] = {**dict.fromkeys(_MATRICES, tuple(origin.shape)), "outputs": outputs}
+        shapes: dict[str, Sequence[int]] = {**dict.fromkeys(_MATRICES, tuple(origin.shape)), "outputs": outputs, "milestone": (len(origin), 4)}
         for name in names:
             place = f"the flow's {name}"
             if name not in held:

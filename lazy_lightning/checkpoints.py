@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -16,6 +17,7 @@ from lazy_lightning.errors import ConfigError
 
 KEY = "lazy_lightning"
 """What our modules add to a checkpoint."""
+_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*(\+[\w.]+)?$")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -34,7 +36,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"{path} is not a checkpoint of a run of this package: give the checkpoint.ckpt in its folder"
         )
+    _require_version(content, path)
     return content
+
+
+def _require_version(content: dict[str, Any], path: Any) -> None:
+    """Lightning compares the version that wrote a checkpoint with its own before it looks at anything else."""
+    version = content.get("pytorch-lightning_version")
+    if not isinstance(version, str) or not _VERSION.match(version):
+        raise ConfigError(
+            f"the checkpoint {path} cannot be used: its pytorch-lightning_version is {version!r}, expected a version "
+            "such as '2.6.0'; give the checkpoint.ckpt that a run has written"
+        )
 
 
 def require_intact(path: Path) -> None:
@@ -99,7 +112,10 @@ class RunCheckpointIO(TorchCheckpointIO):
         """
         if not _is_remote(path) and Path(path).is_file():
             require_intact(Path(path))
-        return super().load_checkpoint(path, map_location, weights_only)
+        content = super().load_checkpoint(path, map_location, weights_only)
+        if isinstance(content, dict) and KEY in content:
+            _require_version(content, path)
+        return content
 
 
 def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:

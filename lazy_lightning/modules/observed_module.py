@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from lazy_lightning.callbacks.unwritten import told_if_unwritten
 from lazy_lightning.checkpoint_validation import CheckpointContent
 from lazy_lightning.checkpoints import KEY, RunCheckpointIO
 from lazy_lightning.data.split import Split
@@ -196,8 +195,7 @@ class ObservedModule(MemberModule):
         for sink in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(sink, Sink):
                 try:
-                    with told_if_unwritten(self, Path(self.trainer.log_dir or ".") / type(sink).__name__):
-                        sink.record(self.trainer, self, record)
+                    sink.record(self.trainer, self, record)
                 except Exception as error:
                     report_failure(sink, "record", error)
 
