@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -68,7 +68,9 @@ class CheckpointContent:
         value = inside[name]
         wanted = kinds if isinstance(kinds, tuple) else (kinds,)
         if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
-            self.refuse(f"{place} is of type {type(value).__name__}, expected {' or '.join(k.__name__ for k in wanted)}")
+            self.refuse(
+                f"{place} is of type {type(value).__name__}, expected {' or '.join(k.__name__ for k in wanted)}"
+            )
         return value
 
     def count(self, inside: Any, name: str, where: str = "") -> int:
@@ -113,7 +115,9 @@ class CheckpointContent:
         if not isinstance(value, Tensor):
             self.refuse(f"{place} is of type {type(value).__name__}, expected a tensor")
         if tuple(value.shape) != tuple(shape):
-            self.refuse(f"{place} has shape {tuple(value.shape)}, expected {tuple(shape)}")
+            self.refuse(
+                f"it does not fit this configuration ({place} is of shape {tuple(value.shape)}, not {tuple(shape)})"
+            )
         if dtype is not None and value.dtype != dtype:
             self.refuse(f"{place} is in {value.dtype}, expected {dtype}")
         return value
@@ -123,19 +127,19 @@ class CheckpointContent:
         if value.is_floating_point() and not bool(value.isfinite().all()):
             self.refuse(f"{place} has entries that are not finite")
 
-    def weights(self, expected: Mapping[str, Tensor], optional: Collection[str] = ()) -> Mapping[str, Tensor]:
+    def weights(self, expected: Mapping[str, Tensor], ignored: str) -> dict[str, Tensor]:
         """The module's tensors: all of them, of their shapes and dtypes, and no others.
 
         Args:
             expected: of the module.
-            optional: names that may be missing, or be there without being expected.
+            ignored: what the names of tensors begin with that are left out, if they are there.
         """
-        state: Mapping[str, Tensor] = self.entry(self.content, "state_dict", dict)
+        saved: Mapping[str, Tensor] = self.entry(self.content, "state_dict", dict)
+        state = {name: tensor for name, tensor in saved.items() if not str(name).startswith(ignored)}
         for name, tensor in expected.items():
-            if name not in optional or name in state:
-                held = self.entry(state, name, Tensor, "state_dict")
-                self.tensor(held, f"state_dict.{name}", tensor.shape, tensor.dtype)
-        others = sorted(set(state) - set(expected) - set(optional))
+            held = self.entry(state, name, Tensor, "state_dict")
+            self.tensor(held, f"state_dict.{name}", tensor.shape, tensor.dtype)
+        others = sorted(set(state) - set(expected))
         if others:
             self.refuse(f"its state_dict has {others[0]}, which this configuration's module has not")
         return state
@@ -225,7 +229,11 @@ class CheckpointContent:
         names = [*_FLOW_STATE, *["velocity"] * (has_velocity or "velocity" in held)]
         names += [name for name in _SINCE_0_1_0 if name in held]
         members = len(origin)
-        shapes: dict[str, Sequence[int]] = {**dict.fromkeys(_MATRICES, tuple(origin.shape)), "outputs": outputs, "milestone": (len(origin), 4)}
+        shapes: dict[str, Sequence[int]] = {
+            **dict.fromkeys(_MATRICES, tuple(origin.shape)),
+            "outputs": outputs,
+            "milestone": (len(origin), 4),
+        }
         for name in names:
             place = f"the flow's {name}"
             if name not in held:

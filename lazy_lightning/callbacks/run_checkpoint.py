@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint
@@ -72,7 +72,8 @@ class RunCheckpoint(Checkpoint):
         """Writes the file, whole or not at all; a disk that refuses it costs this file alone."""
         if trainer.log_dir is not None:
             path = Path(trainer.log_dir) / CHECKPOINT
-            with self._pace.measured(), told_if_unwritten(trainer.lightning_module, path):
+            module = cast("ObservedModule", trainer.lightning_module)
+            with self._pace.measured(), told_if_unwritten(module, path):
                 trainer.save_checkpoint(path)
 
 

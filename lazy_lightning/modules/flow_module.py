@@ -180,9 +180,7 @@ class FlowModule(ObservedModule):
             )
         super().on_load_checkpoint(checkpoint)
 
-    def _check_state(
-        self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]
-    ) -> None:
+    def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         if not self.trainer.training:
             return
         outputs, samples = self.data.num_outputs, len(self.data.train.y)

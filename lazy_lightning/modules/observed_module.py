@@ -31,6 +31,9 @@ from lazy_lightning.modules.member_module import MemberModule, on_host
 from lazy_lightning.modules.observers import ObserverRunner
 from lazy_lightning.observation import Observation, Observer, Record, Sink
 
+_METRICS = "metrics."
+"""What the names of the metrics' tensors begin with."""
+
 
 class ObservedModule(MemberModule):
     """The data on the device, the observations with their observers and sinks, and what a resumed run must agree with.
@@ -256,26 +259,21 @@ class ObservedModule(MemberModule):
                 f"the checkpoint comes from {saved['samples']} training samples, here are {len(self.data.train.y)}, or "
                 "their content, the loss or the centering is another: resume with the run's own config.yaml and files"
             )
-        weights = content.weights(self._saved_tensors(), self._optional_tensors)
+        tensors = self.state_dict()
+        of_metrics = {name: x for name, x in tensors.items() if name.startswith(_METRICS)}
+        weights = content.weights({name: x for name, x in tensors.items() if name not in of_metrics}, _METRICS)
         if self.trainer.training:
             content.trainer_state(self.trainer)
             content.callbacks(self.trainer.callbacks, (Observer, Sink))  # type: ignore[attr-defined]
         self._check_state(content, saved, weights)
+        # Those of the metrics follow from the configuration, and a checkpoint may be older than some metrics.
+        checkpoint["state_dict"] = {**weights, **of_metrics}
         self.observations = saved["observations"]
         self._wall_before = float(saved["wall"])
         self._observers = ObserverRunner(saved.get("failed_observers", {}))
 
-    _optional_tensors: ClassVar[tuple[str, ...]] = ()
-    """Names in a checkpoint's ``state_dict`` that may be missing there, or be there without being expected."""
-
-    def _saved_tensors(self) -> dict[str, Tensor]:
-        """What a checkpoint's ``state_dict`` must hold."""
-        return dict(self.state_dict())
-
     @abstractmethod
-    def _check_state(
-        self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]
-    ) -> None:
+    def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         """Checks what the subclass goes on with; the state of the optimizer only where training goes on."""
 
     def _identity(self) -> str:

@@ -412,9 +412,7 @@ class ScaledModule(ObservedModule):
         self.steps, self._rates, self._loss_start = saved["steps"], saved["rates"], saved["loss_start"]
         self._t = {name: np.array(t, dtype=np.float64) for name, t in saved["t"].items()}
 
-    def _check_state(
-        self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]
-    ) -> None:
+    def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         members = len(self.w0)
         content.count(saved, "steps")
         clocks, rates = content.entry(saved, "t", dict), content.entry(saved, "rates", (dict, type(None)))
