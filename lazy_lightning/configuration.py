@@ -17,7 +17,9 @@ from lazy_lightning.run_files import CONFIG
 from lazy_lightning.yaml_file import read_yaml
 
 WITHOUT_EFFECT = ("download", "root", "chunk_size")
-"""Arguments that change where data lie or how memory is used, and no number beyond its last digits."""
+"""Arguments of this package's classes that change where data lie or how memory is used, and no number beyond its last
+digits. The same names of other classes count: there, ``root`` may be what tells two sets of data apart."""
+_OWN_PACKAGE = "lazy_lightning."
 MOST_MEMBERS = 1_000_000
 """Of one run or sweep: more are taken for a mistake before they fill the memory."""
 ADDED_SINCE_0_1_0: Mapping[str, Any] = {"n_val": 0, "val_seed": 0, "standardise_targets": False}
@@ -25,6 +27,24 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {"n_val": 0, "val_seed": 0, "standardise_
 _DIGITS = 12
 _LIMITS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
 """Of the trainer: how long mini-batch training goes on, and what it does to gradients; a flow has none of them."""
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "min_epochs": (None,),
+    "min_steps": (None,),
+    "limit_train_batches": (None, 1.0),
+    "overfit_batches": (None, 0.0),
+    "gradient_clip_algorithm": (None, "norm"),
+    "fast_dev_run": (None, False, 0),
+    "reload_dataloaders_every_n_epochs": (None, 0),
+    "plugins": (None, []),
+    "seed_everything": (None, False),
+}
+"""Further keys that change a result, each with the values that leave it as it is and do not enter the hash.
+
+All are the trainer's but ``seed_everything``. What is left out changes no result of a member that has ended:
+``max_time`` stops members that then count as unfinished, and ``deterministic`` or ``benchmark`` change last digits.
+"""
+_ONCE = ("ModelCheckpoint", "OnExceptionCheckpoint")
+"""Callbacks of Lightning of which a run keeps the last one of each class, as of observers."""
 
 
 def load_config(folder: Path) -> dict[str, Any]:
@@ -96,8 +116,9 @@ def members(config: Mapping[str, Any]) -> list[tuple[float, int]]:
 def family(config: Mapping[str, Any], source: str | None = None) -> str:
     """Tells whether two members differ in alpha and seed alone: a hash of all that a result depends on but these.
 
-    That is the model, the data, the precision, the trainer's limits on steps if there are any, and the observers, since
-    these decide what has been measured. The names of the folders, the logger and the device do not count.
+    That is the model, the data, the precision, what the trainer does to batches, steps and gradients if anything, the
+    seed of everything if one is set, and the callbacks, since these decide what has been measured and may end training.
+    The names of the folders, the logger and the device do not count.
 
     Args:
         config: as in ``config.yaml``.
@@ -112,8 +133,21 @@ def family(config: Mapping[str, Any], source: str | None = None) -> str:
             arguments["checkpoint"] = source or arguments["checkpoint"]
     precision = str(trainer.get("precision"))
     content = [model, _plain(config.get("data")), precision, _observers(trainer.get("callbacks"))]
-    limits = {name: trainer[name] for name in _LIMITS if trainer.get(name) not in (None, -1)}
+    limits = {name: _plain(trainer[name]) for name in _LIMITS if trainer.get(name) not in (None, -1)}
+    limits |= {name: _plain(value) for name, value in _changed(config, trainer) if not _has_no_effect(name, trainer)}
     return _digest([*content, limits] if limits else content)
+
+
+def _changed(config: Mapping[str, Any], trainer: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The keys of :data:`_DEFAULTS` that are set to another value; 1 and 1.0 differ there: a batch, or all of them."""
+    for name, defaults in _DEFAULTS.items():
+        value = (config if name == "seed_everything" else trainer).get(name)
+        if not any(type(value) is type(default) and value == default for default in defaults):
+            yield name, value
+
+
+def _has_no_effect(name: str, trainer: Mapping[str, Any]) -> bool:
+    return name == "gradient_clip_algorithm" and not trainer.get("gradient_clip_val")
 
 
 def point(family_id: str, alpha: float) -> str:
@@ -155,26 +189,34 @@ def source_family(config: Mapping[str, Any], folder: Path) -> str | None:
 
 
 def _observers(callbacks: Any) -> list[Any]:
-    """Each class once, the later one, in the order of names: what a run does with a list of them."""
+    """In the order of names, each observer's class once, the later one, as a run does with a list of them.
+
+    Of Lightning's own callbacks a run keeps several of a class, such as two ``EarlyStopping`` of different columns.
+    """
     items = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
-    named = {str(item.get("class_path") if isinstance(item, Mapping) else item): item for item in items}
-    return [_plain(named[name]) for name in sorted(named)]
+    named: dict[tuple[str, int], Any] = {}
+    for number, item in enumerate(items):
+        name = str(item.get("class_path") if isinstance(item, Mapping) else item)
+        several = name.startswith(("pytorch_lightning.", "lightning.")) and not name.endswith(_ONCE)
+        named[name, number if several else 0] = item
+    return [_plain(named[key]) for key in sorted(named)]
 
 
-def _plain(value: Any) -> Any:
-    """Plain data with sorted keys, without what changes no number."""
+def _plain(value: Any, own: bool = True) -> Any:
+    """Plain data with sorted keys, without what changes no number; ``own``: within a class of this package."""
     if isinstance(value, Mapping):
-        return {str(k): _plain(value[k]) for k in sorted(value, key=str) if _counts(k, value[k])}
+        own = str(value["class_path"]).startswith(_OWN_PACKAGE) if "class_path" in value else own
+        return {str(k): _plain(value[k], own) for k in sorted(value, key=str) if _counts(k, value[k], own)}
     if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]
+        return [_plain(part, own) for part in value]
     return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
 
 
-def _counts(key: Any, value: Any) -> bool:
+def _counts(key: Any, value: Any, own: bool) -> bool:
     if key in ADDED_SINCE_0_1_0:
         default = ADDED_SINCE_0_1_0[key]
         return value != default or isinstance(value, bool) != isinstance(default, bool)
-    return key not in WITHOUT_EFFECT
+    return not (own and key in WITHOUT_EFFECT)
 
 
 def _digest(content: Any) -> str:

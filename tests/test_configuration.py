@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lazy_lightning import configuration
 
+ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load("""
 trainer:
   precision: 64-true
@@ -82,7 +83,27 @@ DIFFERENCE = {
     "data.init_args.batch_size": 10,
     "data.init_args.n_val": 10,
     "data.init_args.standardise_targets": True,
+    "trainer.limit_train_batches": 2,
+    "trainer.overfit_batches": 1,
+    "trainer.min_epochs": 3,
+    "trainer.min_steps": 30,
+    "trainer.fast_dev_run": True,
+    "trainer.plugins": ["my.Precision"],
+    "trainer.reload_dataloaders_every_n_epochs": 1,
+    "seed_everything": 3,
 }
+AT_THEIR_DEFAULT = {
+    "trainer.limit_train_batches": (None, 1.0),
+    "trainer.overfit_batches": (0.0,),
+    "trainer.gradient_clip_algorithm": (None, "norm"),
+    "trainer.min_epochs": (None,),
+    "trainer.fast_dev_run": (False,),
+    "trainer.plugins": (None,),
+    "trainer.deterministic": (None, True),
+    "trainer.reload_dataloaders_every_n_epochs": (0,),
+    "seed_everything": (False, None),
+}
+"""Values that leave the result of a run as it is without the key."""
 
 
 @pytest.mark.parametrize("path", NO_DIFFERENCE)
@@ -93,6 +114,43 @@ def test_the_family_does_not_depend_on(path: str) -> None:
 @pytest.mark.parametrize("path", DIFFERENCE)
 def test_the_family_depends_on(path: str) -> None:
     assert configuration.family(changed(path, DIFFERENCE[path])) != configuration.family(CONFIG)
+
+
+@pytest.mark.parametrize("path", AT_THEIR_DEFAULT)
+def test_a_key_at_its_default_does_not_enter_the_hash(path: str) -> None:
+    ids = {configuration.family(changed(path, value)) for value in AT_THEIR_DEFAULT[path]}
+    assert ids == {configuration.family(CONFIG)}
+
+
+def test_one_batch_is_not_all_batches() -> None:
+    one, all_of_them = (configuration.family(changed("trainer.limit_train_batches", value)) for value in (1, 1.0))
+    assert one != all_of_them
+
+
+def test_the_clipping_algorithm_counts_where_gradients_are_clipped() -> None:
+    clipped = changed("trainer.gradient_clip_val", 1.0)
+    by_value = {**clipped, "trainer": {**clipped["trainer"], "gradient_clip_algorithm": "value"}}
+    assert configuration.family(by_value) != configuration.family(clipped)
+    assert configuration.family(changed("trainer.gradient_clip_algorithm", "value")) == configuration.family(CONFIG)
+
+
+def test_every_callback_of_lightning_counts() -> None:
+    """A run keeps two of one class: the first one may have ended it."""
+    stopping = [
+        {"class_path": "pytorch_lightning.callbacks.EarlyStopping", "init_args": {"monitor": monitor}}
+        for monitor in ("train/loss", "test/loss", "test/error")
+    ]
+    first, other = (
+        changed("trainer.callbacks", [*CONFIG["trainer"]["callbacks"], stopping[i], stopping[2]]) for i in (0, 1)
+    )
+    assert configuration.family(first) != configuration.family(other)
+
+
+def test_the_root_of_data_of_ones_own_counts() -> None:
+    own = changed("data.class_path", "my_package.Images")
+    assert configuration.family(own) != configuration.family(
+        {**own, "data": {**own["data"], "init_args": {**own["data"]["init_args"], "root": "elsewhere"}}}
+    )
 
 
 def shuffled(value: Any, random: Any) -> Any:
@@ -128,6 +186,45 @@ def test_ids_are_what_they_were() -> None:
     point = configuration.point(family, 0.1)
     ids = (family, point, configuration.member(point, 1), configuration.run(family, [0.1, 1], [0, 1]))
     assert ids == ("e8c01ebd7992", "9ca23ea6603f", "e7738ab830c1", "270f91a722b1")
+
+
+IDS_OF_0_1_0 = {
+    "cifar_cnn": "cf63973cbe92",
+    "cifar_cnn_minibatch": "4e4b025cf00e",
+    "cifar_fc": "e0921dcfc283",
+    "cifar_resnet": "f2f04fb127af",
+    "cifar_vgg": "93601ccf024d",
+    "cifar_wideresnet": "bf5d739c8975",
+    "cylinder_fc": "2ad5dae247fc",
+    "digits_fc": "1d1b2b89afb7",
+    "digits_mean_field_fc": "d84b760b0041",
+    "digits_minibatch": "06b7c6c981e1",
+    "digits_multiclass_fc": "2d9afdfc4f08",
+    "fashion_cnn": "56de909e4e0d",
+    "fashion_fc": "be4737ca5497",
+    "mnist_parity_fc": "2334b5836d13",
+    "pca_mnist_fc": "f8af107cee0e",
+    "sphere_fc": "48a2acec92d4",
+    "stripe_fc": "98f29a99966d",
+    "teacher_plane": "92406213a269",
+    "teacher_student": "4dcde5d4b770",
+    "teacher_student_flow": "b93dfe551539",
+}
+"""Families of the bundled configurations as they stand in their files."""
+RUNS_OF_0_1_0 = {"flow": "ad2db470ffa8", "kernel": "d7c4ac3b43d0", "scaled": "142842c7d9a7"}
+"""Families of runs whose resolved ``config.yaml`` was saved by version 0.1.0."""
+
+
+@pytest.mark.parametrize("name", IDS_OF_0_1_0)
+def test_bundled_configurations_keep_their_ids(name: str) -> None:
+    config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text(encoding="utf-8"))
+    assert configuration.family(config) == IDS_OF_0_1_0[name]
+
+
+@pytest.mark.parametrize("name", RUNS_OF_0_1_0)
+def test_runs_of_0_1_0_keep_their_ids(name: str) -> None:
+    config = configuration.load_config(ROOT / "tests" / "data" / "runs_of_0_1_0" / name)
+    assert configuration.family(config) == RUNS_OF_0_1_0[name]
 
 
 def test_members_and_points() -> None:

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
-from rich.console import Console
 from rich.table import Table
 
 from lazy_lightning.atomic import written_atomically
 from lazy_lightning.callbacks.last_record import LastRecord
+from lazy_lightning.callbacks.printing import SafeConsole, attempt
 from lazy_lightning.callbacks.regime import TRAINED_BELOW, Regime, regime
 from lazy_lightning.callbacks.scalars import FOLDER as TENSORBOARD
+from lazy_lightning.callbacks.unwritten import told_if_unwritten
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.observation import Record, finite_mean
 from lazy_lightning.plain_text import rich_text
@@ -39,9 +40,10 @@ class ClosingSummary(LastRecord):
         summary = summarize(pl_module, last)
         folder = None if trainer.log_dir is None else Path(trainer.log_dir)
         if folder is not None:
-            with written_atomically(folder / SUMMARY) as temporary:
+            path = folder / SUMMARY
+            with told_if_unwritten(pl_module, path), written_atomically(path) as temporary:
                 temporary.write_text(json.dumps(summary, indent=2) + "\n")
-        print_summary(summary, folder)
+        attempt(lambda: print_summary(summary, folder))
 
 
 def summarize(module: FlowModule, record: Record) -> dict[str, Any]:
@@ -129,9 +131,9 @@ def _stop_sentence(module: FlowModule, reason: StopReason) -> str:
 def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
     """The table and the places, for a person."""
     groups = summary["groups"]
-    console = Console()
+    console = SafeConsole()
     if not console.is_terminal:
-        console = Console(width=190)  # a log has no width: do not fold the table
+        console = SafeConsole(width=190)  # a log has no width: do not fold the table
     title = f"{summary['model']}: {summary['weights']} weights a member, {summary['wall_seconds']:.1f} s"
     for columns, heading in ((_COLUMNS, title), (_KERNEL_COLUMNS, "the tangent kernel")):
         table = _table(groups, columns, heading)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lazy_lightning.atomic import written_atomically
+from lazy_lightning.callbacks.pace import Pace
+from lazy_lightning.callbacks.unwritten import told_if_unwritten
 from lazy_lightning.observation import Record, Sink
 from lazy_lightning.run_files import CURVES
 
@@ -33,43 +36,37 @@ class Curves(Sink):
     def __init__(self, every_seconds: float = 20.0) -> None:
         self.every_seconds = every_seconds
         self.records: list[Record] = []
-        self._written = time.monotonic()
+        self._pace = Pace(every_seconds)
 
     def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
         """Keeps it, and writes when it is time."""
         if record.index == 0:
             self.records = []
         self.records.append(record)
-        if time.monotonic() - self._written > self.every_seconds:
+        if self._pace.is_due():
             self.write(trainer, module)
 
     def table(self, module: FlowModule) -> pd.DataFrame:
         """All that has been observed, in long form."""
-        members = len(module.roster)
-        return pd.concat(
-            [
-                pd.DataFrame(
-                    {
-                        "observation": np.full(members, record.index),
-                        "member": np.arange(members),
-                        "alpha": module.roster.alphas,
-                        "seed": module.roster.seeds,
-                        "wall": np.full(members, record.wall),
-                        **record.columns,
-                    }
-                )
-                for record in self.records
-            ],
-            ignore_index=True,
+        members, observations = len(module.roster), len(self.records)
+        columns = stacked(self.records)
+        return pd.DataFrame(
+            {
+                "observation": np.repeat([record.index for record in self.records], members),
+                "member": np.tile(np.arange(members), observations),
+                "alpha": np.tile(module.roster.alphas, observations),
+                "seed": np.tile(module.roster.seeds, observations),
+                "wall": np.repeat([record.wall for record in self.records], members),
+                **{name: column.reshape(-1) for name, column in columns.items()},
+            }
         )
 
     def write(self, trainer: Trainer, module: FlowModule) -> Path | None:
-        """Writes the table, whole or not at all."""
-        self._written = time.monotonic()
+        """Writes the table, whole or not at all; a disk that refuses it costs this file alone."""
         if trainer.log_dir is None or not self.records or not trainer.is_global_zero:
             return None
         path = Path(trainer.log_dir) / CURVES
-        with written_atomically(path) as temporary:
+        with self._pace.measured(), told_if_unwritten(module, path), written_atomically(path) as temporary:
             self.table(module).to_parquet(temporary, index=False)
         return path
 
@@ -82,23 +79,40 @@ class Curves(Sink):
         self.write(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint, as plain tensors."""
+        """For the checkpoint: one array (observations, members) a column."""
         return {
-            "index": [record.index for record in self.records],
-            "wall": [record.wall for record in self.records],
-            "columns": [
-                {name: torch.from_numpy(column.copy()) for name, column in record.columns.items()}
-                for record in self.records
-            ],
+            "index": torch.tensor([record.index for record in self.records], dtype=torch.int64),
+            "wall": torch.tensor([record.wall for record in self.records], dtype=torch.float64),
+            "columns": {name: torch.from_numpy(column) for name, column in stacked(self.records).items()},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint: the resumed run's table begins at its true start."""
+        """From the checkpoint: the resumed run's table begins at its true start.
+
+        Raises:
+            ValueError: the arrays do not have the same number of observations.
+        """
+        index, wall, columns = state_dict["index"], state_dict["wall"], state_dict["columns"]
+        if isinstance(columns, list):  # of version 0.1.0: a mapping an observation
+            self.records = [
+                Record(int(i), float(w), False, {name: _array(column) for name, column in part.items()})
+                for i, w, part in zip(index, wall, columns, strict=True)
+            ]
+            return
+        arrays = {name: _array(column) for name, column in columns.items()}
         self.records = [
-            Record(index, wall, False, {name: _array(column) for name, column in columns.items()})
-            for index, wall, columns in zip(state_dict["index"], state_dict["wall"], state_dict["columns"], strict=True)
+            Record(i, w, False, dict(zip(arrays, rows, strict=True)))
+            for i, w, *rows in zip(index.tolist(), wall.tolist(), *arrays.values(), strict=True)
         ]
 
 
-def _array(column: Tensor) -> np.ndarray[Any, np.dtype[np.float64]]:
+def stacked(records: Sequence[Record]) -> dict[str, NDArray[np.float64]]:
+    """By column, its values (observations, members); NaN where an observation does not have it."""
+    names = dict.fromkeys(name for record in records for name in record.columns)
+    members = len(next(iter(records[0].columns.values()))) if records else 0
+    absent = np.full(members, np.nan)
+    return {name: np.stack([record.columns.get(name, absent) for record in records]) for name in names}
+
+
+def _array(column: Tensor) -> NDArray[np.float64]:
     return np.asarray(column.cpu().numpy(), dtype=np.float64)

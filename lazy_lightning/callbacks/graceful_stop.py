@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a run between two bursts, with everything written."""
+"""Ctrl-C, SIGTERM and SIGHUP (a lost terminal) end a run between two bursts, with everything written."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from lazy_lightning.callbacks.printing import show
+
+_SIGNALS = tuple(
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)  # Windows has no SIGHUP
 
 
 class GracefulStop(Callback):
@@ -27,8 +31,8 @@ class GracefulStop(Callback):
         def handle(number: int, frame: FrameType | None) -> None:
             self.received = signal.Signals(number)
             trainer.should_stop = True
-            print(f"\n{self.received.name}: stopping after this burst; once more to stop at once", flush=True)
             self._restore()
+            show(f"\n{self.received.name}: stopping after this burst; once more to stop at once")
 
         self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
         for number in _SIGNALS:

@@ -15,6 +15,7 @@ from torch.utils.tensorboard.summary import hparams
 from lazy_lightning import configuration
 from lazy_lightning.callbacks.last_record import LastRecord
 from lazy_lightning.callbacks.scalars import MAIN_COLUMNS, alpha_folder, tag_of
+from lazy_lightning.callbacks.unwritten import told_if_unwritten
 from lazy_lightning.observation import Record, finite_mean
 from lazy_lightning.run_files import CONFIG
 
@@ -56,7 +57,9 @@ class HParams(LastRecord):
         folder = Path(trainer.log_dir)
         shared = _configured(folder)
         for alpha in dict.fromkeys(pl_module.roster.alphas):
-            self._write(alpha_folder(folder, alpha), pl_module, alpha, shared, last)
+            session = alpha_folder(folder, alpha)
+            with told_if_unwritten(pl_module, session):
+                self._write(session, pl_module, alpha, shared, last)
 
     def _write(self, folder: Path, module: FlowModule, alpha: float, shared: dict[str, Any], last: Record) -> None:
         width = getattr(module.network.template, "width", None)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lazy_lightning.atomic import written_atomically
 from lazy_lightning.callbacks.kernel_drift import Set, kernel_set
+from lazy_lightning.callbacks.unwritten import told_if_unwritten
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.guarded import report_failure
 from lazy_lightning.ntk.empirical import empirical_ntk
@@ -77,7 +78,8 @@ class KernelSnapshots(Sink):
             "alpha": pl_module.roster.alpha_tensor()[rows.cpu()],
             "seed": torch.tensor(pl_module.roster.seeds)[rows.cpu()],
         }
-        with written_atomically(Path(trainer.log_dir) / KERNELS) as temporary:
+        path = Path(trainer.log_dir) / KERNELS
+        with told_if_unwritten(pl_module, path), written_atomically(path) as temporary:
             host = {name: array.cpu().clone().contiguous() for name, array in arrays.items()}
             save_file(host, str(temporary), metadata={"schema": str(SCHEMA)})
 

@@ -9,6 +9,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lazy_lightning.callbacks.curves import Curves
+from lazy_lightning.callbacks.unwritten import told_if_unwritten
 from lazy_lightning.figures.learning_curves import learning_curves
 from lazy_lightning.figures.style import save
 from lazy_lightning.observation import Sink
@@ -26,7 +27,9 @@ class LearningCurves(Sink):
         if not tables or trainer.log_dir is None or not trainer.is_global_zero:
             return
         figure = learning_curves(tables[0].table(pl_module))
-        save(figure, Path(trainer.log_dir) / "figures" / "learning_curves")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure("learning_curves", figure, pl_module.observations)
+        path = Path(trainer.log_dir) / "figures" / "learning_curves"
+        with told_if_unwritten(pl_module, path):
+            save(figure, path)
+            for logger in trainer.loggers:
+                if isinstance(logger, TensorBoardLogger):
+                    logger.experiment.add_figure("learning_curves", figure, pl_module.observations)

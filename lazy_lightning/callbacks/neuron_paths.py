@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lazy_lightning.atomic import written_atomically
+from lazy_lightning.callbacks.unwritten import told_if_unwritten
 from lazy_lightning.figures.neuron_paths import Paths, Teacher, neuron_paths
 from lazy_lightning.figures.style import save
 from lazy_lightning.observation import NetworkObserver, Observation
@@ -75,13 +76,16 @@ class NeuronPaths(NetworkObserver):
         teacher = _teacher(pl_module)
         if teacher is not None:
             arrays |= {f"teacher_{name}": torch.from_numpy(part) for name, part in teacher._asdict().items()}
-        with written_atomically(Path(trainer.log_dir) / NEURONS) as temporary:
+        path = Path(trainer.log_dir) / NEURONS
+        with told_if_unwritten(pl_module, path), written_atomically(path) as temporary:
             save_file(arrays, str(temporary), metadata={"schema": str(SCHEMA)})
         members = [
             Paths(float(arrays["alpha"][i]), arrays["places"][i].numpy(), arrays["signs"][i].numpy())
             for i in range(len(rows))
         ]
-        save(neuron_paths(members, teacher), Path(trainer.log_dir) / "figures" / "neuron_paths")
+        figure = path.parent / "figures" / "neuron_paths"
+        with told_if_unwritten(pl_module, figure):
+            save(neuron_paths(members, teacher), figure)
 
     def _arrays(self) -> dict[str, Tensor]:
         parts = {"places": self._places, "signs": self._signs, "t": self._t}

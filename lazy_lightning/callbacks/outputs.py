@@ -10,6 +10,7 @@ from pytorch_lightning import Trainer
 from safetensors.torch import save_file
 
 from lazy_lightning.atomic import written_atomically
+from lazy_lightning.callbacks.unwritten import told_if_unwritten
 from lazy_lightning.observation import Sink
 from lazy_lightning.run_files import OUTPUTS
 
@@ -38,7 +39,8 @@ class Outputs(Sink):
         )
         for name, split, outputs in sets:
             arrays |= {f"{name}/outputs": outputs, f"{name}/labels": split.y, f"{name}/index": split.index}
-        with written_atomically(Path(trainer.log_dir) / OUTPUTS) as temporary:
+        path = Path(trainer.log_dir) / OUTPUTS
+        with told_if_unwritten(pl_module, path), written_atomically(path) as temporary:
             # a copy each: outputs may be views of one buffer, which the format refuses
             save_file(
                 {name: array.detach().cpu().clone().contiguous() for name, array in arrays.items()},

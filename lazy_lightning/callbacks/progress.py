@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ProgressBar
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from lazy_lightning.callbacks.printing import SafeConsole, attempt, show
 from lazy_lightning.observation import Record, Sink, finite_mean
 
 if TYPE_CHECKING:
@@ -47,13 +47,17 @@ class FlowProgressBar(ProgressBar, Sink):
         """The opposite."""
         self._enabled = True
 
+    def print(self, *args: Any, **kwargs: Any) -> None:
+        """Prints for ``LightningModule.print``, if there is somebody to read it."""
+        attempt(lambda: super(FlowProgressBar, self).print(*args, **kwargs))
+
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
         """Opens the live line, if there is a terminal."""
         if self._enabled and sys.stdout.isatty():
             columns = (TextColumn("flow"), BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
-            self._bar = Progress(*columns, TimeElapsedColumn(), console=Console())
+            self._bar = Progress(*columns, TimeElapsedColumn(), console=SafeConsole())
             self._task = self._bar.add_task("", total=1.0)
-            self._bar.start()
+            attempt(self._bar.start)
 
     def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
         """Moves on."""
@@ -61,10 +65,11 @@ class FlowProgressBar(ProgressBar, Sink):
             return
         share, line = progress_share(module, record), progress_line(record)
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, completed=share, description=line)
+            bar, task = self._bar, self._task
+            attempt(lambda: bar.update(task, completed=share, description=line))
         elif not sys.stdout.isatty() and (record.final or time.monotonic() - self._printed > self.every_seconds):
             self._printed = time.monotonic()
-            print(f"flow {100 * share:5.1f} %  {line}  {record.wall:.0f} s", flush=True)
+            show(f"flow {100 * share:5.1f} %  {line}  {record.wall:.0f} s")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
         """Closes the live line."""
@@ -76,7 +81,7 @@ class FlowProgressBar(ProgressBar, Sink):
 
     def _close(self) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            attempt(self._bar.stop)
             self._bar = None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import compress
 from typing import Any, Protocol, cast
 
@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lazy_lightning.checkpoint_validation import CheckpointContent
+from lazy_lightning.checkpoints import KEY
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Band, ConstantStep, controller
 from lazy_lightning.flow.evaluation import Evaluation
@@ -165,6 +167,26 @@ class FlowModule(ObservedModule):
     def companion_flow(self, w: nn.Parameter, steps: int) -> MomentumFlow:
         """The same flow of other weights (E, N'), which ends at no event: for what is trained side by side."""
         return MomentumFlow([w], members=len(self.w0), steps=steps, **{**self._options(), "events": ()})
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """As of any module.
+
+        Raises:
+            ConfigError: the checkpoint is of mini-batch training, or as of any module.
+        """
+        if isinstance(checkpoint.get(KEY), dict) and "rates" in checkpoint[KEY]:
+            raise ConfigError(
+                "the checkpoint is of mini-batch training, not of a flow: use the config.yaml in its folder"
+            )
+        super().on_load_checkpoint(checkpoint)
+
+    def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        if not self.trainer.training:
+            return
+        outputs, samples = self.data.num_outputs, len(self.data.train.y)
+        shape = (len(self.w0), samples) if outputs == 1 else (len(self.w0), samples, outputs)
+        options = self._options()
+        content.flow(weights["w0"], shape, step_rule(options["tau"], options["mu"]).has_velocity)
 
     # ------------------------------------------------------------------ fitting
 

@@ -6,16 +6,19 @@ import hashlib
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from lazy_lightning.checkpoints import KEY
+from lazy_lightning.checkpoint_validation import CheckpointContent
+from lazy_lightning.checkpoints import KEY, RunCheckpointIO
 from lazy_lightning.data.split import Split
-from lazy_lightning.errors import ConfigError
+from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.guarded import report_failure
 from lazy_lightning.modules.logged_columns import (
@@ -26,7 +29,10 @@ from lazy_lightning.modules.logged_columns import (
 )
 from lazy_lightning.modules.member_module import MemberModule, on_host
 from lazy_lightning.modules.observers import ObserverRunner
-from lazy_lightning.observation import Observation, Record, Sink
+from lazy_lightning.observation import Observation, Observer, Record, Sink
+
+_METRICS = "metrics."
+"""What the names of the metrics' tensors begin with."""
 
 
 class ObservedModule(MemberModule):
@@ -43,6 +49,8 @@ class ObservedModule(MemberModule):
 
     observations: int = 0
     """Counted from 0, which is w0."""
+    unwritten: dict[Path, str]
+    """Files that this fit could not write so far, each with the reason."""
     wall: float = 0.0
     """Seconds since the fit began, over all sessions of a resumed run."""
     _session_start: float = 0.0
@@ -80,6 +88,7 @@ class ObservedModule(MemberModule):
 
     def setup(self, stage: str) -> None:
         """Builds the members, and notes what a checkpoint must agree with: once, not at every save."""
+        self.unwritten = {}
         super().setup(stage)
         self._digest = self._objective_digest()
         if stage == "fit":  # test and validation sets are observed here, at the times of the other observations
@@ -89,6 +98,26 @@ class ObservedModule(MemberModule):
         """Lets the trainer validate again, by itself."""
         if stage == "fit":
             self.trainer.limit_val_batches = self._val_limit
+
+    def configure_model(self) -> None:
+        """Checkpoints are read and written by our own rules; Lightning calls this before it loads one."""
+        super().configure_model()
+        strategy = self.trainer.strategy
+        if type(strategy.checkpoint_io) is TorchCheckpointIO:  # not one that the user has chosen
+            strategy.checkpoint_io = RunCheckpointIO()
+
+    def on_fit_end(self) -> None:
+        """Ends with an error if files of the run could not be written; all others have been by now.
+
+        Raises:
+            RunError: names them.
+        """
+        lost, self.unwritten = sorted(str(path) for path in self.unwritten), {}
+        if lost:
+            raise RunError(
+                f"{', '.join(lost)} could not be written, while the rest of the run is complete: free space, then go "
+                "on or fit again"
+            )
 
     # ------------------------------------------------------------------ the data
 
@@ -210,12 +239,15 @@ class ObservedModule(MemberModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continues the count and the clock.
+        """Continues the count and the clock, after the whole content of the checkpoint has been checked.
 
         Raises:
-            ConfigError: if the checkpoint holds other members, data or loss than the configuration asks for.
+            ConfigError: if the checkpoint holds other members, data or loss than the configuration asks for, or
+                something that no run has written.
         """
-        saved = checkpoint[KEY]
+        content = CheckpointContent(checkpoint, str(self.trainer.ckpt_path or "in memory"))
+        saved = content.entry(checkpoint, KEY, dict)
+        content.progress(saved)
         if (tuple(saved["alphas"]), tuple(saved["seeds"])) != (self.roster.alphas, self.roster.seeds):
             raise ConfigError(
                 f"the checkpoint holds members of alpha {sorted(set(saved['alphas']))} and seeds "
@@ -227,9 +259,22 @@ class ObservedModule(MemberModule):
                 f"the checkpoint comes from {saved['samples']} training samples, here are {len(self.data.train.y)}, or "
                 "their content, the loss or the centering is another: resume with the run's own config.yaml and files"
             )
+        tensors = self.state_dict()
+        of_metrics = {name: x for name, x in tensors.items() if name.startswith(_METRICS)}
+        weights = content.weights({name: x for name, x in tensors.items() if name not in of_metrics}, _METRICS)
+        if self.trainer.training:
+            content.trainer_state(self.trainer)
+            content.callbacks(self.trainer.callbacks, (Observer, Sink))  # type: ignore[attr-defined]
+        self._check_state(content, saved, weights)
+        # Those of the metrics follow from the configuration, and a checkpoint may be older than some metrics.
+        checkpoint["state_dict"] = {**weights, **of_metrics}
         self.observations = saved["observations"]
-        self._wall_before = saved["wall"]
+        self._wall_before = float(saved["wall"])
         self._observers = ObserverRunner(saved.get("failed_observers", {}))
+
+    @abstractmethod
+    def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        """Checks what the subclass goes on with; the state of the optimizer only where training goes on."""
 
     def _identity(self) -> str:
         return f"{self.loss!r} {self.centering.enabled}"

@@ -13,6 +13,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lazy_lightning.checkpoint_validation import CheckpointContent
 from lazy_lightning.checkpoints import KEY
 from lazy_lightning.companions import NETWORK, Companion, SideBySide, check_companions
 from lazy_lightning.data.split import Split
@@ -398,17 +399,38 @@ class ScaledModule(ObservedModule):
         Raises:
             ConfigError: the checkpoint is of another kind of training, or as of any module.
         """
-        saved = checkpoint[KEY]
-        if "rates" not in saved:
+        saved = checkpoint.get(KEY)
+        if isinstance(saved, dict) and "rates" not in saved:
             raise ConfigError(
                 "the checkpoint is of a flow, not of mini-batch training: use the config.yaml in its folder"
             )
         super().on_load_checkpoint(checkpoint)
+        saved = checkpoint[KEY]
         if not self.trainer.training:  # its weights are evaluated, a fit begins anew
             return
         self._goes_on = True
         self.steps, self._rates, self._loss_start = saved["steps"], saved["rates"], saved["loss_start"]
-        self._t = {name: np.array(t) for name, t in saved["t"].items()}
+        self._t = {name: np.array(t, dtype=np.float64) for name, t in saved["t"].items()}
+
+    def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        members = len(self.w0)
+        content.count(saved, "steps")
+        clocks, rates = content.entry(saved, "t", dict), content.entry(saved, "rates", (dict, type(None)))
+        for name in self.models:
+            content.numbers(clocks.get(name), f"t of the {name}", members, 0)
+            if rates is not None:
+                content.numbers(rates.get(name), f"the learning rates of the {name}", members, 0)
+        start = content.entry(saved, "loss_start", (Tensor, type(None)))
+        if start is not None:
+            content.tensor(start, "loss_start", (members,), torch.float64)
+        if self.trainer.training:
+            content.steps_of_optimizer([row for name in self.models for row in self._rows(name)])
+            self._check_scheduler(content)
+
+    def _check_scheduler(self, content: CheckpointContent) -> None:
+        held = len(content.content["lr_schedulers"])
+        if held != (self._scheduler is not None):
+            content.refuse(f"it holds {held} learning-rate schedules, the configuration {int(not held)}")
 
     def _identity(self) -> str:
         return f"{super()._identity()} {self.models}"
