@@ -102,7 +102,8 @@ def parse_yaml(text: str, name: str = "the text", limits: Limits = LIMITS) -> An
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        line = f", line {mark.line + 1}" if mark is not None else ""
+        last = text.rstrip().count("\n")  # what lacks at the end of a text is told of its last line
+        line = f", line {min(mark.line, last) + 1}" if mark is not None else ""
         problem = " ".join((error.problem or "").split())
         if isinstance(error, LimitError):
             raise YAMLFileError(f"{name}{line}: {problem}, which no configuration needs") from error

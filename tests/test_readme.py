@@ -7,6 +7,7 @@ import pytest
 import torch
 import yaml
 from command_line import built
+from made_runs import made_kernels, made_sweep
 
 from lazy_lightning.bundled import bundled_configs, find_config
 from lazy_lightning.cli import main
@@ -56,6 +57,29 @@ def test_configuration_is_there(name):
 def test_every_configuration_is_listed():
     listed = set(re.findall(r"`((?:overlays/|callbacks/|sweeps/)?\w+)`", README.split("| configuration | what |")[1]))
     assert {name.removesuffix(".yaml") for name in bundled_configs()} <= listed
+
+
+def test_table_of_runs_mixes_nothing(tmp_path, monkeypatch):
+    """Of a folder with two widths, two sizes of the training set, kernels and failures, seeds alone are averaged."""
+    for n_train in (100, 200):
+        folder = made_sweep(
+            tmp_path / "runs" / str(n_train), widths=(30, 100), scales=(1.0, 10.0), seeds=3, failed=(1,)
+        )
+        for path in folder.glob("*/config.yaml"):
+            config = yaml.safe_load(path.read_text())
+            config["data"]["init_args"]["n_train"] = n_train
+            path.write_text(yaml.safe_dump(config))
+    made_kernels(tmp_path / "runs" / "kernels", widths=(30, 100), seeds=3)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(next(b for b in blocks("python") if "load_runs" in b), names)
+    assert len(names["means"]) == 2 * 2 * 2
+    for _, members in names["alike"]:
+        told_apart = members[["model", "h", "data.n_train", "alpha", "status"]].drop_duplicates()
+        assert len(told_apart) == 1
+        assert (told_apart["model"] == "network").all()
+        assert members["seed"].is_unique
+    assert names["average"].shape == (40,)
 
 
 def test_table_of_runs(tmp_path, monkeypatch):

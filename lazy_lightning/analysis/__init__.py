@@ -12,7 +12,7 @@ from lazy_lightning.analysis.ensemble import EnsembleStatistics, ensemble_statis
 from lazy_lightning.analysis.plateau import Plateau, plateau
 from lazy_lightning.analysis.power_law import PowerLaw, power_law, power_law_of_points
 from lazy_lightning.analysis.seeds import geometric_mean, mean_and_error, resampled_means
-from lazy_lightning.analysis.shown import with_error
+from lazy_lightning.analysis.shown import with_error, within_factor
 
 __all__ = [
     "Crossing",
@@ -33,4 +33,5 @@ __all__ = [
     "power_law_of_points",
     "resampled_means",
     "with_error",
+    "within_factor",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lazy_lightning.analysis.seeds import Floats, error_over_resamples, resampled_means, seed_means
-from lazy_lightning.analysis.shown import with_error
+from lazy_lightning.analysis.shown import within_factor
 from lazy_lightning.analysis.sweep import Sweep, checked_sweep
 from lazy_lightning.errors import AnalysisError
 
@@ -33,7 +33,7 @@ class Crossing(NamedTuple):
     """The share of resamples that never cross. NaN for one seed."""
 
     def __str__(self) -> str:
-        return with_error(self.value, self.error)
+        return within_factor(self.value, self.log10_error)
 
 
 def crossing(x: ArrayLike, y: ArrayLike, level: float, *, resamples: int = 1000, seed: int = 0) -> Crossing:
@@ -57,7 +57,7 @@ def crossing(x: ArrayLike, y: ArrayLike, level: float, *, resamples: int = 1000,
         AnalysisError: y never crosses, fewer than two points, an x that stands twice, or values that are not positive.
 
     >>> print(crossing([1.0, 10.0, 100.0], [[4.0, 4.1, 4.2], [1.0, 1.1, 1.2], [0.1, 0.11, 0.12]], level=0.5))
-    21.9 ± 2.7
+    21.9 (within a factor 1.13)
     """
     if not (math.isfinite(level) and level > 0):
         raise AnalysisError(f"level is {level}, expected a positive number: the crossing is looked for in log y.")

@@ -94,5 +94,5 @@ def _check(sweep: Sweep) -> None:
         raise AnalysisError(f"it has {len(sweep.x)} points with two seeds, expected two at least: add some.")
     if (np.nanmax(sweep.y, axis=1) == np.nanmin(sweep.y, axis=1)).all():
         raise AnalysisError(
-            "all its seeds are equal at every x, so there is no error to judge by: use different seeds."
+            "all its seeds are equal at every point, so there is no error to judge by: use different seeds."
         )

@@ -14,7 +14,8 @@ from lazy_lightning.analysis.student import normal_coverage, student_quantile, w
 from lazy_lightning.analysis.sweep import checked_sweep
 from lazy_lightning.errors import AnalysisError
 
-_FEWEST = 3
+FEWEST = 3
+"""Points of a plateau, at least."""
 _ROUNDING = 1e-12
 
 
@@ -73,13 +74,13 @@ def plateau(x: ArrayLike, y: ArrayLike, *, sigmas: float = 2.0) -> Plateau:
     sweep = checked_sweep(x, y, positive=False)
     if sweep.seeds < 2:
         raise AnalysisError(f"A plateau is judged by the spread over seeds and needs two at least, got {sweep.seeds}.")
-    for start in range(len(sweep.x) - _FEWEST + 1):
+    for start in range(len(sweep.x) - FEWEST + 1):
         stretch = sweep.y[start:]
         stretch = stretch[:, ~np.isnan(stretch).any(axis=0)]
         if stretch.shape[1] >= 2 and _is_constant(np.log(sweep.x[start:]), stretch, sigmas):
             return _found(sweep.x[start:], stretch)
     raise AnalysisError(
-        f"There is no plateau: of {len(sweep.x)} points with enough seeds, no {_FEWEST} at the large end of x agree "
+        f"There is no plateau: of {len(sweep.x)} points with enough seeds, no {FEWEST} at the large end of x agree "
         f"within {sigmas:g} errors; extend the sweep to larger x."
     )
 

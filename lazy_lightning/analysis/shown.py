@@ -26,6 +26,28 @@ def with_error(value: float, error: float) -> str:
     return f"({_fixed(value / 10.0**size, error / 10.0**size)})e{size:+03d}"
 
 
+def within_factor(value: float, log10_error: float) -> str:
+    """A positive value with the factor that is its error: one error up is ``value * factor``, one down its quotient.
+
+    Args:
+        value: positive.
+        log10_error: the error of log10 value; NaN if it is not known.
+
+    >>> within_factor(2.5, 0.2553), within_factor(21.894, 0.0531)
+    ('2.5 (within a factor 1.8)', '21.9 (within a factor 1.13)')
+    >>> within_factor(2.5, float("nan")), within_factor(2.5, float("inf"))
+    ('2.5 (error not known)', '2.5 (error not bounded)')
+    """
+    if log10_error != log10_error:
+        return f"{value:.4g} (error not known)"
+    if log10_error == math.inf:
+        return f"{value:.4g} (error not bounded)"
+    factor = 10.0**log10_error
+    more = factor - 1
+    digits = min(_DIGITS + 1, max(3, 2 - math.floor(math.log10(more)))) if more > 0 else 4
+    return f"{value:.{digits}g} (within a factor {1 + float(f'{more:.2g}'):.{_DIGITS}g})"
+
+
 def _fixed(value: float, error: float) -> str:
     digits = max(0, 1 - math.floor(math.log10(error)))
     if digits > _DIGITS:  # seeds that agree to rounding

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from lazy_lightning.duration import duration
 from lazy_lightning.experiments.board import described, words
-from lazy_lightning.experiments.costs import Costs
+from lazy_lightning.experiments.costs import START, Costs
 from lazy_lightning.experiments.sweep import Limits, Rows, Sweep, Tally
 from lazy_lightning.ntk.memory import readable
 from lazy_lightning.plain_text import printable, rich_text
@@ -30,8 +30,9 @@ def print_plan(sweep: Sweep, costs: Costs, limits: Limits, retry_failed: bool) -
     print(f"{tally} in all; folder {sweep.folder.path}")
     seconds = sum(batch.seconds for batch in batches) / max(1, min(limits.workers, len(batches)))
     print(
-        f"about {duration(seconds)} with {limits.workers} at a time, observers not counted: each evaluation of the "
-        f"gradient was timed here, and {costs.steps_are} were taken"
+        f"about {duration(seconds)} with {limits.workers} at a time. Counted are {START:g} s to start and end each "
+        f"batch, the steps ({costs.steps_are}; each evaluation of the gradient timed here), and at each observation one "
+        "evaluation for every callback. Kernels that observers compute, and a busy machine, come on top"
     )
     if sweep.declaration.bisect is not None:
         print("a bisection goes on from what this finds, with more")

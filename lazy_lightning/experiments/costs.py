@@ -17,11 +17,16 @@ from lazy_lightning.experiments.cost import StepCost, step_cost
 from lazy_lightning.experiments.plan import Cost, Family
 from lazy_lightning.experiments.run_folder import Status
 from lazy_lightning.experiments.sweep import Rows
+from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.modules import ObservedModule
 
 Build = Callable[[Mapping[str, Any]], tuple[ObservedModule, FlowData]]
 
 _TYPICAL_STEPS = 1000.0
+START = 10.0
+"""Seconds of a batch beside its steps: imports, data, trials of the network, figures and files at the end."""
+_ALWAYS = 2
+"""Evaluations at each observation that every run has: the training set and the test set."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,7 +50,7 @@ class Costs:
         """The cost of a family, given what is known of steps."""
         taken = [float(row["tried"]) for row in rows if row["status"] == Status.FINISHED and row.get("tried")]
         usual = sum(taken) / len(taken) if taken else _TYPICAL_STEPS
-        self.steps_are = f"{usual:.0f} steps a member, as in finished runs," if taken else self.steps_are
+        self.steps_are = f"{usual:.0f} steps a member, as in finished runs" if taken else self.steps_are
 
         def cost(family: Family) -> Cost:
             step = self._step(family)
@@ -53,7 +58,8 @@ class Costs:
             most = configuration.flatten(family.config).get("model.stop.max_steps")
             flow = min(sum(own) / len(own) if own else usual, most or math.inf)
             steps = _mini_batch_steps(family.config) or flow
-            return Cost(step.weights, step.bytes, step.seconds * steps)
+            evaluations = steps + observations(steps) * (_ALWAYS + _observers(family.config))
+            return Cost(step.weights, step.bytes, step.seconds * evaluations, START)
 
         return cost
 
@@ -76,6 +82,26 @@ class Costs:
         except Exception as error:
             _log.info("the cost of %s is not known: %s", dict(family.setting), error)
             return StepCost(0, 0.0, 0.0)
+
+
+def observations(steps: float) -> int:
+    """How often a member is observed in so many tried steps, by the default schedule in steps.
+
+    >>> observations(1), observations(1000)
+    (2, 42)
+    """
+    schedule, count, tried = Schedule(), 1, 0
+    burst = schedule.steps_to_next(0)
+    while burst < schedule.max_burst and tried < steps:
+        tried, count = tried + burst, count + 1
+        burst = schedule.steps_to_next(tried)
+    return count + math.ceil(max(0.0, steps - tried) / schedule.max_burst)
+
+
+def _observers(config: Mapping[str, Any]) -> int:
+    """How many callbacks the configuration names; most of them are observers."""
+    callbacks = (config.get("trainer") or {}).get("callbacks")
+    return len(callbacks) if isinstance(callbacks, list) else bool(callbacks)
 
 
 def _mini_batch_steps(config: Mapping[str, Any]) -> float | None:

@@ -28,7 +28,9 @@ class Cost:
     bytes: float
     """Memory that one more member takes."""
     seconds: float
-    """Of all its steps, in a batch."""
+    """Of all its steps and observations, in a batch."""
+    start: float = 0.0
+    """Seconds that a batch takes beside, however many members it has."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ class Batch:
     @property
     def seconds(self) -> float:
         """Estimated."""
-        return self.cost.seconds * len(self.members)
+        return self.cost.start + self.cost.seconds * len(self.members)
 
     @property
     def bytes(self) -> float:

@@ -21,6 +21,8 @@ By = Literal["alpha", "scale"]
 _NAMES = {"alpha": "alpha", "scale": "sqrt(h) alpha"}
 _SAME = 1e-9
 """Two grids of sqrt(h) alpha agree to the digits that were written down."""
+_SAME_POINT = 1e-6
+"""Relative: a point this near was trained where it is looked for; alphas are often written with few digits."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class AcrossWidths:
     """(k, s), NaN where a seed is missing."""
     at: float
     by: By
+    trained: NDArray[np.bool_]
+    """(k,) whether the width was trained at ``at``; elsewhere its values are interpolated."""
 
     @property
     def band(self) -> Band:
@@ -51,6 +55,7 @@ class AcrossWidths:
         """Rows for the table of a figure."""
         alpha = self.at / np.sqrt(self.h) if self.by == "scale" else np.full(len(self.h), self.at)
         who = {"h": self.h, "alpha": alpha, "sqrt_h_alpha": np.sqrt(self.h) * alpha, "seeds": self._curve().counts}
+        who["interpolated"] = ~self.trained
         return pd.DataFrame({**who, **columns, **self.band._asdict()})
 
     def _curve(self) -> WidthCurve:
@@ -87,7 +92,27 @@ def across_widths(curves: Sequence[WidthCurve], at: float, by: By) -> AcrossWidt
     for row, curve in enumerate(known):
         for seed, column in zip(curve.seeds, curve.values.T, strict=True):
             values[row, seeds.index(seed)] = interpolated(_abscissa(curve, by), column, at)
-    return AcrossWidths(np.array([curve.h for curve in known], dtype=np.float64), values, at, by)
+    trained = np.array([is_trained(curve, at, by) for curve in known], dtype=bool)
+    return AcrossWidths(np.array([curve.h for curve in known], dtype=np.float64), values, at, by, trained)
+
+
+def is_trained(curve: WidthCurve, at: float, by: By) -> bool:
+    """Whether a curve has a point at one alpha or sqrt(h) alpha."""
+    reached = _abscissa(curve, by)[curve.counts > 0]
+    return bool((np.abs(reached - at) <= _SAME_POINT * at).any())
+
+
+def interpolated_note(h: NDArray[np.float64], trained: NDArray[np.bool_]) -> str:
+    """In words, at which widths (k,) a value is interpolated because nothing was trained there; empty if nowhere.
+
+    >>> interpolated_note(np.array([30.0, 100.0]), np.array([False, True]))
+    'interpolated at h = 30'
+    """
+    if trained.all():
+        return ""
+    if not trained.any():
+        return "interpolated at every h"
+    return f"interpolated at h = {', '.join(f'{width:g}' for width in h[~trained])}"
 
 
 def interpolated(x: NDArray[np.float64], y: NDArray[np.float64], at: float) -> float:

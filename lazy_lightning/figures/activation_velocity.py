@@ -17,6 +17,7 @@ from lazy_lightning.figures.layers import (
     layer_findings,
     layer_table,
     layers_across_widths,
+    layers_note,
     layers_of,
     some_of,
 )
@@ -111,7 +112,8 @@ def _panels(count: int) -> tuple[Figure, list[Axes]]:
 def _draw_speeds(axis: Axes, speeds: Mapping[str, AcrossWidths], at: float) -> None:
     draw_layers(axis, speeds)
     axis.set_ylabel(r"rms $\dot z$ at $t = 0$")
-    axis.set_title(rf"$\sqrt{{h}}\,\alpha = {number(at, 3)}$")
+    note = layers_note(speeds)
+    axis.set_title(rf"$\sqrt{{h}}\,\alpha = {number(at, 3)}$" + (f"\n({note})" if note else ""))
 
 
 def _draw_drift(axis: Axes, layer: str, curves: Sequence[WidthCurve]) -> None:
@@ -127,8 +129,10 @@ def _draw_drift(axis: Axes, layer: str, curves: Sequence[WidthCurve]) -> None:
 def _caption(runs: pd.DataFrame, speeds: Mapping[str, AcrossWidths], at: float, drifts: Drifts) -> str:
     parts = []
     if speeds:
+        note = layers_note(speeds)
+        where = f"{plain(at)} ({note} between trained alphas, linearly in both logarithms)" if note else plain(at)
         parts.append(
-            f"Velocity of the preactivations at the start at √h α = {plain(at)}, where that of hidden layers should "
+            f"Velocity of the preactivations at the start at √h α = {where}, where that of hidden layers should "
             "not depend on h, and that of the output grow as √h."
         )
     elif len([h for h in sorted_widths(finished(runs)) if h == h]) < 2:

@@ -18,6 +18,7 @@ from lazy_lightning.figures.layers import (
     layer_findings,
     layer_table,
     layers_across_widths,
+    layers_note,
     layers_of,
     some_of,
 )
@@ -64,7 +65,7 @@ def displacement_by_layer(runs: pd.DataFrame) -> Drawn:
         _draw_total(first, runs, curves)
         for axis, (quantity, found) in zip(others, by_layer.items(), strict=True):
             draw_layers(axis, found)
-            _finish(axis, quantity, alpha)
+            _finish(axis, quantity, alpha, layers_note(found))
     caption = f"Weights at the end of training, geometric means over {seeds_phrase(curves)}. "
     caption += lazy_sentence(runs, curves) + _said(runs, by_layer, alpha) + unfinished_note(runs)
     findings = lazy_findings(runs, curves, "slope of sqrt(h) ‖w − w0‖/‖w0‖")
@@ -117,9 +118,9 @@ def _draw_total(axis: Axes, runs: pd.DataFrame, curves: Sequence[WidthCurve]) ->
     axis.legend()
 
 
-def _finish(axis: Axes, quantity: str, alpha: float) -> None:
+def _finish(axis: Axes, quantity: str, alpha: float, note: str) -> None:
     axis.set_ylabel(_LABELS[quantity])
-    axis.set_title(rf"$\alpha = {number(alpha, 3)}$")
+    axis.set_title(rf"$\alpha = {number(alpha, 3)}$" + (f"\n({note})" if note else ""))
 
 
 def _said(runs: pd.DataFrame, by_layer: ByLayer, alpha: float) -> str:
@@ -131,8 +132,10 @@ def _said(runs: pd.DataFrame, by_layer: ByLayer, alpha: float) -> str:
     chosen = (
         f" {len(some_of(layers))} of {len(layers)} layers are drawn, all are in the table." if len(layers) > 5 else ""
     )
+    note = layers_note(next(iter(by_layer.values())))
+    between = f"; {note} between trained alphas, linearly in both logarithms" if note else ""
     return (
-        f" By layer at α = {plain(alpha)}, the largest that all widths reach{drift_at(runs, alpha)}; values between "
-        f"two trained alphas are interpolated, linearly in both logarithms.{chosen} Lazy networks should have slope -1 "
+        f" By layer at α = {plain(alpha)}, the largest that all widths reach{drift_at(runs, alpha)}{between}.{chosen} "
+        "Lazy networks should have slope -1 "
         "inside and -1/2 in the first and the last layer."
     )

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from lazy_lightning.figures.across_widths import AcrossWidths, By, across_widths
+from lazy_lightning.figures.across_widths import AcrossWidths, By, across_widths, interpolated_note
 from lazy_lightning.figures.marks import Mark, draw_band, headroom, log_axes, offset_marks, slope_label
 from lazy_lightning.figures.sweep_table import has, width_curves
 
@@ -71,7 +71,20 @@ def tick_widths(axis: Axes, widths: Sequence[float]) -> None:
 def layer_findings(found: Mapping[str, AcrossWidths], quantity: str) -> dict[str, str]:
     """The slope in h of each layer that has one."""
     laws = {layer: across.law for layer, across in found.items()}
-    return {f"{quantity} against h, {layer}": str(law) for layer, law in laws.items() if law is not None}
+    note = layers_note(found)
+    return {
+        f"{quantity} against h, {layer}": f"{law} ({note})" if note else str(law)
+        for layer, law in laws.items()
+        if law is not None
+    }
+
+
+def layers_note(found: Mapping[str, AcrossWidths]) -> str:
+    """At which widths the layers' values are interpolated; empty if all were trained there."""
+    if not found:
+        return ""
+    across = next(iter(found.values()))
+    return interpolated_note(across.h, across.trained)
 
 
 def layer_table(found: Mapping[str, AcrossWidths], quantity: str) -> pd.DataFrame:

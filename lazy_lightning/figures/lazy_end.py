@@ -1,4 +1,4 @@
-"""The slope of a curve where it is lazy."""
+"""Which points of a curve are lazy by what was observed of them, and the curve's slope there."""
 
 from __future__ import annotations
 
@@ -9,22 +9,49 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazy_lightning.analysis import PowerLaw
+from lazy_lightning.callbacks.regime import LAZY_BELOW
 from lazy_lightning.figures.across_widths import across_widths
-from lazy_lightning.figures.sides import DRIFT, Side, fitted, lazy_side
+from lazy_lightning.figures.sides import DEPARTURE, DRIFT, Side, fitted, lazy_side
 from lazy_lightning.figures.sweep_table import WidthCurve, has, named_width, of_width, width_curves
 
 _LARGEST = 3
+_NAMES = {DRIFT: "kernel drift", DEPARTURE: "tangent departure"}
+
+
+def shown_lazy(runs: pd.DataFrame, curve: WidthCurve) -> Side | None:
+    """The points of a curve at its large end that are lazy by all that was observed; None if nothing was.
+
+    Kernel drift and tangent departure, means over seeds, must be below 0.1, at each point that has been measured and
+    at all larger alphas; points at which neither was measured are left out.
+    """
+    rows = of_width(runs, curve.h)
+    measures = {name: _means(rows, column, curve) for column, name in _NAMES.items() if has(rows, column)}
+    if not measures:
+        return None
+    values = np.stack(list(measures.values()))
+    known = np.isfinite(values)
+    left_tangent_space = ((values >= LAZY_BELOW) & known).any(axis=0)
+    beyond = np.flatnonzero(left_tangent_space).max(initial=-1)
+    keep = known.any(axis=0) & (np.arange(len(curve.alpha)) > beyond)
+    return Side(keep, LAZY_BELOW, " and ".join(f"{name} < {LAZY_BELOW:g}" for name in measures))
 
 
 def lazy_end(runs: pd.DataFrame, curve: WidthCurve) -> Side:
-    """The points of a curve where the kernel has hardly moved; its three largest alphas where that was not observed."""
+    """The points of a curve where the kernel has hardly moved.
+
+    By the tangent departure where the drift was not observed; the three largest alphas where neither was.
+    """
     rows = of_width(runs, curve.h)
-    if not has(rows, DRIFT):
-        there = np.flatnonzero(curve.counts > 0)[-_LARGEST:]
-        return Side(np.isin(np.arange(len(curve.alpha)), there), float("nan"), f"{len(there)} largest alphas")
-    (drift,) = width_curves(rows, DRIFT)
-    means = dict(zip(drift.alpha.tolist(), drift.log_band().mean.tolist(), strict=True))
-    return lazy_side(np.array([means.get(alpha, np.nan) for alpha in curve.alpha.tolist()]))
+    if has(rows, DRIFT):
+        (drift,) = width_curves(rows, DRIFT)
+        means = dict(zip(drift.alpha.tolist(), drift.log_band().mean.tolist(), strict=True))
+        return lazy_side(np.array([means.get(alpha, np.nan) for alpha in curve.alpha.tolist()]))
+    shown = shown_lazy(runs, curve)
+    if shown is not None:
+        return shown
+    there = np.flatnonzero(curve.counts > 0)[-_LARGEST:]
+    said = f"the {len(there)} largest alphas, not shown to be lazy"
+    return Side(np.isin(np.arange(len(curve.alpha)), there), float("nan"), said)
 
 
 def lazy_law(runs: pd.DataFrame, curve: WidthCurve) -> PowerLaw | None:
@@ -36,7 +63,7 @@ def lazy_findings(runs: pd.DataFrame, curves: Sequence[WidthCurve], of: str) -> 
     """The slopes there are, each with the points it is of."""
     laws = {curve.h: (lazy_law(runs, curve), lazy_end(runs, curve)) for curve in curves}
     return {
-        f"{of}, lazy side, {named_width(h)}": f"{law} ({law.points} points, {side.said})"
+        f"{of}, {_side_name(side)}, {named_width(h)}": f"{law} ({law.points} points, {side.said})"
         for h, (law, side) in laws.items()
         if law is not None
     }
@@ -44,9 +71,10 @@ def lazy_findings(runs: pd.DataFrame, curves: Sequence[WidthCurve], of: str) -> 
 
 def lazy_sentence(runs: pd.DataFrame, curves: Sequence[WidthCurve]) -> str:
     """The slopes in words."""
-    laws = [(curve.h, lazy_law(runs, curve), lazy_end(runs, curve).said) for curve in curves]
-    said = ", ".join(f"{law} ({named_width(h)}, {which})" for h, law, which in laws if law is not None)
-    return f"Slope on the lazy side: {said}." if said else "Too few points on the lazy side for a slope."
+    laws = [(curve.h, lazy_law(runs, curve), lazy_end(runs, curve)) for curve in curves]
+    said = ", ".join(f"{law} ({named_width(h)}, {side.said})" for h, law, side in laws if law is not None)
+    names = " or ".join(sorted({_side_name(side) for _, law, side in laws if law is not None}))
+    return f"Slope on the {names}: {said}." if said else "Too few points on the lazy side for a slope."
 
 
 def drift_at(runs: pd.DataFrame, alpha: float) -> str:
@@ -56,3 +84,14 @@ def drift_at(runs: pd.DataFrame, alpha: float) -> str:
     drifts: NDArray[np.float64] = across_widths(width_curves(runs, DRIFT), alpha, "alpha").band.mean
     known = drifts[np.isfinite(drifts)]
     return f", where kernels drift by {known.max():.2g} at most" if len(known) else ""
+
+
+def _side_name(side: Side) -> str:
+    return "lazy side" if np.isfinite(side.level) else "large-alpha side"
+
+
+def _means(rows: pd.DataFrame, column: str, curve: WidthCurve) -> NDArray[np.float64]:
+    """A column's mean over seeds at the alphas of a curve of the same width, (k,); NaN where it was not measured."""
+    (found,) = width_curves(rows, column)
+    means = dict(zip(found.alpha.tolist(), found.band().mean.tolist(), strict=True))
+    return np.array([means.get(alpha, np.nan) for alpha in curve.alpha.tolist()])

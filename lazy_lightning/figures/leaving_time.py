@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lazy_lightning.analysis import PowerLaw, mean_and_error, with_error
+from lazy_lightning.analysis import PowerLaw, mean_and_error, within_factor
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.marks import Mark, draw_band, draw_seeds, legend_above, log_axes, width_label, width_marks
@@ -35,7 +35,10 @@ DEFINITIONS = {
 }
 _TOLD = 3
 """Widths of which the caption gives slopes, the widest; the findings give all."""
-_LAZY_TIMES = ("t_lazy/labels", "t_lazy/norm")
+_LAZY_TIMES = {
+    "t_lazy/labels": "t_lazy along the labels",
+    "t_lazy/norm": "t_lazy of the kernel's largest eigenvalue",
+}
 
 
 class _Fit(NamedTuple):
@@ -45,10 +48,11 @@ class _Fit(NamedTuple):
 
 
 class _LazyTime(NamedTuple):
-    column: str
+    name: str
     mean: float
-    """Over all members: it depends neither on alpha nor, but for fluctuations, on h."""
-    error: float
+    """Geometric, over all members: it depends neither on alpha nor, but for fluctuations, on h."""
+    log10_error: float
+    """NaN for one member."""
 
 
 def leaving_time(runs: pd.DataFrame) -> Drawn:
@@ -104,8 +108,8 @@ def _lazy_time(runs: pd.DataFrame) -> _LazyTime | None:
     if column is None:
         return None
     of_members = np.concatenate([np.nanmean(c.values, axis=0) for c in width_curves(runs, column)])
-    mean, error = mean_and_error(of_members[None])
-    return _LazyTime(column, float(mean[0]), float(error[0]))
+    mean, error = mean_and_error(np.log10(of_members[of_members > 0])[None])
+    return _LazyTime(_LAZY_TIMES[column], float(10.0 ** mean[0]), float(error[0]))
 
 
 def _reached_by_all(runs: pd.DataFrame, curve: WidthCurve) -> WidthCurve:
@@ -162,20 +166,22 @@ def _lazy_sentence(lazy: _LazyTime | None) -> str:
     if lazy is None:
         return ""
     unit = "the unit of time of lazy training: its loss halves in a fraction of it"
-    return f" Dash-dotted: {lazy.column} = {_shown(lazy)}, {unit}."
+    return f" Dash-dotted: {lazy.name} = {_shown(lazy)}, {unit}."
 
 
 def _shown(lazy: _LazyTime) -> str:
-    return with_error(lazy.mean, lazy.error) if np.isfinite(lazy.error) else f"{lazy.mean:.3g}"
+    return within_factor(lazy.mean, lazy.log10_error) if np.isfinite(lazy.log10_error) else f"{lazy.mean:.3g}"
 
 
 def _findings(fits: dict[str, list[_Fit]], lazy: _LazyTime | None) -> dict[str, str]:
     findings = {
-        f"slope of {name}, {named_width(fit.curve.h)}": f"{fit.law} ({fit.law.points} points, {fit.side.said})"
+        f"slope of t1 ({DEFINITIONS[name]}), {named_width(fit.curve.h)}": (
+            f"{fit.law} ({fit.law.points} points, {fit.side.said})"
+        )
         for name, found in fits.items()
         for fit in found
     }
-    return findings if lazy is None else findings | {lazy.column: _shown(lazy)}
+    return findings if lazy is None else findings | {lazy.name: _shown(lazy)}
 
 
 def _table(panels: dict[str, list[WidthCurve]], whole: dict[str, list[WidthCurve]]) -> pd.DataFrame:

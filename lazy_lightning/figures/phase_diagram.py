@@ -189,11 +189,12 @@ def _draw_stars(axis: Axes, stars: Sequence[Star], law: PowerLaw | None) -> None
 
 def _sentence(stars: Sequence[Star], law: PowerLaw | None) -> str:
     if law is not None:
-        return f"Open circles: alpha*, where the drift is {LEVEL}; it goes as h^({law}), fitted to {law.points} widths."
+        return f"Open circles: alpha*, where the drift is {LEVEL}, interpolated between trained "
+            f"alphas; it goes as h^({law}), fitted to {law.points} widths."
     if stars:
         return (
-            f"Open circles: alpha*, where the drift is {LEVEL}, found at {len(stars)} widths: too few for an exponent, "
-            "which needs three."
+            f"Open circles: alpha*, where the drift is {LEVEL}, interpolated between trained alphas, found at "
+            f"{len(stars)} widths: too few for an exponent, which needs three."
         )
     return f"The drift crosses {LEVEL} at no width within the sweep."
 
@@ -214,6 +215,6 @@ def _table(runs: pd.DataFrame, curves: Sequence[WidthCurve], stars: Sequence[Sta
     ]
     rows = [
         {"h": s.h, "alpha": s.at.value, "sqrt_h_alpha": s.h**0.5 * s.at.value, "quantity": "alpha*", "mean": LEVEL,
-         "alpha_error": s.at.error} for s in stars
+         "alpha_error": s.at.error, "log10_alpha_error": s.at.log10_error, "interpolated": True} for s in stars
     ]  # fmt: skip
     return pd.concat(parts + [pd.DataFrame(rows)] * bool(rows), ignore_index=True)

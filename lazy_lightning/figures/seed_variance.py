@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lazy_lightning.analysis import PowerLaw, ensemble_statistics, power_law_of_points
 from lazy_lightning.errors import AnalysisError, DataError
 from lazy_lightning.experiments.runs import OutputsAccessor
-from lazy_lightning.figures.across_widths import common_range, interpolated
+from lazy_lightning.figures.across_widths import common_range, interpolated, interpolated_note, is_trained
 from lazy_lightning.figures.sweep_table import WidthCurve, finished, of_width, sorted_widths
 
 
@@ -40,6 +40,13 @@ class End(NamedTuple):
     h: NDArray[np.float64]
     variance: NDArray[np.float64]
     errors: NDArray[np.float64]
+    trained: NDArray[np.bool_]
+    """Whether the width was trained at ``at``; elsewhere its variance is interpolated."""
+
+    @property
+    def note(self) -> str:
+        """At which widths it is interpolated; empty if all were trained there."""
+        return interpolated_note(self.h, self.trained)
 
     @property
     def law(self) -> PowerLaw | None:
@@ -105,7 +112,7 @@ def variance_ends(curves: Sequence[VarianceCurve]) -> list[End]:
         low, high = common_range([curve.curve for curve in known], "scale")
     except AnalysisError:
         return []
-    named = {"lazy": high} if high < low * 1.001 else {"lazy": high, "feature": low}
+    named = {"large-alpha": high} if high < low * 1.001 else {"large-alpha": high, "small-alpha": low}
     return [_end(name, at, known) for name, at in named.items()]
 
 
@@ -115,4 +122,5 @@ def _end(name: str, at: float, curves: Sequence[VarianceCurve]) -> End:
         float(np.interp(np.log(at), np.log(curve.curve.scale), curve.errors / curve.variance)) for curve in curves
     ]
     h = np.array([curve.curve.h for curve in curves])
-    return End(name, at, h, np.array(values), np.array(values) * np.array(relative))
+    trained = np.array([is_trained(curve.curve, at, "scale") for curve in curves], dtype=bool)
+    return End(name, at, h, np.array(values), np.array(values) * np.array(relative), trained)

@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lazy_lightning.analysis import mean_and_error, plateau, with_error
+from lazy_lightning.analysis.plateau import FEWEST as PLATEAU_POINTS
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.ensembles import ensemble_curve
+from lazy_lightning.figures.lazy_end import shown_lazy
 from lazy_lightning.figures.marks import (
     ALPHA_LABEL,
     Mark,
@@ -88,7 +90,7 @@ def test_error(runs: pd.DataFrame) -> Drawn:
             axes[1].set_xlabel(scale_label(series.members))
         _explain(axes[0], series)
         legend_above(figure, axes[0], columns=6 if scaled else 2)
-    findings = _findings(series, quantity)
+    findings = _findings(runs, series, quantity)
     title = quantity.name.capitalize()
     return Drawn("test_error", title, _caption(runs, series, title), figure, _table(series, quantity), findings)
 
@@ -159,10 +161,16 @@ def _explain(axis: Axes, series: Series) -> None:
         axis.plot([], [], ":", color="0.3", lw=1.2, label="kernel at end")
 
 
-def _findings(series: Series, quantity: Quantity) -> dict[str, str]:
+def _findings(runs: pd.DataFrame, series: Series, quantity: Quantity) -> dict[str, str]:
     findings = {}
     for curve in series.members:
-        findings[f"lazy plateau, {named_width(curve.h)}"] = _plateau(curve, quantity)
+        shown = shown_lazy(runs, curve)
+        if shown is None:
+            said = "neither kernel drift nor tangent departure was observed"
+            findings[f"plateau, not shown to be lazy, {named_width(curve.h)}"] = _plateau(curve, quantity, said)
+        else:
+            lazy = curve.at(shown.keep)
+            findings[f"lazy plateau, {named_width(curve.h)}"] = _plateau(lazy, quantity, shown.said)
     for level in series.levels:
         value = with_error(level.mean, level.error) if level.seeds > 1 else f"{level.mean:.3g}"
         findings[f"kernel at init, {named_width(level.h)}"] = f"{value}{quantity.unit} ({counted_seeds([level.seeds])})"
@@ -174,14 +182,29 @@ def _findings(series: Series, quantity: Quantity) -> dict[str, str]:
     return findings
 
 
-def _plateau(curve: WidthCurve, quantity: Quantity) -> str:
+def _plateau(curve: WidthCurve, quantity: Quantity, said: str) -> str:
+    """The plateau of some points of a curve, or why there is none.
+
+    Args:
+        curve: these points.
+        quantity: what it shows.
+        said: what they have in common.
+    """
+    name = "alpha" if curve.h != curve.h else "sqrt(h) alpha"
+    if len(curve.alpha) < PLATEAU_POINTS:
+        return f"none: {len(curve.alpha)} points with {said}, and it takes {PLATEAU_POINTS}; extend the sweep"
+    if curve.counts.max() < 2:
+        return "none: it is judged by the spread over seeds, and there is one seed"
     try:
         found = plateau(curve.scale, curve.values)
-    except AnalysisError as reason:
-        return f"none found: {reason}"
+    except AnalysisError:
+        return (
+            f"none: no {PLATEAU_POINTS} points at the large end of {name} agree within two errors over seeds "
+            f"({len(curve.alpha)} points; {said}); extend the sweep to larger {name}"
+        )
     value = with_error(quantity.factor * found.value, quantity.factor * found.error)
-    name = "alpha" if curve.h != curve.h else "sqrt(h) alpha"
-    return f"{value}{quantity.unit} over {found.decades:.2g} decades, from {name} = {plain(found.start)}"
+    span = f"over {found.decades:.2g} decades, from {name} = {plain(found.start)}"
+    return f"{value}{quantity.unit} {span} ({said})"
 
 
 def _caption(runs: pd.DataFrame, series: Series, title: str) -> str:

@@ -46,7 +46,7 @@ def variance(runs: pd.DataFrame) -> Drawn:
         legend_above(figure, axes[0])
     laws = {end.name: (end, end.law) for end in ends}
     findings = {
-        f"slope of Var F against h, {name} end": f"{law} (at sqrt(h) alpha = {plain(end.at)})"
+        f"slope of Var F against h, {name} end": f"{law} (at sqrt(h) alpha = {plain(end.at)}{_also(end)})"
         for name, (end, law) in laws.items()
         if law is not None
     }
@@ -67,7 +67,7 @@ def _draw_ends(axis: Axes, ends: Sequence[End]) -> None:
     for end, mark in zip(ends, offset_marks(len(ends), 3), strict=True):
         law = end.law
         slope = "" if law is None else f"\n{slope_label(law.slope, law.error)}"
-        label = rf"$\sqrt{{h}}\,\alpha = {number(end.at, 3)}$ ({end.name}){slope}"
+        label = rf"$\sqrt{{h}}\,\alpha = {number(end.at, 3)}$ ({end.name}{_also(end)}){slope}"
         _bars(axis, end.h, end.variance, end.errors, mark._replace(line="none" if law else mark.line), label)
         if law is not None:
             axis.plot(end.h, law.at(end.h), color=mark.color, ls=mark.line, lw=1.0)
@@ -102,8 +102,13 @@ def _caption(curves: Sequence[VarianceCurve], ends: Sequence[End]) -> str:
     for end in ends:
         law = end.law
         slope = "too few widths for a slope" if law is None else f"slope {law} in h, expected -1"
-        said += f" At the {end.name} end, √h α = {plain(end.at)}: {slope}."
+        said += f" At the {end.name} end, √h α = {plain(end.at)}{_also(end)}: {slope}."
     return said if ends else said + " Against h nothing is shown, for want of a second width with a common √h α."
+
+
+def _also(end: End) -> str:
+    """``, interpolated at h = 30``, or nothing."""
+    return f", {end.note}" if end.note else ""
 
 
 def _table(curves: Sequence[VarianceCurve], ends: Sequence[End]) -> pd.DataFrame:
@@ -114,7 +119,7 @@ def _table(curves: Sequence[VarianceCurve], ends: Sequence[End]) -> pd.DataFrame
     tables += [
         pd.DataFrame(
             {"h": end.h, "alpha": end.at / np.sqrt(end.h), "sqrt_h_alpha": end.at, "panel": f"{end.name} end",
-             "variance": end.variance, "error": end.errors}
+             "variance": end.variance, "error": end.errors, "interpolated": ~end.trained}
         )
         for end in ends
     ]  # fmt: skip

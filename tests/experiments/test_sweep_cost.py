@@ -19,7 +19,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments import costs
 from lazy_lightning.experiments.cost import StepCost, step_cost
 from lazy_lightning.experiments.costs import Costs
-from lazy_lightning.experiments.plan import Family
+from lazy_lightning.experiments.plan import Batch, Family
 from lazy_lightning.modules import FlowModule, KernelModule, ScaledModule, Stop
 from lazy_lightning.nn import FC
 
@@ -143,6 +143,11 @@ def build(config: Mapping[str, Any]) -> tuple[FlowModule, FlowData]:
     return FlowModule(functools.partial(FC, width=width)), digits()
 
 
+def counted(steps: int) -> int:
+    """Evaluations of steps and of the training and test sets at each observation."""
+    return steps + 2 * costs.observations(steps)
+
+
 def row(one: Family, tried: float | None, status: str = "finished") -> dict[str, Any]:
     return {"family": one.key, "tried": tried, "status": status}
 
@@ -162,16 +167,27 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[FlowModule]:
 
 def test_steps_are_those_of_runs_that_have_finished(evaluations: list[FlowModule]) -> None:
     one, other, known = family(4), family(5), Costs(build, CPU)
-    assert known.of([])(one).seconds == 2.0 * 1000  # nothing is known
+    assert known.of([])(one).seconds == 2.0 * counted(1000)  # nothing is known
     rows = [row(one, 10), row(one, 30), row(family(6), 80), row(family(6), None)]
-    assert known.of(rows)(one).seconds == 2.0 * 20  # its own
-    assert known.of(rows)(other).seconds == 2.0 * 40  # those of all
+    assert known.of(rows)(one).seconds == 2.0 * counted(20)  # its own
+    assert known.of(rows)(other).seconds == 2.0 * counted(40)  # those of all
     assert "40 steps a member" in known.steps_are
     assert len(evaluations) == 2  # each network is timed once
 
 
 def test_a_limit_of_steps_is_heeded(evaluations: list[FlowModule]) -> None:
-    assert Costs(build, CPU).of([])(family(stop={"max_steps": 60})).seconds == 2.0 * 60
+    assert Costs(build, CPU).of([])(family(stop={"max_steps": 60})).seconds == 2.0 * counted(60)
+
+
+def test_observers_and_the_start_of_a_batch_are_counted(evaluations: list[FlowModule]) -> None:
+    """Each callback is an evaluation at each observation; a batch of two members starts once."""
+    plain = family(4)
+    config = copy.deepcopy(dict(plain.config))
+    config["trainer"]["callbacks"] = [{"class_path": "x.One"}, {"class_path": "x.Other"}]
+    watched = Family.of(config, {}, [(1.0, 0), (1.0, 1)])
+    cost = Costs(build, CPU).of([])
+    assert cost(watched).seconds - cost(plain).seconds == 2.0 * 2 * costs.observations(1000)
+    assert Batch(watched, (1.0,), (0, 1), cost(watched)).seconds == costs.START + 2 * cost(watched).seconds
 
 
 def test_what_cannot_be_timed_does_not_stop_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:

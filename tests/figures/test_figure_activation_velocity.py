@@ -51,6 +51,15 @@ def test_the_scale_is_one_where_it_can_be(runs, tmp_path):
     assert "at √h α = 10," in activation_velocity(lazy).caption
 
 
+def test_what_is_interpolated_is_called_so(tmp_path):
+    """Nothing was trained at the scale 1 of the figure."""
+    found = activation_velocity(load_runs(made_sweep(tmp_path, scales=(0.1, 10.0), arrays=False)))
+    assert "√h α = 1 (interpolated at every h between trained alphas" in found.caption
+    assert any(axis.get_title().endswith("(interpolated at every h)") for axis in found.figure.axes)
+    speeds = found.table[found.table["quantity"] == "activation_velocity"]
+    assert speeds["interpolated"].all()
+
+
 @pytest.mark.parametrize(
     ("made", "panels", "said"),
     [

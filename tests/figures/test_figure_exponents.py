@@ -12,7 +12,7 @@ from lazy_lightning.errors import AnalysisError
 from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.flow_curves import flow_curves
 from lazy_lightning.figures.kernel_drift import kernel_drift
-from lazy_lightning.figures.leaving_time import leaving_time
+from lazy_lightning.figures.leaving_time import DEFINITIONS, leaving_time
 from lazy_lightning.figures.output_growth import output_growth
 from lazy_lightning.figures.phase_diagram import edges, phase_diagram
 from lazy_lightning.figures.style import paper_style, save
@@ -106,9 +106,9 @@ def test_cells_touch_halfway_between_points():
 
 def test_leaving_time_grows_as_sqrt_h_alpha(runs):
     drawn = leaving_time(runs)
-    for definition in ("half_loss", "kernel_drift"):
-        assert_allclose(np.array(numbers(drawn, f"slope of t1/{definition}")), np.ones(3), rtol=EXACT)
-    assert numbers(drawn, "t_lazy/labels") == [10.0]
+    for definition in ("t1/half_loss", "t1/kernel_drift"):
+        assert_allclose(np.array(numbers(drawn, f"slope of t1 ({DEFINITIONS[definition]})")), np.ones(3), rtol=EXACT)
+    assert numbers(drawn, "t_lazy along the labels") == [10.0]
 
 
 def test_leaving_time_is_averaged_where_all_have_left(runs):
@@ -125,7 +125,7 @@ def test_leaving_time_is_averaged_where_all_have_left(runs):
 def test_leaving_time_without_the_kernel_goes_by_the_departure(tmp_path):
     drawn = leaving_time(load_runs(made_sweep(tmp_path, without=["kernel_", "t1/kernel"])))
     assert all("tangent departure > 0.9" in text for name, text in drawn.findings.items() if "slope" in name)
-    assert_allclose(np.array(numbers(drawn, "slope of t1/half_loss")), np.ones(3), rtol=EXACT)
+    assert_allclose(np.array(numbers(drawn, "slope of t1 (train loss halved)")), np.ones(3), rtol=EXACT)
 
 
 def test_error_knows_plateau_kernels_and_ensembles(runs):
@@ -141,6 +141,49 @@ def test_error_knows_plateau_kernels_and_ensembles(runs):
     low = np.where(np.array(SCALES) < 0.9, 8.0, 10.0)
     off = ~np.isclose(SCALES, 1.0)  # where alpha's tenth digit decides
     assert_allclose(column(drawn, "mean", 300, model="network")[off], low[off], rtol=TIGHT)
+
+
+def plateau_of(runs):
+    return {name: text for name, text in error_figure(runs).findings.items() if "plateau" in name}
+
+
+@pytest.fixture(scope="module")
+def flat(tmp_path_factory):
+    """Its test error is the same at all alphas, the deepest of feature learning too."""
+    folder = made_sweep(tmp_path_factory.mktemp("flat"), widths=[100], arrays=False)
+    runs = load_runs(folder)
+    return runs.assign(**{"test/error": 0.1 + 0.005 * (runs["seed"] - 1.5)})
+
+
+def test_a_lazy_plateau_begins_where_networks_are_lazy(flat):
+    (text,) = plateau_of(flat).values()
+    assert "from sqrt(h) alpha = 31.6 (kernel drift < 0.1 and tangent departure < 0.1)" in text
+
+
+def test_a_lazy_plateau_heeds_the_tangent_departure_alone(flat):
+    found = plateau_of(flat.drop(columns="kernel_drift/total"))
+    assert list(found) == ["lazy plateau, h = 100"]
+    assert "from sqrt(h) alpha = 31.6 (tangent departure < 0.1)" in found["lazy plateau, h = 100"]
+
+
+def test_a_plateau_of_feature_learning_is_not_lazy(flat):
+    (text,) = plateau_of(flat.assign(**{"kernel_drift/total": 383.0})).values()
+    assert text.startswith("none: 0 points with kernel drift < 0.1")
+
+
+def test_a_plateau_without_observers_is_not_called_lazy(flat):
+    found = plateau_of(flat.drop(columns=["kernel_drift/total", "tangent_departure"]))
+    assert list(found) == ["plateau, not shown to be lazy, h = 100"]
+    assert "over 6 decades" in found["plateau, not shown to be lazy, h = 100"]
+
+
+def test_findings_have_no_names_of_columns(runs):
+    """In words for readers of the page: no slashes or underscores, and errors of positive numbers as factors."""
+    for name in ("test_error", "phase_diagram", "leaving_time"):
+        for key, text in FIGURES[name](runs).findings.items():
+            assert not re.search(r"\w/[a-z]|\by\b", f"{key} {text}"), (key, text)
+    alone = phase_diagram(runs).findings["alpha*, h = 100"]
+    assert re.fullmatch(r"0\.\d+ \(within a factor 1\.\d+\)", alone)
 
 
 def test_kernels_at_the_end_follow_alpha(runs):

@@ -27,7 +27,7 @@ def jackknife(F):
 def test_slopes_are_minus_one_at_both_ends(runs):
     findings = variance(runs).findings
     assert len(findings) == 2
-    for name, scale in (("lazy", "1000"), ("feature", "0.001")):
+    for name, scale in (("large-alpha", "1000"), ("small-alpha", "0.001")):
         text = findings[f"slope of Var F against h, {name} end"]
         assert float(text.split(" ")[0]) == pytest.approx(-1, abs=1e-6)  # the noise of all widths is the same
         assert f"sqrt(h) alpha = {scale}" in text
@@ -46,7 +46,7 @@ def test_numbers_drawn_are_the_variances_of_the_outputs(runs):
 
 def test_every_alpha_with_two_seeds_is_drawn(runs):
     table = variance(runs).table
-    assert sorted(set(table["panel"])) == ["feature end", "lazy end", "scale"]
+    assert sorted(set(table["panel"])) == ["small-alpha end", "large-alpha end", "scale"]
     assert len(table[table["panel"] == "scale"]) == 3 * 13
     some = variance(runs[(runs["seed"] == 0) | (runs["sqrt_h_alpha"] > 50)]).table
     assert some[some["panel"] == "scale"]["sqrt_h_alpha"].min() == pytest.approx(100)
@@ -59,7 +59,7 @@ def test_every_alpha_with_two_seeds_is_drawn(runs):
         ({"widths": (None,)}, 1, "for want of a second width"),
         ({"widths": (30, 100)}, 2, "too few widths for a slope"),
         ({"seeds": 2}, 2, "of two seeds it has no error"),
-        ({"scales": (1.0,)}, 2, "At the lazy end, √h α = 1"),
+        ({"scales": (1.0,)}, 2, "At the large-alpha end, √h α = 1"),
         ({"failed": (0,)}, 2, "over 3 to 4 seeds"),
     ],
 )
@@ -71,7 +71,7 @@ def test_poor_data_are_drawn_as_far_as_they_go(tmp_path, made, panels, said):
 
 
 def test_one_alpha_has_one_end(tmp_path):
-    assert set(variance(load_runs(made_sweep(tmp_path, scales=(1.0,)))).table["panel"]) == {"scale", "lazy end"}
+    assert set(variance(load_runs(made_sweep(tmp_path, scales=(1.0,)))).table["panel"]) == {"scale", "large-alpha end"}
 
 
 @pytest.mark.parametrize(
@@ -115,12 +115,23 @@ def test_equal_outputs_have_no_variance(tmp_path):
         variance(load_runs(folder))
 
 
+def test_what_is_interpolated_is_called_so(tmp_path):
+    """Two widths with one grid of sqrt(h) alpha each, which have their ends not in common."""
+    made_sweep(tmp_path / "one", widths=(30,), scales=(1.0, 10.0, 100.0))
+    made_sweep(tmp_path / "two", widths=(300,), scales=(0.5, 5.0, 50.0))
+    found = variance(load_runs(tmp_path))
+    assert "√h α = 50, interpolated at h = 30" in found.caption
+    assert "√h α = 1, interpolated at h = 300" in found.caption
+    ends = found.table[found.table["panel"] != "scale"]
+    assert ends.sort_values(["panel", "h"])["interpolated"].tolist() == [True, False, False, True]
+
+
 def test_ends_lie_on_the_curves(runs):
     """Where all widths have been trained at the same sqrt(h) alpha, interpolation changes nothing."""
     table = variance(runs).table
     curves = table[table["panel"] == "scale"].sort_values("sqrt_h_alpha").groupby("h")
     for (name, pick), column in itertools.product(
-        (("feature end", "first"), ("lazy end", "last")), ("variance", "error")
+        (("small-alpha end", "first"), ("large-alpha end", "last")), ("variance", "error")
     ):
         ends = table[table["panel"] == name].set_index("h")[column]
         assert_close(ends.to_numpy(copy=True), getattr(curves, pick)()[column].to_numpy(copy=True), rtol=1e-9)
