@@ -77,6 +77,8 @@ def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
         resolved.append(argument if flag is None else f"{flag}{files[argument]}")
     configs = {name: read_config(path) for name, path in files.items()}
     for name, config in configs.items():
+        if not config:
+            raise ConfigError(f"{name} holds no keys: write some, such as 'model:' and 'data:', or leave it out")
         check_content(config, name)
     check_stack(configs)
     return resolved, list(files.values())

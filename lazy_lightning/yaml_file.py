@@ -159,7 +159,7 @@ class BoundedLoader(_Base):  # type: ignore[misc]  # one of two classes
         try:
             return super().construct_object(node, deep=deep)
         except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
-            shown = repr(node.value[:40]) if isinstance(node, yaml.ScalarNode) else f"a {node.id}"
+            shown = repr(node.value[:40]) if isinstance(node, yaml.ScalarNode) else "a list or a mapping"
             raise _error(f"{shown} is not of the type !!{node.tag.rpartition(':')[2]}", node) from error
 
     def _check_nodes(self, root: yaml.Node) -> None:
@@ -222,7 +222,7 @@ def _check_limits(text: str, limits: Limits) -> None:
     for event in yaml.parse(text, Loader=_Base):
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
-            known = anchored.get(event.anchor, _Anchored(1, 0))  # what is undefined is told by the composer
+            known = anchored.get(str(event.anchor), _Anchored(1, 0))  # what is undefined is told by the composer
             if known is None:
                 raise _exceeded(event, f"the alias *{event.anchor} stands inside of what it names")
             count += known.nodes

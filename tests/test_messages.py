@@ -80,6 +80,12 @@ FILES = {
     "trainer:\n  callbacks+:\n    - class_path: lazy_lightning.callbacks.T2": "T2 cannot be imported",
     "trainer:\n  callbacks+:\n    - class_path: T1\n      init_args: {every: 1}": "unknown key trainer.callbacks.every",
     "- 1": "own.yaml holds a list",
+    "# nothing": "own.yaml holds no keys",
+    "1: 2": "own.yaml has the key 1, expected names",
+    "model: {class_path: 3}": "own.yaml: model.class_path is 3, expected the dotted name of a class",
+    "data: {init_args: [1]}": "own.yaml: data.init_args is [1], expected keys and values",
+    "model: {init_args: {alhpa: {}}}": "unknown key model.init_args.alhpa (own.yaml): it holds an empty mapping",
+    "model: {init_args: {centering: null}}": "model.centering is null, expected true or false",
     "a: b: c": "own.yaml, line 1: this is not valid YAML",
 }
 

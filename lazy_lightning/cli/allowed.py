@@ -37,7 +37,7 @@ def known_bases() -> tuple[type, ...]:
     from pytorch_lightning import Callback, LightningDataModule
     from pytorch_lightning.accelerators import Accelerator
     from pytorch_lightning.loggers import Logger
-    from pytorch_lightning.plugins import ClusterEnvironment, LayerSync, Precision
+    from pytorch_lightning.plugins import LayerSync, Precision
     from pytorch_lightning.profilers import Profiler
     from pytorch_lightning.strategies import Strategy
     from torch.optim.lr_scheduler import LRScheduler
@@ -46,7 +46,7 @@ def known_bases() -> tuple[type, ...]:
     from lazy_lightning.losses import Loss
 
     lightning = (LightningDataModule, Callback, Logger, Profiler, Strategy, Accelerator)
-    plugins = (Precision, ClusterEnvironment, LayerSync)
+    plugins = (Precision, LayerSync)
     return (nn.Module, Loss, torch.optim.Optimizer, LRScheduler, Dataset, Sampler, *lightning, *plugins)
 
 
@@ -74,7 +74,7 @@ class Expected:
         return " or ".join(dict.fromkeys(base.__name__ for base in self.classes))
 
 
-def check_classes(config: Mapping[str, Any], trainer: type) -> None:
+def check_classes(config: Any, trainer: type) -> None:
     """Refuses every class and function in a parsed configuration that its argument does not allow.
 
     Args:
@@ -99,7 +99,11 @@ def check_classes(config: Mapping[str, Any], trainer: type) -> None:
 
 def expected_of(target: Any, argument: str) -> Expected:
     """What an argument of a class, or of a function, takes."""
-    constructors = [base.__init__ for base in target.__mro__] if inspect.isclass(target) else [target]
+    constructors = (
+        [vars(base)["__init__"] for base in target.__mro__ if "__init__" in vars(base)]
+        if inspect.isclass(target)
+        else [target]
+    )
     for constructor in constructors:  # a name that is passed on by ``**options`` belongs to a base
         try:
             parameter = inspect.signature(constructor).parameters.get(argument)
@@ -275,7 +279,7 @@ def _words_without_null(hint: Any) -> str | None:
     parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
     plain = all(part in (int, float, bool, str) or typing.get_origin(part) in (list, typing.Literal) for part in parts)
     named = all(inspect.isclass(part) and part is not type(None) for part in parts if typing.get_origin(part) is None)
-    if hint in (object, inspect.Parameter.empty) or not (plain or named):
+    if any(part in (object, Any, inspect.Parameter.empty) for part in parts) or not (plain or named):
         return None
     return messages.readable([str(part) for part in parts])
 

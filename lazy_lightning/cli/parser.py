@@ -29,7 +29,7 @@ class ParserError(ConfigError):
     """What the parser has to say, not yet in one sentence: it may be quoted by the parser around it."""
 
 
-class ShortFormatter(DefaultHelpFormatter):  # type: ignore[misc]  # untyped
+class ShortFormatter(DefaultHelpFormatter):
     """Leaves out of each argument's help the hundreds of classes that would be its subclasses, but for ours."""
 
     def _expand_help(self, action: Any) -> str:
