@@ -151,6 +151,7 @@ class CheckpointContent:
         self.entry(self.content, "pytorch-lightning_version", str)
         self.count(self.content, "epoch")
         self.count(self.content, "global_step")
+        self.entry(self.content, "lr_schedulers", list)
         loops = self.entry(self.content, "loops", dict)
         saved = self.entry(loops, "fit_loop", dict, "loops")
         for name in ("epoch_progress", "epoch_loop.batch_progress", "epoch_loop.state_dict", "state_dict"):
@@ -240,7 +241,7 @@ class CheckpointContent:
                 remedy = " (this configuration has momentum: set tau=0)" if name == "velocity" else ""
                 self.refuse(f"{place} is missing{remedy}")
             value = self.tensor(held[name], place, shapes.get(name, (members,)), None)
-            if name in _COUNTS if value.is_floating_point() else name not in _COUNTS:
+            if value.is_complex() or value.is_floating_point() == (name in _COUNTS):
                 self.refuse(f"{place} is in {value.dtype}, which it never is")
             if name in (*_MATRICES, "outputs") and value.dtype != origin.dtype:
                 self.refuse(f"{place} is in {value.dtype}, its weights in {origin.dtype}")

@@ -17,6 +17,9 @@ from lazy_lightning.errors import ConfigError
 
 KEY = "lazy_lightning"
 """What our modules add to a checkpoint."""
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError,
+    IndexError, AssertionError)  # fmt: skip
+"""What torch raises of files that are none of its own, the last three of a pickle that is no pickle of tensors."""
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*(\+[\w.]+)?$")
 
 
@@ -73,9 +76,7 @@ def require_intact(path: Path) -> None:
 def _load(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError) as error:
-        raise _unreadable(path) from error
-    except (AttributeError, IndexError, AssertionError) as error:  # of a pickle that is no pickle of tensors
+    except _UNREADABLE as error:
         raise _unreadable(path) from error
 
 
@@ -110,9 +111,13 @@ class RunCheckpointIO(TorchCheckpointIO):
         Raises:
             ConfigError: it is damaged.
         """
-        if not _is_remote(path) and Path(path).is_file():
-            require_intact(Path(path))
-        content = super().load_checkpoint(path, map_location, weights_only)
+        if _is_remote(path) or not Path(path).is_file():
+            return super().load_checkpoint(path, map_location, weights_only)
+        require_intact(Path(path))
+        try:
+            content = super().load_checkpoint(path, map_location, weights_only)
+        except _UNREADABLE as error:  # parts of other sizes, which mapping the file does not show
+            raise _unreadable(Path(path)) from error
         if isinstance(content, dict) and KEY in content:
             _require_version(content, path)
         return content

@@ -31,8 +31,8 @@ def print_plan(sweep: Sweep, costs: Costs, limits: Limits, retry_failed: bool) -
     seconds = sum(batch.seconds for batch in batches) / max(1, min(limits.workers, len(batches)))
     print(
         f"about {duration(seconds)} with {limits.workers} at a time. Counted are {START:g} s to start and end each "
-        f"batch, the steps ({costs.steps_are}; each evaluation of the gradient timed here), and at each observation one "
-        "evaluation for every callback. Kernels that observers compute, and a busy machine, come on top"
+        f"batch, the steps ({costs.steps_are}; each evaluation of the gradient timed here), and at each observation "
+        "one evaluation for every callback. Kernels that observers compute, and a busy machine, come on top"
     )
     if sweep.declaration.bisect is not None:
         print("a bisection goes on from what this finds, with more")

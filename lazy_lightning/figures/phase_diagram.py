@@ -189,8 +189,10 @@ def _draw_stars(axis: Axes, stars: Sequence[Star], law: PowerLaw | None) -> None
 
 def _sentence(stars: Sequence[Star], law: PowerLaw | None) -> str:
     if law is not None:
-        return f"Open circles: alpha*, where the drift is {LEVEL}, interpolated between trained "
-            f"alphas; it goes as h^({law}), fitted to {law.points} widths."
+        return (
+            f"Open circles: alpha*, where the drift is {LEVEL}, interpolated between trained alphas; it goes as "
+            f"h^({law}), fitted to {law.points} widths."
+        )
     if stars:
         return (
             f"Open circles: alpha*, where the drift is {LEVEL}, interpolated between trained alphas, found at "
