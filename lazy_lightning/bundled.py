@@ -73,7 +73,8 @@ def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
         if flag is not None:
             files[argument] = find_config(argument)
         if flag is None:
-            refuse_stream(argument.partition("=")[2] or argument, argument.partition("=")[0])
+            option, equals, value = argument.partition("=")
+            refuse_stream(value if equals else argument, option if equals else "an argument")
         resolved.append(argument if flag is None else f"{flag}{files[argument]}")
     configs = {name: read_config(path) for name, path in files.items()}
     for name, config in configs.items():

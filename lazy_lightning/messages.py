@@ -247,6 +247,11 @@ def _told_type(cause: Cause, files: Sequence[Path]) -> str | None:
 
 def _told_rest(cause: Cause) -> str:
     text = cause.text
+    asked = re.match(r"(--[\w.]+)\.help: (.*)", text)
+    if asked is not None:
+        known = _known_classes(asked[1].removeprefix("--"))
+        listed = f", such as {', '.join(known)}" if known else ""
+        return f"{asked[1]}.help takes the name of a class{listed} ({asked[2]})"
     needed = re.match(r"the following arguments are required: (.*)|Option '(.*?)' is required", text)
     if needed is not None:
         names = (needed[1] or needed[2]).split(",")

@@ -340,6 +340,9 @@ def _is_known(config: Any, keys: Sequence[str]) -> bool:
 
 def refuse_ignored(config: Any) -> None:
     """What would be changed without a word: half precision on a CPU, and a network's shape, which the data decide."""
+    seed = config.get("seed_everything")
+    if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
+        raise ConfigError(f"seed_everything is {seed}, expected an integer from 0 to {2**32 - 1}, or false")
     precision = config.get("trainer.precision")
     model = str(config.get("model.class_path"))
     if model.endswith((".FlowModule", ".KernelModule", ".ScaledModule")) and str(precision) not in _PRECISIONS:

@@ -14,6 +14,7 @@ from lazy_lightning.bundled import bundled_configs, resolve_configs
 from lazy_lightning.cli import short_help
 from lazy_lightning.cli.subcommands import CONFIGURED, STORED, SUBCOMMANDS
 from lazy_lightning.errors import ConfigError, LazyLightningError
+from lazy_lightning.plain_text import printable
 
 DEBUG_VARIABLE = "LAZY_LIGHTNING_DEBUG"
 
@@ -104,8 +105,9 @@ def _built(given: Sequence[str]) -> int:
 
 
 def _told(sentence: str, of_configuration: bool) -> int:
-    encoding = sys.stderr.encoding or "utf-8"  # an argument may hold bytes that are no text
-    print(f"error: {messages.shorten(sentence)}".encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
+    text = printable(messages.shorten(sentence))
+    encoding = sys.stderr.encoding or "utf-8"
+    print(f"error: {text}".encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)
     return 2 if of_configuration else 1
 
 

@@ -191,7 +191,8 @@ def _refused_arguments(factory: NetworkFactory, error: TypeError) -> Exception:
 
 def _name(factory: NetworkFactory) -> str:
     while isinstance(factory, functools.partial):
-        factory = factory.func
+        built = [part for part in factory.args if inspect.isclass(part)]  # jsonargparse binds the class it is to build
+        factory = built[0] if built else factory.func
     return getattr(factory, "__qualname__", type(factory).__name__)
 
 
@@ -203,8 +204,10 @@ def _arguments(factory: NetworkFactory) -> Mapping[str, inspect.Parameter]:
     try:
         return inspect.signature(factory).parameters
     except (TypeError, ValueError) as error:
+        bound = ", ".join(factory.keywords) if isinstance(factory, functools.partial) else ""
         raise ConfigError(
-            f"the network cannot be built by {_name(factory)} ({error}): correct its arguments"
+            f"the network cannot be built by {_name(factory)} with these arguments ({bound or error}): leave out those "
+            "that it does not take"
         ) from error
 
 

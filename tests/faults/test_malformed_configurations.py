@@ -101,7 +101,10 @@ SETTINGS = {
     "--model.seeds=[9223372036854775808]": "seed",
     "--data.labels=null": "data.labels is null",
     "--model.centering=null": "centering is null, expected true or false",
-    "--model.network={class_path: lazy_lightning.nn.FC, dict_kwargs: {no_such: 1}}": "no_such",
+    "--model.network={class_path: lazy_lightning.nn.FC, dict_kwargs: {no_such: 1}}": "cannot be built by FC",
+    "--seed_everything=-1": "seed_everything is -1, expected an integer from 0 to 4294967295",
+    "--model.alpha=x\x1b[31m": "model.alpha is x\\x1b[31m, expected a number",
+    "--model.help=NoSuch": "--model.help takes the name of a class, such as FlowModule",
 }
 
 
