@@ -170,7 +170,7 @@ def test_ended_run_says_so(run: Path, capsys: pytest.CaptureFixture[str]) -> Non
         ("--model.network.width=7", "does not fit this configuration"),
         ("--model.seeds=3", "members of alpha"),
         ("--data.n_train=41", "comes from 40 training samples, here are 41"),
-        ("--trainer.precision=32-true", "does not fit this configuration"),
+        ("--trainer.precision=32-true", "expected torch.float32"),
     ],
 )
 def test_checkpoint_of_another_run(option: str, said: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:

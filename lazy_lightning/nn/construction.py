@@ -189,7 +189,7 @@ def _refused_arguments(factory: NetworkFactory, error: TypeError) -> Exception:
     return error
 
 
-def _name(factory: NetworkFactory) -> str:
+def _name(factory: Callable[..., Any]) -> str:
     while isinstance(factory, functools.partial):
         built = [part for part in factory.args if inspect.isclass(part)]  # jsonargparse binds the class it is to build
         factory = built[0] if built else factory.func
