@@ -105,7 +105,7 @@ def test_a_resumed_run_that_had_ended_has_its_sessions(run: Path, tmp_path: Path
 def test_evaluations_leave_nothing_in_tensorboard(subcommand: str, run: Path, tmp_path: Path) -> None:
     """Each would be a run without a curve."""
     arguments = ["--config", f"{run}/config.yaml", "--ckpt_path", f"{run}/checkpoint.ckpt"]
-    assert main([subcommand, *arguments, f"--trainer.logger.save_dir={tmp_path}"]) == 0
+    assert main([subcommand, *arguments, "--data.n_val=5", f"--trainer.logger.save_dir={tmp_path}"]) == 0
     assert not list(tmp_path.rglob("events.out.tfevents*"))
 
 

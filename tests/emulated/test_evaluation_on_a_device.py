@@ -18,7 +18,7 @@ of_all_modules = pytest.mark.parametrize("build", MODULES.values(), ids=MODULES)
 
 
 def data_of(build):
-    return small(batch_size=8) if build is scaled else small()
+    return small(n_val=9, batch_size=8) if build is scaled else small(n_val=9)
 
 
 @of_all_modules

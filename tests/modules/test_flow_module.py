@@ -185,7 +185,7 @@ def test_refused_when_configured(options, message):
     ("options", "message"),
     [
         ({"precision": "bf16-mixed"}, "bf16-mixed.*64-true"),
-        ({"dt": 0.0}, "dt must be > 0"),
+        ({"dt": 0.0}, "dt is 0.0, expected the first step size"),
         ({"chunk_size": 0}, "chunk_size"),
         ({"data": TeacherStudent(d=5, n_train=4, n_test=4)}, "regression task"),
     ],

@@ -32,7 +32,7 @@ class Machine:
     def __init__(self, kind: str, folder) -> None:
         self.build, options = KINDS[kind]
         self.module, self.folder, self.uses = self.build(), folder, 0
-        self.data = digits(n_train=20, n_test=10, pca=3, **options)
+        self.data = digits(n_train=20, n_test=10, n_val=8, pca=3, **options)
         self.reference = self.fit()
         self.checkpoint = self.last_folder / "checkpoint.ckpt"
         self.end = torch.load(self.checkpoint, weights_only=True)["state_dict"]
