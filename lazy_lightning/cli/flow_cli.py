@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -13,7 +14,7 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from lazy_lightning import __version__, messages
 from lazy_lightning.atomic import require_writable
@@ -41,6 +42,7 @@ from lazy_lightning.cli.parser import (
     decided_by_data,
     default_arguments,
 )
+from lazy_lightning.cli.run_claim import claimed_folders
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
@@ -194,13 +196,15 @@ class FlowCLI(LightningCLI):
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Finds out that the folder cannot be written or the data not be read before anything is computed or made."""
-        if self.trainer.log_dir is not None:
-            require_writable(Path(self.trainer.log_dir))
+        if (place := _place_of_runs(self.trainer)) is not None:
+            require_writable(place)
         self.datamodule.setup()  # once; the trainer would first make the folder
-        if subcommand not in ("fit", "kernel"):
+        trains = subcommand in ("fit", "kernel")
+        if not trains:
             write_no_events(self.trainer)
         try:
-            super()._run_subcommand(subcommand)
+            with claimed_folders(self.trainer) if trains else contextlib.nullcontext():
+                super()._run_subcommand(subcommand)
         except (RuntimeError, ValueError) as error:
             if _get_ckpt_path(self) is None or not re.search(r"loading state_dict for|the saved flow", str(error)):
                 raise
@@ -267,6 +271,14 @@ def write_no_events(trainer: Trainer) -> None:
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger._experiment = _DummyExperiment()  # type: ignore[assignment]
+
+
+def _place_of_runs(trainer: Trainer) -> Path | None:
+    """The folder in which the run's own is made; asks no logger for its version, which is claimed later."""
+    logger = trainer.logger
+    if isinstance(logger, (TensorBoardLogger, CSVLogger)):
+        return Path(logger.root_dir)
+    return None if trainer.log_dir is None else Path(trainer.log_dir)
 
 
 def _get_ckpt_path(cli: FlowCLI) -> str | None:

@@ -1,0 +1,56 @@
+"""The folder of a run is made before another process can take it, and taken back if the run is refused at once."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+from lazy_lightning.errors import LazyLightningError
+
+_NOT_YET_A_RUN = {"config.yaml", "hparams.yaml"}
+
+
+@contextlib.contextmanager
+def claimed_folders(trainer: Trainer) -> Iterator[None]:
+    """Claims a folder ``version_K`` for each logger that numbers its runs by itself.
+
+    Loggers look for the next free number and make the folder later, so two runs that start together would take the
+    same. Here the folder is made at once, which one process alone can do. A run that is refused before it has observed
+    anything leaves no folder.
+
+    Args:
+        trainer: whose loggers have not been asked for their version yet.
+    """
+    made = [folder for logger in trainer.loggers if (folder := _claim(logger)) is not None]
+    try:
+        yield
+    except LazyLightningError:
+        for folder in made:
+            _take_back(folder)
+        raise
+
+
+def _claim(logger: object) -> Path | None:
+    """The folder made; None for a logger of another kind, or one whose version was given."""
+    if not isinstance(logger, (TensorBoardLogger, CSVLogger)) or logger._version is not None:
+        return None
+    while True:
+        folder = Path(logger.log_dir)
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            logger._version = None  # another process was faster: the next number
+
+
+def _take_back(folder: Path) -> None:
+    """Removes a folder that holds nothing but the configuration of a run that was refused."""
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else None
+    if found is not None and found <= _NOT_YET_A_RUN:
+        for name in found:
+            (folder / name).unlink()
+        folder.rmdir()
