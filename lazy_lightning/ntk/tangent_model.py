@@ -117,19 +117,21 @@ class TangentModel:
     def nearby(self) -> TangentModel:
         """The same network at other weights, all finite, none zero: there, no layer hides behind one that is zero.
 
-        Buffers are copies. Each weight is multiplied by a number from 0.9 to 1.1, so that its sign stays.
+        Buffers are copies. Each weight is multiplied by a number from 0.9 to 1.1, so that its sign stays; other numbers
+        for each tensor, so that two halves of a network that cancel do not cancel there.
         """
+        phase = {name: float(k) for k, name in enumerate((*self.params, *self.shared_buffers, *self.member_buffers))}
 
-        def moved(p: Tensor) -> Tensor:
+        def moved(name: str, p: Tensor) -> Tensor:
             p = p.nan_to_num(0.0, 0.0, 0.0)
-            period = 0.1 * torch.arange(1009.0, device=p.device).cos().to(p.dtype)
+            period = 0.1 * (torch.arange(1009.0, device=p.device) + phase[name]).cos().to(p.dtype)
             wave = period.repeat(-(-p.numel() // len(period)))[: p.numel()].reshape(p.shape)
             return torch.where(p == 0, wave, p * (1 + wave))
 
         def copied(name: str, b: Tensor) -> Tensor:
-            return moved(b) if name in self.frozen and b.is_floating_point() else b.clone()
+            return moved(name, b) if name in self.frozen and b.is_floating_point() else b.clone()
 
-        params = {name: moved(p) for name, p in self.params.items()}
+        params = {name: moved(name, p) for name, p in self.params.items()}
         shared = {name: copied(name, b) for name, b in self.shared_buffers.items()}
         own = {name: copied(name, b) for name, b in self.member_buffers.items()}
         return replace(self, params=params, shared_buffers=shared, member_buffers=own)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lazy_lightning.ntk.capture import Passes, run_forward, run_passes
 from lazy_lightning.ntk.factors import Contraction, Dense, Factors, concatenated
-from lazy_lightning.ntk.independence import looked_at, require_same
+from lazy_lightning.ntk.independence import check_batch, looked_at, require_same
 from lazy_lightning.ntk.jacobian import jacobian_rows
 from lazy_lightning.ntk.plan import Plan, layer_factors
 from lazy_lightning.ntk.tangent_model import TangentModel
@@ -51,10 +51,12 @@ class Tangents:
         """Compares some samples of a batch with the same alone; once for a size, since a plan holds for any numbers."""
         if len(x) in self.plan.sizes:
             return
-        batch = (passes.outputs, *passes.inputs)
         for i in looked_at(len(x)):
-            alone = run_forward(self.model, self.plan.calls, x[i : i + 1])
-            require_same([(whole[:, i : i + 1], own) for whole, own in zip(batch, alone, strict=True)], self.model)
+            _, *alone = run_forward(self.model, self.plan.calls, x[i : i + 1])
+            pairs = zip(passes.inputs, alone, strict=True)
+            require_same([(whole[:, i : i + 1], own) for whole, own in pairs], self.model)
+        # Outputs at the present weights may be nothing but rounding: those of a symmetric start cancel.
+        check_batch(self.model.first_member().nearby(), x)
         self.plan.sizes.add(len(x))
 
     def _weights(self, names: Sequence[str]) -> int:

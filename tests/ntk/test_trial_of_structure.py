@@ -182,3 +182,27 @@ def test_a_larger_batch_is_looked_at_when_it_comes():
     empirical_ntk(net, None, x[:8])
     with pytest.raises(ConfigError, match="when others are in the batch"):
         empirical_ntk(net, None, x)
+
+
+class Cancelling(nn.Module):
+    """Two equal networks that are subtracted, whose sums have different orders: f is nothing but rounding."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = (nn.Sequential(nn.Linear(7, 33), nn.ReLU(), nn.Linear(33, 1)) for _ in range(2))
+        self.other.load_state_dict(self.one.state_dict())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.one(x) - self.other(x.flip(0)).flip(0) + 1e-17 * torch.arange(len(x))[:, None]
+
+
+@pytest.mark.parametrize("method", ["auto", "jacobian", "jvp"])
+def test_outputs_that_are_nothing_but_rounding_are_no_sign_of_coupled_samples(method):
+    """The doubling trick gives f(w0, x) = 0; rounding there differs between a sample alone and in a batch."""
+    torch.manual_seed(0)
+    model, x = Cancelling().double(), torch.randn(23, 7, dtype=torch.float64)
+    params = dict(model.named_parameters())
+    gradients = [torch.autograd.grad(model(x)[i, 0], model.parameters()) for i in range(23)]
+    rows = torch.stack([torch.cat([g.flatten() for g in own]) for own in gradients])
+    found = empirical_ntk(model, params, x, method=method).squeeze()
+    torch.testing.assert_close(found, rows @ rows.T, rtol=1e-10, atol=1e-12)
