@@ -527,7 +527,7 @@ def test_a_bisection_of_what_is_not_observed(tmp_path: Path, capsys: pytest.Capt
         ("{grid: {data.batch_size: [10]}}", "data.batch_size is 10"),
         ("{grid: {trainer.precision: [16-mixed]}}", "trainer.precision is 16-mixed"),
         ("{kernels: true}", "kernels has True"),
-        ("{grid: [", "mine.yaml, line 2: this is not valid YAML"),
+        ("{grid: [", "mine.yaml, line 1: this is not valid YAML"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_made(

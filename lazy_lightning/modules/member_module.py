@@ -203,8 +203,8 @@ class MemberModule(LightningModule):
         """F of every member, see :meth:`centered_outputs`.
 
         Args:
-            x: inputs (n, ...) as the networks take them: a tensor of any real type on the module's device, an array, or a
-                list.
+            x: inputs (n, ...) as the networks take them: a tensor of any real type on the module's device, an array or
+                a list.
         """
         samples = x if isinstance(x, Tensor) else torch.as_tensor(x, device=self.w.device)
         return self.centered_outputs(samples.to(self.w.dtype))
