@@ -85,7 +85,7 @@ def test_command_line(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("chosen", "sentence"),
     [
-        ("{class_path: torchvision.models.resnet18}", "has been built already"),
+        ("{class_path: torchvision.models.resnet18}", "couples the samples of a batch"),
         ("torchvision.models.squeezenet1_1", "draws random numbers"),
         ("{class_path: torchvision.models.SqueezeNet, init_args: {dropout: 0.0}}", "cannot take samples of shape (1,"),
         ("{class_path: lazy_lightning.nn.TorchvisionNetwork, init_args: {name: resnet81}}", "has no model 'resnet81'"),
