@@ -46,7 +46,7 @@ def test_numbers_drawn_are_the_variances_of_the_outputs(runs):
 
 def test_every_alpha_with_two_seeds_is_drawn(runs):
     table = variance(runs).table
-    assert sorted(set(table["panel"])) == ["small-alpha end", "large-alpha end", "scale"]
+    assert sorted(set(table["panel"])) == ["large-alpha end", "scale", "small-alpha end"]
     assert len(table[table["panel"] == "scale"]) == 3 * 13
     some = variance(runs[(runs["seed"] == 0) | (runs["sqrt_h_alpha"] > 50)]).table
     assert some[some["panel"] == "scale"]["sqrt_h_alpha"].min() == pytest.approx(100)
