@@ -88,7 +88,7 @@ def observations(steps: float) -> int:
     """How often a member is observed in so many tried steps, by the default schedule in steps.
 
     >>> observations(1), observations(1000)
-    (2, 42)
+    (2, 41)
     """
     schedule, count, tried = Schedule(), 1, 0
     burst = schedule.steps_to_next(0)
