@@ -29,8 +29,8 @@ class RunCheckpoint(Checkpoint):
     long, up to ``every_seconds`` apart. Where a save takes long, the interval is at least twenty times that. After an
     error, or a second Ctrl-C, the state may be halfway through a step, and the last file stands.
 
-    Loads with ``weights_only=True``; go on with ``fit --resume RUN``, or into a new folder with
-    ``fit --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt``.
+    Loads with ``weights_only=True``; ``fit --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt`` goes on, in a new
+    folder.
 
     Args:
         every_seconds: the longest interval.

@@ -60,8 +60,8 @@ def memory_times(tau: MemoryTime, roster: Roster, network: nn.Module) -> float |
         ConfigError: the rule needs the network's width, and it has none.
     """
     if isinstance(tau, str):
-        width = getattr(network, "width", None)
-        if not isinstance(width, (int, float)):
+        width = _width(network)
+        if width is None:
             raise ConfigError(
                 f"tau: {tau} needs the width h, but the network {type(network).__name__} has no attribute width: give "
                 "it one, or give tau as a number or a list"
@@ -82,10 +82,16 @@ def expected_t1(state: FlowState, roster: Roster, network: nn.Module) -> Tensor:
     that of feature learning, if the network has a width.
     """
     lazy = state.loss.double() / (2 * state.gradient_norm.square())
-    width = getattr(network, "width", None)
-    if not isinstance(width, (int, float)):
+    width = _width(network)
+    if width is None:
         return lazy
     return torch.minimum(lazy, math.sqrt(width) * roster.alpha_tensor().to(lazy.device))
+
+
+def _width(network: nn.Module) -> int | float | None:
+    """The network's h, None if it does not tell."""
+    width = getattr(network, "width", None)
+    return width if isinstance(width, (int, float)) else None
 
 
 def warning_of_long_memory(tau: float | Sequence[float], t1: Tensor, roster: Roster) -> str | None:

@@ -10,10 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lazy_lightning.configuration import MOST_MEMBERS
 from lazy_lightning.errors import ConfigError
-
-_MOST = 1_000_000
-"""Members of one run: each has weights, and more are a mistake in the configuration."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,8 @@ def _seeds(seeds: object) -> list[int]:
 
 
 def _require_few(members: int) -> None:
-    if members > _MOST:
+    if members > MOST_MEMBERS:
         raise ConfigError(
-            f"seeds and alpha make {members} members, more than {_MOST} in one run: give fewer, or a list of seeds"
+            f"seeds and alpha make {members} members, more than {MOST_MEMBERS} in one run: give fewer, or a list of "
+            "seeds"
         )
