@@ -3,10 +3,11 @@
 # make test    the tests, without the long ones
 # make claims  the papers' statements at length
 # make faults  a thousand malformed configurations, checkpoints, data files and stores
+# make gpu     tests, speed and whole runs on a CUDA device, in under eight minutes
 # make lint    style and types
 #
 # PYTHON chooses the interpreter of the virtual environment, VENV its place, ARGS adds options to `make fit`,
-# to the sweep of `make phase` and to `make faults` (ARGS="--count 5000 --seed 1"), PHASE is the sweep's folder.
+# to the sweep of `make phase`, to `make gpu` (ARGS="--images FOLDER") and to `make faults` (ARGS="--count 5000 --seed 1"), PHASE is the sweep's folder.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -16,7 +17,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: fit phase test claims faults lint clean
+.PHONY: fit phase test claims faults gpu lint clean
 .DELETE_ON_ERROR:
 
 fit: $(VENV)/.installed
@@ -35,6 +36,9 @@ claims: $(VENV)/.installed-test
 
 faults: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/faults/campaign.py $(ARGS)
+
+gpu: $(VENV)/.installed-test
+	$(BIN)/python benchmarks/gpu.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .

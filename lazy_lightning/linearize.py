@@ -21,6 +21,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.construction import construct
 from lazy_lightning.nn.member_state import trainable
 from lazy_lightning.nn.places import places_of
+from lazy_lightning.nn.recurrent import has_recurrent_layers, without_cudnn
 
 
 def tangent_outputs(outputs: Callable[[Tensor], Tensor], w0: Tensor, displacement: Tensor) -> Tensor:
@@ -106,7 +107,7 @@ class LinearizedNetwork(nn.Module):
         self._tangent_alone, self._reverse = tangent, has_one_sided_rules(base)
         self._weights_of = {place: name for place, name in places_of(base).items() if name in w0}
         self._layers = [layer for layer in dict.fromkeys(name.rpartition(".")[0] for name in w0) if layer]
-        self.origin = _frozen(base)
+        self.origin, self._recurrent = _frozen(base), has_recurrent_layers(base)
         _check_names(self, w0)
         for name, value in w0.items():
             start = torch.zeros_like(value) if tangent else value.detach().clone()
@@ -123,7 +124,7 @@ class LinearizedNetwork(nn.Module):
 
         def outputs(w: dict[str, Tensor]) -> tuple[Tensor, dict[str, list[Tensor]]]:
             every = {name: w[first] for name, first in self._weights_of.items()}
-            with _caught_outputs(self.origin, watched) as caught:
+            with without_cudnn(self._recurrent), _caught_outputs(self.origin, watched) as caught:
                 return functional_call(self.origin, every, (x,), tie_weights=False), caught
 
         (f, z), (df, dz) = directional_derivative(outputs, w0, dw, reverse=self._reverse)

@@ -15,6 +15,7 @@ from lazy_lightning.nn.attention import plain_attention
 from lazy_lightning.nn.gates import check_gates, gates_held, gates_noted
 from lazy_lightning.nn.member_state import in_precision, trainable
 from lazy_lightning.nn.places import places_of
+from lazy_lightning.nn.recurrent import has_recurrent_layers, without_cudnn
 
 Named = dict[str, Tensor]
 """Tensors by name."""
@@ -49,6 +50,7 @@ class MemberNetwork:
         check_deterministic(template)
         self.template = template
         self.loops, self.needs_graph = loops, needs_graph
+        self._recurrent = has_recurrent_layers(template)
         weights = trainable(template)
         self.names = list(weights)
         self.shapes = [p.shape for p in weights.values()]
@@ -123,10 +125,10 @@ class MemberNetwork:
         given = {**params, **buffers}
         every = {place: given[name] for place, name in self._places.items() if name in given}
         if not self.needs_graph:
-            with plain_attention():
+            with plain_attention(), without_cudnn(self._recurrent):
                 return functional_call(self.template, every, (x,), tie_weights=False)
         wanted = torch.is_grad_enabled()
-        with plain_attention(), torch.enable_grad():
+        with plain_attention(), without_cudnn(self._recurrent), torch.enable_grad():
             output = functional_call(self.template, every, (x.detach().clone(),), tie_weights=False)
         return output if wanted or not isinstance(output, Tensor) else output.detach()
 

@@ -19,6 +19,7 @@ from lazy_lightning.nn.attention import plain_attention
 from lazy_lightning.nn.member_state import trainable
 from lazy_lightning.nn.members import MemberNetwork, as_columns, layers_of
 from lazy_lightning.nn.places import places_of
+from lazy_lightning.nn.recurrent import has_recurrent_layers, without_cudnn
 
 Parameters = Mapping[str, Tensor] | Tensor | None
 
@@ -189,7 +190,8 @@ class TangentModel:
         """f of one member, (n, c)."""
         given = {**params, **buffers}
         every = {place: given[name] for place, name in self.places.items()}
-        with plain_attention(), _without_recomputation(self.template):
+        recurrent = has_recurrent_layers(self.template)
+        with plain_attention(), without_cudnn(recurrent), _without_recomputation(self.template):
             outputs = functional_call(self.template, every, (x,), tie_weights=False)
         if not isinstance(outputs, Tensor):
             raise ConfigError(

@@ -8,7 +8,7 @@ from pytorch_lightning.strategies import SingleDeviceStrategy, StrategyRegistry
 
 from emulated.memory import NAME
 
-STRATEGY = f"single_{NAME}"
+STRATEGY = "auto" if NAME == "cuda" else f"single_{NAME}"
 
 
 class EmulatedAccelerator(Accelerator):

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 import torch
 
-NAME = "emu"
+NAME = "cuda" if os.environ.get("LAZY_LIGHTNING_DEVICE") == "cuda" else "emu"
 _HOST, _EXTENSION = 1, 12  # kDLCPU and kDLExtDev, which torch reads as PrivateUse1
 
 

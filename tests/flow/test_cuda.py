@@ -3,6 +3,7 @@
 import pytest
 import torch
 from closeness import assert_close
+from device_waits import no_device_waits
 from problems import problem
 
 from lazy_lightning.flow import MarginsMet, StepsTried
@@ -28,11 +29,8 @@ def start(device="cuda", steps=3, **options):
 @RULES
 def test_burst_never_waits_for_the_device(tau):
     flow, closure = start(tau=tau, steps=5)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_device_waits():
         flow._burst(flow.flow, closure, flow.dynamics)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert flow.flow.tried.tolist() == [10] * 4
 
 

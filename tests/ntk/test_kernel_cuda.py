@@ -3,6 +3,7 @@
 import pytest
 import torch
 from closeness import assert_close
+from device_waits import no_device_waits
 from ntk_cases import CASES
 
 from lazy_lightning.ntk import NTKOperator, empirical_ntk, empirical_ntk_by_layer, empirical_ntk_diagonal
@@ -20,6 +21,12 @@ pytestmark = [
 
 # Other sums, and convolutions by other algorithms.
 ROUNDING = 1e-11
+# torch's fused kernel for weight normalisation on CUDA takes the root of a float64 norm in float32.
+FUSED_WEIGHT_NORM = 1e-5
+
+
+def tolerance(name):
+    return FUSED_WEIGHT_NORM if name.startswith("weight norm") else ROUNDING
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -30,7 +37,7 @@ def test_same_numbers_as_on_the_cpu(name):
     for method in ("auto", "jacobian", "jvp"):
         found = empirical_ntk(net, None, x1, x2, method=method, device="cuda")
         assert found.device.type == "cuda"
-        assert_close(found.cpu(), expected, rtol=ROUNDING)
+        assert_close(found.cpu(), expected, rtol=tolerance(name))
 
 
 @pytest.mark.parametrize("name", [name for name, case in CASES.items() if case.members])
@@ -39,9 +46,9 @@ def test_members(name):
     net, x = case.network(), case.samples(4)
     weights = {n: torch.stack([p, 0.8 * p]).detach() for n, p in net.named_parameters()}
     expected = empirical_ntk(net, weights, x)
-    assert_close(empirical_ntk(net, weights, x, device="cuda").cpu(), expected, rtol=ROUNDING)
+    assert_close(empirical_ntk(net, weights, x, device="cuda").cpu(), expected, rtol=tolerance(name))
     own = empirical_ntk_diagonal(net, weights, x, device="cuda", output="trace")
-    assert_close(own.cpu(), empirical_ntk_diagonal(net, weights, x, output="trace"), rtol=ROUNDING)
+    assert_close(own.cpu(), empirical_ntk_diagonal(net, weights, x, output="trace"), rtol=tolerance(name))
 
 
 STRUCTURED = [name for name, case in CASES.items() if not case.jacobian and case.members]
@@ -56,11 +63,8 @@ def test_structured_tiles_never_wait_for_the_device(name, members):
     model = TangentModel.of(net, weights)
     tangents = Tangents(model, make_plan(model, x), x, "trace")
     list(kernel_tiles(tangents, tile=2, memory=1 << 30))  # constants and workspaces are made on the first round
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_device_waits():
         total = [block.total for block in kernel_tiles(tangents, tile=2, memory=1 << 30)]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert len(total) == 6
 
 

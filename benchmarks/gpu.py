@@ -1,0 +1,241 @@
+"""Everything that only a CUDA device can show, in one command: tests, speed, whole runs. ``make gpu``.
+
+    python benchmarks/gpu.py [--out benchmarks/results] [--images FOLDER] [--only tests flow_step ...]
+
+Each part is a process of its own under its own time limit, so that a crash or a hang of one costs only that one. The
+JSON and the table (``gpu_<device>.json``, ``.md``) are written again after each part: what was measured is kept.
+
+* ``tests``: ``pytest -m gpu``, and the tests of the emulated device on the real one.
+* ``flow_step``: a tried step against bare forward and backward, eager and as a CUDA graph.
+* ``ntk``: the structured kernel against ``torch.func``.
+* ``digits``: ``fit --config digits_fc.yaml`` whole, on the device and on its host.
+* ``fashion``: one row of alpha of Fashion-MNIST, h = 100, to all margins, with as many images as ``--images`` holds up
+  to the papers' 10000 for training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import gzip
+import json
+import os
+import platform
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+
+ROOT = Path(__file__).parents[1]
+Part = dict[str, Any]
+
+
+def run(command: list[str], limit: float, **environment: str) -> tuple[int | None, str, float]:
+    """Exit code (None: out of time), output, seconds."""
+    start = time.perf_counter()
+    variables = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", **environment}
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=limit, env=variables, cwd=ROOT, check=False
+        )
+        return done.returncode, done.stdout + done.stderr, time.perf_counter() - start
+    except subprocess.TimeoutExpired as error:
+        parts = (part.decode() if isinstance(part, bytes) else part or "" for part in (error.stdout, error.stderr))
+        return None, "".join(parts), time.perf_counter() - start
+
+
+def outcome(code: int | None, output: str, seconds: float) -> Part:
+    """How a part ended, with the end of its output if it failed."""
+    ended = {0: "passed", None: "out of time"}.get(code, f"exit code {code}")
+    return {"outcome": ended, "seconds": round(seconds, 1), **({"output": output[-3000:]} if code != 0 else {})}
+
+
+def tests(options: argparse.Namespace, folder: Path) -> Part:
+    result: Part = {}
+    quiet = ["-q", "--tb=short", "-p", "no:cacheprovider", "-p", "no:benchmark"]
+    suites = {"gpu": (["-m", "gpu"], ""), "device": (["tests/emulated"], "cuda")}
+    for name, (selection, device) in suites.items():
+        report = folder / f"{name}.xml"
+        command = [sys.executable, "-m", "pytest", *quiet, f"--junit-xml={report}", f"-n{options.workers}", *selection]
+        chosen = {"LAZY_LIGHTNING_DEVICE": device} if device else {}
+        ended = outcome(*run(command, options.limits["tests"], OMP_NUM_THREADS="2", **chosen))
+        result[name] = ended | (counts(report) if report.is_file() else {})
+    return result
+
+
+def counts(report: Path) -> Part:
+    """Numbers of tests, and the names of those that failed, from a JUnit file."""
+    suite = next(ElementTree.parse(report).iter("testsuite"))  # our own file
+    numbers = {name: int(suite.get(name, 0)) for name in ("tests", "failures", "errors", "skipped")}
+    failed = [
+        f"{case.get('classname')}::{case.get('name')}"
+        for case in suite.iter("testcase")
+        if case.find("failure") is not None or case.find("error") is not None
+    ]
+    return numbers | {"failed": failed}
+
+
+def script(name: str, arguments: list[str], options: argparse.Namespace, folder: Path) -> Part:
+    """One of the other benchmarks: its own JSON, or its printed rows if it did not get to the end."""
+    out = folder / f"{name}.json"
+    command = [sys.executable, f"benchmarks/{name}.py", "--device=cuda", f"--out={out}", *arguments]
+    code, output, seconds = run(command, options.limits[name])
+    result = outcome(code, output, seconds)
+    return result | (json.loads(out.read_text()) if out.is_file() else {"printed": output.splitlines()})
+
+
+def flow_step(options: argparse.Namespace, folder: Path) -> Part:
+    return script("flow_step", ["--widths", "100", "300", "1000", "--budget=0.4"], options, folder)
+
+
+def ntk(options: argparse.Namespace, folder: Path) -> Part:
+    sizes = ["--samples", "2000", "--images=500", "--budget=2", "--limit=10", "--product=8192"]
+    return script("ntk", sizes, options, folder)
+
+
+MEANS = ("t", "tried", "train/error", "test/error", "test/ensemble_error", "t1/half_loss", "displacement/total")
+"""What is shown of a run: means over the members of an alpha."""
+
+
+def fit(folder: Path, limit: float, accelerator: str, *arguments: str) -> Part:
+    """A run of the command line, and what it says of its members."""
+    store = folder / accelerator
+    place = [f"--trainer.accelerator={accelerator}", f"--trainer.logger.init_args.save_dir={store}"]
+    command = [sys.executable, "-m", "lazy_lightning", "fit", *arguments, *place]
+    result = outcome(*run(command, limit))
+    for file in store.rglob("summary.json"):
+        summary = json.loads(file.read_text())
+        result |= {key: summary[key] for key in ("wall_seconds", "gradient_evaluations")}
+        result["rows"] = [
+            {key: group[key] for key in ("alpha", "sqrt_h_alpha", "members", "regime")}
+            | {"stops": ", ".join(group["stops"])}
+            | {key: group["mean"].get(key) for key in MEANS}
+            for group in summary["groups"]
+        ]
+    return result
+
+
+def digits(options: argparse.Namespace, folder: Path) -> Part:
+    limit = options.limits["digits"]
+    return {place: fit(folder, limit, place, "--config", "digits_fc.yaml") for place in ("gpu", "cpu")}
+
+
+def fashion(options: argparse.Namespace, folder: Path) -> Part:
+    images = options.images
+    if images is None or not (held := images_in(images)):
+        return {"outcome": f"left out: no idx files of images in {images}, give --images FOLDER"}
+    n_test = min(10000, held // 5)
+    n_train = min(10000, held - n_test)
+    sizes = [f"--data.n_train={n_train}", f"--data.n_test={n_test}", f"--data.files={images}"]
+    row = ["--model.alpha=[1e-3,1e-2,1e-1,1,10,100,1000]", "--model.seeds=3"]
+    limit = options.limits["fashion"]
+    patience = f"--trainer.max_time=00:00:00:{int(limit - 30)}"  # ends with all files, unlike a kill
+    result = fit(folder, limit, "gpu", "--config", "fashion_fc.yaml", *sizes, *row, patience)
+    return {"n_train": n_train, "n_test": n_test, "h": 100, **result}
+
+
+def images_in(folder: Path) -> int:
+    """How many images the idx files of a folder hold; their headers say it."""
+    total = 0
+    for file in folder.glob("*-images-idx3-ubyte*"):
+        with (gzip.open if file.suffix == ".gz" else open)(file, "rb") as stream:
+            total += struct.unpack(">ii", stream.read(8))[1]
+    return total
+
+
+PARTS: dict[str, tuple[Callable[[argparse.Namespace, Path], Part], float]] = {
+    "tests": (tests, 90.0),
+    "flow_step": (flow_step, 60.0),
+    "ntk": (ntk, 60.0),
+    "digits": (digits, 60.0),
+    "fashion": (fashion, 100.0),
+}
+"""Each part with its time limit in seconds."""
+
+
+def versions() -> Part:
+    import pytorch_lightning
+
+    _, total = torch.cuda.mem_get_info()
+    return {
+        "device": torch.cuda.get_device_name(),
+        "memory_gib": round(total / 2**30, 1),
+        "cuda": torch.version.cuda,
+        "torch": torch.__version__,
+        "pytorch_lightning": pytorch_lightning.__version__,
+        "python": platform.python_version(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def markdown(result: Part) -> str:
+    """The tables of what was measured."""
+    head = ", ".join(f"{key} {result[key]}" for key in ("device", "torch", "cuda", "pytorch_lightning", "date"))
+    blocks = [f"# On a GPU\n\n{head}"]
+    for name, part in result["parts"].items():
+        blocks.append(f"## {name}\n\n" + "\n\n".join(_tables(part)))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _tables(part: Part) -> list[str]:
+    rows = part.get("rows")
+    plain = {k: v for k, v in part.items() if not isinstance(v, list | dict) and k != "output"}
+    found = [", ".join(f"{key} {value}" for key, value in plain.items())] if plain else []
+    if rows:
+        columns = list(dict.fromkeys(key for row in rows for key in row))
+        lines = [[_cell(row.get(key)) for key in columns] for row in rows]
+        found.append("\n".join(_line(cells) for cells in [columns, ["---"] * len(columns), *lines]))
+    for key, value in part.items():
+        if isinstance(value, dict):
+            found += [f"### {key}", *_tables(value)]
+        elif key == "failed" and value:
+            found.append("failed: " + ", ".join(value))
+    return found
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
+    parser.add_argument("--images", type=Path, help="a folder with idx files of Fashion-MNIST")
+    parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
+    parser.add_argument("--workers", type=int, default=max(1, min(10, (os.cpu_count() or 1) - 2)))
+    parser.add_argument("--limit", nargs="+", default=[], metavar="PART=SECONDS", help="other time limits")
+    options = parser.parse_args()
+    if not torch.cuda.is_available():
+        parser.error("no CUDA device: torch.cuda.is_available() is false")
+    options.limits = {name: limit for name, (_, limit) in PARTS.items()}
+    options.limits |= {name: float(value) for name, _, value in (text.partition("=") for text in options.limit)}
+    result: Part = {**versions(), "parts": {}}
+    name = "gpu_" + re.sub(r"\W+", "_", str(result["device"]).lower())
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for part in options.only:
+            work, _ = PARTS[part]
+            own = Path(scratch) / part
+            own.mkdir()
+            start = time.perf_counter()
+            result["parts"][part] = work(options, own)
+            print(f"{part}: {time.perf_counter() - start:.1f} s", flush=True)
+            (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
+            (options.out / f"{name}.md").write_text(markdown(result))
+    print(markdown(result))
+
+
+if __name__ == "__main__":
+    main()
