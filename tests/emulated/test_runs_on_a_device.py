@@ -1,5 +1,6 @@
 """Runs from the command line on the device, checkpoints that go to another device and back, and resumed runs."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -54,6 +55,12 @@ def command(place: str, subcommand: str, *more: str) -> None:
     assert main([subcommand, *CONFIGURED, *PLACES[place], *QUIET, f"--trainer.logger.save_dir={place}", *more]) == 0
 
 
+def table_of(printed: str) -> dict[str, float]:
+    """The numbers of the printed table by name."""
+    cells = [re.findall(r"[^\s│┃|]+", line) for line in printed.splitlines() if "test/" in line]
+    return {name: float(value) for name, value in cells}
+
+
 def test_commands_on_the_device(capsys):
     """fit, kernel, and test and predict of what fit has left."""
     for place in (HOST, DEVICE):
@@ -69,12 +76,12 @@ def test_commands_on_the_device(capsys):
     for place in (HOST, DEVICE):
         capsys.readouterr()
         assert main(["test", *left, *PLACES[place], "--trainer.logger=false"]) == 0
-        shown.append([line for line in capsys.readouterr().out.splitlines() if "test/" in line])
+        shown.append(table_of(capsys.readouterr().out))
         assert main(["predict", *left, *PLACES[place], f"--trainer.logger.save_dir=predicted/{place}"]) == 0
         (file,) = Path(f"predicted/{place}").rglob("predictions.safetensors")
         outputs.append(load_file(file)["outputs"])
     assert shown[0]
-    assert shown[0] == shown[1]
+    assert shown[0] == pytest.approx(shown[1], rel=1e-8, abs=1e-9)
     torch.testing.assert_close(*outputs, rtol=1e-8, atol=1e-9)
 
 
