@@ -16,7 +16,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.run_files import CONFIG
 from lazy_lightning.yaml_file import read_yaml
 
-WITHOUT_EFFECT = ("download", "root", "chunk_size")
+WITHOUT_EFFECT = ("download", "root", "chunk_size", "cuda_graphs")
 """Arguments of this package's classes that change where data lie or how memory is used, and no number beyond its last
 digits. The same names of other classes count: there, ``root`` may be what tells two sets of data apart."""
 _OWN_PACKAGE = "lazy_lightning."

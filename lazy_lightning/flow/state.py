@@ -73,6 +73,12 @@ class FlowState:
             if x is not None and name not in ("origin", "loss_start"):  # these never change
                 x.index_copy_(0, rows, getattr(part, name))
 
+    def copy_from(self, other: FlowState) -> None:
+        """Takes the values of a state of the same members, where the own tensors lie."""
+        for name, x in self.tensors().items():
+            if x is not None and name not in ("origin", "loss_start"):  # these never change
+                x.copy_(getattr(other, name))
+
     def tensors(self) -> dict[str, Tensor | None]:
         """Its fields by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

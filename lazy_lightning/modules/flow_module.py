@@ -76,6 +76,8 @@ class FlowModule(ObservedModule):
         stop: when a member ends.
         schedule: when to observe.
         chunk_size: samples evaluated at once, to bound memory; null for all.
+        cuda_graphs: on CUDA, replay a recorded step, see :class:`~lazy_lightning.flow.MomentumFlow`; a network that
+            cannot be recorded is evaluated eagerly, with one warning.
 
     Raises:
         ConfigError: for a value out of range, or a loss that does not fit the labels.
@@ -95,6 +97,7 @@ class FlowModule(ObservedModule):
         stop: Stop | None = None,
         schedule: Schedule | None = None,
         chunk_size: int | None = None,
+        cuda_graphs: bool = True,
     ) -> None:
         stop = stop or Stop()
         margin = 1.0 if stop.margin is None else stop.margin
@@ -108,6 +111,7 @@ class FlowModule(ObservedModule):
             "dt": check_first_step(dt),
             "events": self.stop.events(self.loss),
         }
+        self.cuda_graphs = cuda_graphs
         check_memory_time(tau, self.roster)
         step_rule(1.0 if isinstance(tau, str) else tau, mu)  # out-of-range values are told before any data is read
         self.tau = tau
@@ -159,7 +163,14 @@ class FlowModule(ObservedModule):
 
     def configure_optimizers(self) -> MomentumFlow:
         """One flow over (E, N)."""
-        return MomentumFlow([self.w], members=len(self.w0), compact=True, origin=self.w0, **self._options())
+        return MomentumFlow(
+            [self.w],
+            members=len(self.w0),
+            compact=True,
+            origin=self.w0,
+            cuda_graphs=self.cuda_graphs,
+            **self._options(),
+        )
 
     def _options(self) -> dict[str, Any]:
         return {**self._flow_options, "tau": memory_times(self.tau, self.roster, self.network.template)}
@@ -194,6 +205,19 @@ class FlowModule(ObservedModule):
         """Brings the data to the device, and computes f0 there."""
         super().on_fit_start()
         self.objective = self._build_objective()
+        self.flow.closure = self._closure()
+
+    def _closure(self) -> Callable[[], Evaluation]:
+        """Evaluates the running members; what that takes is selected once for each set of them."""
+        flow, objective = self.flow, self.objective
+        selected: list[tuple[Tensor | None, FullBatchObjective]] = []
+
+        def closure() -> Evaluation:
+            if not selected or selected[0][0] is not flow.active:
+                selected[:] = [(flow.active, objective.select(flow.active))]
+            return selected[0][1].backward(self.w)
+
+        return closure
 
     def _build_objective(self) -> FullBatchObjective:
         return Objective(
@@ -238,14 +262,6 @@ class FlowModule(ObservedModule):
         flow = self.flow
         flow.steps = self._burst_length()
         begin = time.perf_counter()
-        active_objective: list[FullBatchObjective] = []
-
-        def closure() -> Any:
-            if not active_objective:  # the rows are known from the first call in the burst on
-                active_objective.append(self.objective.select(flow.active))
-            return active_objective[0].backward(self.w)
-
-        flow.closure = closure
         cast(Any, self.optimizers()).step()  # through Lightning, which counts the burst as its global step
         self._observe()
         self._seconds_per_step = (time.perf_counter() - begin) / flow.steps

@@ -81,8 +81,10 @@ class KernelModule(FlowModule):
         checkpoint: str | None = None,
         layers: list[str] | str | None = None,
         kernel_outputs: Outputs = "full",
+        cuda_graphs: bool = True,
     ) -> None:
         super().__init__(network, loss, alpha, seeds, centering, tau, mu, controller, dt, stop, schedule, chunk_size)
+        self.cuda_graphs = cuda_graphs
         for name, value, known in (("at", at, get_args(At)), ("kernel_outputs", kernel_outputs, get_args(Outputs))):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}, expected {' or '.join(known)}")
