@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
@@ -81,7 +84,23 @@ def has_one_sided_rules(network: nn.Module) -> bool:
     return any(getattr(part, "padding_idx", None) is not None for part in network.modules())
 
 
+@functools.cache
+def load_forward_rules() -> None:
+    """Loads torch's forward-mode rules without the deprecation warning that torch gives to itself.
+
+    The first use of forward mode imports ``torch._decomp.decompositions_for_jvp``, which calls ``torch.jit.script`` and so
+    warns that this is deprecated. A user can do nothing about it. Where torch has moved the module, torch loads it itself.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
+        try:
+            importlib.import_module("torch._decomp.decompositions_for_jvp")
+        except ModuleNotFoundError:
+            return
+
+
 def _forward(function: Callable[[Tree], Tree], at: Tree, along: Tree) -> tuple[Tree, Tree]:
+    load_forward_rules()
     value, change = torch.func.jvp(function, (at,), (along,))[:2]
     return value, change
 

@@ -1,6 +1,9 @@
-"""What the README says works."""
+"""What the README says works, and the Python blocks of docs/*.md."""
 
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +15,8 @@ from made_runs import made_kernels, made_sweep
 from lazy_lightning.bundled import bundled_configs, find_config
 from lazy_lightning.cli import main
 
-README = (Path(__file__).parents[1] / "README.md").read_text()
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
 
 
 def test_flow_without_a_trainer():
@@ -27,11 +31,35 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("block", [b for b in blocks("python") if "load_runs" not in b], ids=lambda b: b.split("\n")[1])
-def test_python_block_as_pasted(block):
-    """Warnings are errors here, but for torch.jit.script's deprecation, which torch's forward mode still causes."""
-    with torch.random.fork_rng(devices=[]):
-        exec(block, {})
+def test_python_blocks_as_pasted_warn_of_nothing(tmp_path):
+    """In a process of its own, where torch loads its forward-mode rules for the first time; no warning is hidden."""
+    pasted = [block for block in blocks("python") if "load_runs" not in block]
+    assert len(pasted) >= 2
+    assert any("empirical_ntk" in block for block in pasted)
+    (tmp_path / "pasted.py").write_text("\n".join(pasted))
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    given = [sys.executable, "-W", "error", "pasted.py"]
+    done = subprocess.run(
+        given, cwd=tmp_path, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, timeout=300
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_python_block_of_the_runs_page_as_pasted(tmp_path, monkeypatch):
+    """In a folder with the sweep that it names."""
+    made_sweep(tmp_path / "runs/phase_diagram", widths=(30, 100), scales=(10.0, 1000.0), seeds=2)
+    monkeypatch.chdir(tmp_path)
+    pasted = re.findall(r"```python\n(.*?)```", (ROOT / "docs/runs.md").read_text(), re.DOTALL)
+    assert len(pasted) == 1
+    names: dict[str, object] = {}
+    exec(pasted[0], names)
+    assert len(names["lazy"]) == 2 * 2
+
+
+def test_other_pages_have_no_python_blocks():
+    """One that comes is to be run by a test."""
+    pages = {path.name for path in (ROOT / "docs").glob("*.md") if "```python" in path.read_text()}
+    assert pages == {"runs.md"}
 
 
 @pytest.mark.parametrize("block", blocks("yaml"), ids=lambda b: b.split("\n")[0])
