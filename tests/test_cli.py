@@ -58,7 +58,7 @@ def curves(folder: Path | str) -> pd.DataFrame:
 def test_run_is_one_folder(run: Path) -> None:
     names = {path.name for path in run.iterdir() if not path.name.startswith("events")}
     expected = {"config.yaml", "curves.parquet", "summary.json", "outputs.safetensors", "checkpoint.ckpt", "figures"}
-    assert expected <= names <= expected | {"tensorboard", "hparams.yaml"}  # Lightning's own
+    assert expected <= names <= expected | {"tb", "hparams.yaml"}  # Lightning's own
     assert not list(run.rglob(".*"))
 
 

@@ -41,7 +41,7 @@ _SETTINGS = (
 
 
 class HParams(LastRecord):
-    """One session for each alpha, in its TensorBoard run ``tensorboard/alpha=A``: means over its members at the end.
+    """One session for each alpha, in its TensorBoard run ``tb/alpha=A``: means over its members at the end.
 
     The tab compares runs by one number each, so alphas that share a run need sessions of their own. Few settings come
     first, then the metrics, the test error before all others. Needs a TensorBoard logger; the settings are those of the

@@ -21,8 +21,8 @@ from lazy_lightning.observation import Record, Sink, finite_mean
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
 
-FOLDER = "tensorboard"
-"""Of the TensorBoard runs, in the folder of the run."""
+FOLDER = "tb"
+"""Of the TensorBoard runs, in the folder of the run; short, because TensorBoard cuts off long names of runs."""
 MAIN = "1_main"
 AGAINST_T = "2_main_against_t"
 MAIN_COLUMNS = (
@@ -66,7 +66,7 @@ def alpha_folder(folder: Path, alpha: float) -> Path:
 
 
 class TensorBoardScalars(Sink):
-    """Means over the members of each alpha, in the TensorBoard run ``tensorboard/alpha=A`` of the run's folder.
+    """Means over the members of each alpha, in the TensorBoard run ``tb/alpha=A`` of the run's folder.
 
     Tags are the same for all alphas, so that TensorBoard draws them in one chart: losses and errors under ``1_main/``,
     the flow's clocks under ``flow/``, all other columns under their own names. The step is the count of observations.

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import Logger, MLFlowLogger
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.guarded import report_failure
@@ -68,11 +68,21 @@ def log_metrics(trainer: Trainer, metrics: Mapping[str, float], step: int) -> No
     finite = {name: value for name, value in metrics.items() if math.isfinite(value)}
     for logger in trainer.loggers:
         if not _has_sink(trainer, logger):
+            named = names_for_mlflow(finite) if isinstance(logger, MLFlowLogger) else finite
             try:
-                logger.log_metrics(finite, step=step)
+                logger.log_metrics(named, step=step)
                 logger.save()
             except Exception as error:
                 report_failure(logger, "log_metrics", error)
+
+
+def names_for_mlflow(metrics: Mapping[str, float]) -> dict[str, float]:
+    """The metrics with names that MLflow accepts: no ``=`` and ``+``, and no name that is another one's folder.
+
+    >>> names_for_mlflow({"train/loss": 0.1, "train/loss/alpha=0.1": 0.2, "train/loss/alpha=1e+07": 0.3})
+    {'train/loss': 0.1, 'train/loss.alpha_0.1': 0.2, 'train/loss.alpha_1e07': 0.3}
+    """
+    return {name.replace("/alpha=", ".alpha_").replace("+", ""): value for name, value in metrics.items()}
 
 
 def require_known_monitors(trainer: Trainer) -> None:

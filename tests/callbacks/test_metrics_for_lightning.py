@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import functools
+import re
+import sqlite3
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ from fits import digits, fit, module
 from observed import watch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
 from lazy_lightning.callbacks import Curves, KernelDrift
 from lazy_lightning.cli import main
@@ -101,6 +103,51 @@ def test_every_logger_is_given_the_same_columns(tmp_path, caplog):
     board.experiment.flush()
     assert "train/loss/alpha=0.1" in EventAccumulator(board.log_dir).Reload().Tags()["scalars"]  # no sink writes there
     assert sum("away" in record.message for record in caplog.records) == 1
+
+
+class Database(Recorded, MLFlowLogger):
+    """Lightning's MLflow logger without MLflow."""
+
+    _initialized = False
+
+    def __init__(self):
+        Logger.__init__(self)
+        self.rows = []
+
+
+def test_mlflow_is_given_names_that_it_accepts():
+    """It takes no ``=``, and its file store no name that is another one's folder: ``t`` and ``t/alpha=0.1``."""
+    recorded, database = Recorded(), Database()
+    trained([recorded, database])
+    (*_, (step, given)), (*_, (_, expected)) = database.rows, recorded.rows
+    assert step == len(database.rows) - 1
+    assert {"t", "train/loss", "train/loss.alpha_0.1", "train/loss.alpha_10"} <= set(given)
+    assert sorted(given.values()) == sorted(expected.values())
+    assert len(given) == len(expected)
+    assert not [name for name in given if re.search(r"[^a-zA-Z0-9_/. -]", name)]
+    assert not [name for name in given for other in given if other.startswith(f"{name}/")]
+
+
+@pytest.mark.filterwarnings("default")
+def test_weights_and_biases_has_every_column(tmp_path, monkeypatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger, recorded = WandbLogger(save_dir=tmp_path, offline=True), Recorded()
+    trained([recorded, logger])
+    assert set(recorded.rows[-1][1]) <= set(dict(logger.experiment.summary))
+    logger.experiment.finish()
+
+
+@pytest.mark.filterwarnings("default")
+def test_mlflow_has_every_column(tmp_path):
+    pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+    recorded = Recorded()
+    trained([recorded, MLFlowLogger(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")])
+    with sqlite3.connect(tmp_path / "mlflow.db") as database:
+        rows = database.execute("select step, value from metrics where key = 'train/loss.alpha_0.1' order by step")
+    expected = {step: metrics["train/loss/alpha=0.1"] for step, metrics in recorded.rows if step is not None}
+    assert dict(rows) == pytest.approx(expected)
 
 
 def test_early_stopping_acts_at_observations(tmp_path):
