@@ -88,8 +88,9 @@ def has_one_sided_rules(network: nn.Module) -> bool:
 def load_forward_rules() -> None:
     """Loads torch's forward-mode rules without the deprecation warning that torch gives to itself.
 
-    The first use of forward mode imports ``torch._decomp.decompositions_for_jvp``, which calls ``torch.jit.script`` and so
-    warns that this is deprecated. A user can do nothing about it. Where torch has moved the module, torch loads it itself.
+    The first use of forward mode imports ``torch._decomp.decompositions_for_jvp``, which calls ``torch.jit.script``
+    and so warns that this is deprecated. A user can do nothing about it. Where torch has moved the module, torch loads
+    it itself.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.script.*")

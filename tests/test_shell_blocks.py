@@ -1,4 +1,4 @@
-"""Every command of a shell block in README.md and docs/*.md is one that the program takes, run by a shell that calls nothing."""
+"""Every command of the shell blocks in README.md and docs/*.md is taken by the program's parser; nothing is run."""
 
 from __future__ import annotations
 
