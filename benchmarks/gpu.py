@@ -3,7 +3,8 @@
     python benchmarks/gpu.py [--out benchmarks/results] [--images FOLDER] [--only tests flow_step ...]
 
 Each part is a process of its own under its own time limit, so that a crash or a hang of one costs only that one. The
-JSON and the table (``gpu_<device>.json``, ``.md``) are written again after each part: what was measured is kept.
+JSON and the table (``gpu_<device>.json``, ``.md``) are written again after each part: what was measured is kept, also
+what an earlier call with the same versions measured of the parts that are not asked for now.
 
 * ``tests``: ``pytest -m gpu``, and the tests of the emulated device on the real one.
 * ``flow_step``: a tried step against bare forward and backward, eager and as a CUDA graph.
@@ -97,7 +98,7 @@ def flow_step(options: argparse.Namespace, folder: Path) -> Part:
 
 
 def ntk(options: argparse.Namespace, folder: Path) -> Part:
-    sizes = ["--samples", "2000", "--images=500", "--budget=2", "--limit=10", "--product=8192"]
+    sizes = ["--widths", "300", "1000", "--samples", "2000", "--channels", "--budget=1", "--limit=5", "--product=8192"]
     return script("ntk", sizes, options, folder)
 
 
@@ -176,6 +177,15 @@ def versions() -> Part:
     }
 
 
+def earlier_parts(file: Path, found: Part) -> dict[str, Part]:
+    """The parts that a file holds, if they were measured on this device with these versions."""
+    if not file.is_file():
+        return {}
+    earlier = json.loads(file.read_text())
+    same = all(earlier.get(key) == found[key] for key in found if key not in ("date", "memory_gib"))
+    return dict(earlier["parts"]) if same else {}
+
+
 def markdown(result: Part) -> str:
     """The tables of what was measured."""
     head = ", ".join(f"{key} {result[key]}" for key in ("device", "torch", "cuda", "pytorch_lightning", "date"))
@@ -221,16 +231,17 @@ def main() -> None:
         parser.error("no CUDA device: torch.cuda.is_available() is false")
     options.limits = {name: limit for name, (_, limit) in PARTS.items()}
     options.limits |= {name: float(value) for name, _, value in (text.partition("=") for text in options.limit)}
-    result: Part = {**versions(), "parts": {}}
-    name = "gpu_" + re.sub(r"\W+", "_", str(result["device"]).lower())
+    found = versions()
+    name = "gpu_" + re.sub(r"\W+", "_", str(found["device"]).lower())
     options.out.mkdir(parents=True, exist_ok=True)
+    result: Part = {**found, "parts": earlier_parts(options.out / f"{name}.json", found)}
     with tempfile.TemporaryDirectory() as scratch:
         for part in options.only:
             work, _ = PARTS[part]
             own = Path(scratch) / part
             own.mkdir()
             start = time.perf_counter()
-            result["parts"][part] = work(options, own)
+            result["parts"][part] = {"date": found["date"], **work(options, own)}
             print(f"{part}: {time.perf_counter() - start:.1f} s", flush=True)
             (options.out / f"{name}.json").write_text(json.dumps(result, indent=1) + "\n")
             (options.out / f"{name}.md").write_text(markdown(result))
