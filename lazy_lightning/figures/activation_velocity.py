@@ -54,8 +54,8 @@ def activation_velocity(runs: pd.DataFrame) -> Drawn:
     drifts = _drifts(runs)
     if not speeds and not drifts:
         raise AnalysisError(
-            f"{SPEED}/LAYER and {DRIFT}/LAYER were not observed, or are 0 everywhere: stack "
-            "callbacks/activation.yaml on the sweep"
+            "speed and drift of the preactivations were not measured, or are 0 everywhere: add "
+            "callbacks/activation.yaml to the configuration"
         )
     shown = some_of(list(drifts))
     with paper_style():

@@ -57,7 +57,9 @@ def displacement_by_layer(runs: pd.DataFrame) -> Drawn:
     """
     curves = [scaled for curve in width_curves(runs, TOTAL) if (scaled := _scaled(curve)).counts.any()]
     if not curves:
-        raise AnalysisError(f"{TOTAL} is 0 everywhere: no weight has moved, see whether the networks were trained")
+        raise AnalysisError(
+            "no weight has moved, the displacement is 0 everywhere: see whether the networks were trained"
+        )
     by_layer, alpha = _by_layer(runs, curves)
     with paper_style():
         figure = Figure(figsize=(3.3 * (1 + len(by_layer)), 3.2))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lazy_lightning.analysis import mean_and_error
 from lazy_lightning.errors import AnalysisError, ConfigError
 from lazy_lightning.figures.band import Band
+from lazy_lightning.figures.column_words import column_words
 from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL, Mark
 from lazy_lightning.figures.sweep_table import finished, named_width, of_width, sorted_widths
 
@@ -85,7 +86,8 @@ def followed(runs: pd.DataFrame, columns: Sequence[str], count: int = 5) -> Foll
             alphas = spread(curves["alpha"].unique().tolist(), count)
             return Followed(h, members, curves, alphas)
     raise AnalysisError(
-        f"no finished network has kept curves of {' and '.join(columns)}: see curves.parquet of the runs"
+        f"no finished network has kept {' and '.join(map(column_words, columns))} against t: see curves.parquet of the "
+        "runs"
     )
 
 

@@ -54,7 +54,7 @@ def chosen_kernels(runs: pd.DataFrame) -> Choice:
     kept = KernelsAccessor(rows).load() if len(rows) else {}
     rows = rows.loc[[row for row, snapshot in kept.items() if _usable(snapshot)]]
     if rows.empty:
-        raise AnalysisError("no kernels were kept: stack callbacks/ntk.yaml on the sweep, it has KernelSnapshots")
+        raise AnalysisError("no kernels were kept: add callbacks/ntk.yaml to the configuration, it has KernelSnapshots")
     h = [h for h in sorted_widths(rows) if len(sorted_widths(rows)) == 1 or h == h][-1]
     rows = of_width(rows, h)
     seed = int(rows["seed"].min())

@@ -45,7 +45,7 @@ def kernel_drift(runs: pd.DataFrame) -> Drawn:
     """
     curves = [curve.positive() for curve in width_curves(runs, DRIFT) if (curve.values > 0).any()]
     if not curves:
-        raise AnalysisError(f"{DRIFT} is 0 everywhere: no kernel has moved, see whether the networks were trained")
+        raise AnalysisError("no kernel has moved, the drift is 0 everywhere: see whether the networks were trained")
     laws = {name: _laws(curves, name) for name in _SIDES}
     with paper_style():
         figure = Figure(figsize=(4.2, 3.5))

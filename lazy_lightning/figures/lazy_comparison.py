@@ -51,8 +51,8 @@ def lazy_comparison(runs: pd.DataFrame) -> Drawn:
     """
     if not any(has(runs, name) for name in (_MODELS["linearised, trained beside it"].format("test"), STABLE)):
         raise AnalysisError(
-            "linearized/test/error was not observed: train a ScaledModule with companions: [linearized], or stack "
-            "callbacks/stability.yaml"
+            "the error of the linearisation was not measured: train a ScaledModule with companions: [linearized], or "
+            "add callbacks/stability.yaml"
         )
     panels = {"train": _lines(runs, "train"), "test": _lines(runs, "test")}
     stable = _stable(runs)

@@ -9,11 +9,14 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazy_lightning.analysis import PowerLaw
-from lazy_lightning.callbacks.regime import LAZY_BELOW
+from lazy_lightning.callbacks.regime import LAZY_BELOW, TRAINED_BELOW
+from lazy_lightning.errors import ConfigError
 from lazy_lightning.figures.across_widths import across_widths
 from lazy_lightning.figures.sides import DEPARTURE, DRIFT, Side, fitted, lazy_side
-from lazy_lightning.figures.sweep_table import WidthCurve, has, named_width, of_width, width_curves
+from lazy_lightning.figures.sweep_table import NETWORK, WidthCurve, has, named_width, of_width, width_curves
 
+ENDED_BY_ITSELF = ("margins_met", "loss_reached", "stationary", "stalled")
+"""Reasons of members whose training has come to an end of its own: the rest was stopped by a limit."""
 _LARGEST = 3
 _NAMES = {DRIFT: "kernel drift", DEPARTURE: "tangent departure"}
 
@@ -22,7 +25,8 @@ def shown_lazy(runs: pd.DataFrame, curve: WidthCurve) -> Side | None:
     """The points of a curve at its large end that are lazy by all that was observed; None if nothing was.
 
     Kernel drift and tangent departure, means over seeds, must be below 0.1, at each point that has been measured and
-    at all larger alphas; points at which neither was measured are left out.
+    at all larger alphas; points at which neither was measured are left out. So are points at which training has not
+    gone far enough to tell (see :func:`undecided`): every network is close to its linearisation before it has learnt.
     """
     rows = of_width(runs, curve.h)
     measures = {name: _means(rows, column, curve) for column, name in _NAMES.items() if has(rows, column)}
@@ -32,8 +36,42 @@ def shown_lazy(runs: pd.DataFrame, curve: WidthCurve) -> Side | None:
     known = np.isfinite(values)
     left_tangent_space = ((values >= LAZY_BELOW) & known).any(axis=0)
     beyond = np.flatnonzero(left_tangent_space).max(initial=-1)
-    keep = known.any(axis=0) & (np.arange(len(curve.alpha)) > beyond)
-    return Side(keep, LAZY_BELOW, " and ".join(f"{name} < {LAZY_BELOW:g}" for name in measures))
+    lazy = known.any(axis=0) & (np.arange(len(curve.alpha)) > beyond)
+    too_early = undecided(rows, curve) & lazy
+    said = " and ".join(f"{name} < {LAZY_BELOW:g}" for name in measures)
+    if too_early.any():
+        share = f"{100 * TRAINED_BELOW:g} %"
+        said += (
+            f"; left out, as the training loss has not been seen to fall to {share}: {too_early.sum()} larger alphas"
+        )
+    return Side(lazy & ~too_early, LAZY_BELOW, said)
+
+
+def undecided(rows: pd.DataFrame, curve: WidthCurve) -> NDArray[np.bool_]:
+    """Whether the training of a point has not gone far enough to call it lazy, (k,).
+
+    As in a run's summary: the members have not all ended by themselves, and their training loss has not fallen to
+    half its start, in the mean over those whose curves tell.
+    """
+    members = rows[(rows["status"] == "finished") & (rows["model"] == NETWORK)]
+    early = members[~members["reason"].isin(ENDED_BY_ITSELF)] if "reason" in members else members[:0]
+    alphas = set(early["alpha"].tolist())
+    shares = _loss_shares(members[members["alpha"].isin(alphas)])
+    return np.array([a in alphas and not shares.get(a, np.inf) <= TRAINED_BELOW for a in curve.alpha.tolist()])
+
+
+def _loss_shares(members: pd.DataFrame) -> dict[float, float]:
+    """The last training loss over the first one, mean over the seeds of each alpha; without those not known."""
+    if members.empty:
+        return {}
+    try:
+        curves = members.curves.load(["train/loss"])
+    except (AttributeError, ConfigError):  # a table that was not read from runs has no curves
+        return {}
+    curves = curves.sort_values(["id", "observation"], kind="stable").dropna(subset=["train/loss"])
+    ends = curves.groupby(["alpha", "id"])["train/loss"].agg(["first", "last"])
+    shares: pd.Series[float] = (ends["last"] / ends["first"]).groupby("alpha").mean()
+    return {float(str(alpha)): float(share) for alpha, share in shares.items()}
 
 
 def lazy_end(runs: pd.DataFrame, curve: WidthCurve) -> Side:

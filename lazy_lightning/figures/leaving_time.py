@@ -67,7 +67,7 @@ def leaving_time(runs: pd.DataFrame) -> Drawn:
     rows = finished(runs)
     panels = {name: [c.positive() for c in width_curves(rows, name)] for name in DEFINITIONS if has(rows, name)}
     if not panels:
-        raise AnalysisError("t1 was not observed, or was nowhere reached: stack callbacks/t1.yaml on the sweep")
+        raise AnalysisError("t1 was not measured, or was nowhere reached: add callbacks/t1.yaml to the configuration")
     whole = {name: [_reached_by_all(runs, curve) for curve in curves] for name, curves in panels.items()}
     fits = {name: _fits(runs, curves) for name, curves in whole.items()}
     lazy = _lazy_time(runs)

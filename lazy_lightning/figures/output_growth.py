@@ -45,7 +45,7 @@ def output_growth(runs: pd.DataFrame) -> Drawn:
     """
     ends = [curve.positive() for curve in width_curves(runs, RMS) if (curve.values > 0).any()]
     if not ends:
-        raise AnalysisError(f"{RMS} is 0 everywhere: no network has moved, see whether they were trained")
+        raise AnalysisError("the outputs of all networks are 0 everywhere: see whether they were trained")
     chosen = followed(runs, [RMS])
     averages = {alpha: chosen.average(alpha, RMS) for alpha in chosen.alphas}
     grown = {alpha: curve for alpha, curve in averages.items() if curve is not None and (curve.band.mean > 0).any()}

@@ -71,7 +71,9 @@ def variance_curves(runs: pd.DataFrame) -> list[VarianceCurve]:
         else []
     )
     if not kept:
-        raise AnalysisError("outputs.safetensors was not kept: the variance of F is taken over the members' outputs")
+        raise AnalysisError(
+            "the outputs of the members were not kept (outputs.safetensors): the variance of F is taken over them"
+        )
     rows = pd.concat(kept)
     counts = rows.groupby(["h", "alpha"], dropna=False)["seed"].nunique()
     if counts.max() < 2:

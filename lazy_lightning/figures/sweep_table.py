@@ -13,24 +13,10 @@ from numpy.typing import NDArray
 from lazy_lightning.analysis.seeds import mean_and_error
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.band import Band
+from lazy_lightning.figures.column_words import not_measured
 from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL, plain
 
 NETWORK, KERNEL_AT_INIT, KERNEL_AT_END = "network", "kernel at init", "kernel at end"
-
-_PRESETS = (
-    ("kernel_", "ntk"),
-    ("label_alignment", "ntk"),
-    ("t1/", "t1"),
-    ("t_lazy/", "t1"),
-    ("tangent_departure", "tangent"),
-    ("displacement/", "displacement"),
-    ("dw_", "displacement"),
-    ("activation_stability/", "stability"),
-    ("activation_", "activation"),
-    ("laziness", "laziness"),
-    ("path_distance/", "laziness"),
-)
-"""Start of a column's name, and the preset of observers that measures it."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +92,7 @@ def observed(runs: pd.DataFrame, column: str, model: str = NETWORK) -> pd.DataFr
     """
     rows = finished(runs, model)
     if column not in rows or not _numbers(rows[column]).notna().any():
-        raise AnalysisError(f"{column} was not observed: {_remedy(column)}")
+        raise AnalysisError(not_measured(column))
     return rows[_numbers(rows[column]).notna()]
 
 
@@ -204,10 +190,3 @@ def _curve(h: float, rows: pd.DataFrame, column: str) -> WidthCurve:
 def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
     """NaN for what is no finite number."""
     return pd.to_numeric(column, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)
-
-
-def _remedy(column: str) -> str:
-    preset = next((name for start, name in _PRESETS if column.startswith(start)), None)
-    if preset is None:
-        return "these runs were made without it"
-    return f"stack callbacks/{preset}.yaml on the sweep"

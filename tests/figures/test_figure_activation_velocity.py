@@ -82,7 +82,7 @@ def test_poor_data_are_drawn_as_far_as_they_go(tmp_path, made, panels, said):
 
 def test_nothing_observed_is_refused(tmp_path):
     runs = load_runs(made_sweep(tmp_path, without=("activation_",), arrays=False))
-    with pytest.raises(AnalysisError, match=r"not observed.*callbacks/activation.yaml"):
+    with pytest.raises(AnalysisError, match=r"not measured.*callbacks/activation.yaml"):
         activation_velocity(runs)
 
 

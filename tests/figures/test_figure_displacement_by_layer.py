@@ -84,7 +84,7 @@ def test_two_widths_have_no_slopes(tmp_path):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        ({"without": ("displacement",)}, "displacement/total was not observed"),
+        ({"without": ("displacement",)}, "the displacement of the weights was not measured"),
         ({"displacement__total": 0.0}, "0 everywhere"),
         ({"failed": range(156)}, "no member of a network has finished"),
     ],

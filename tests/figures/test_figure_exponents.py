@@ -1,5 +1,6 @@
 """Figures of runs whose laws are known: what they find, what they write down, and what they refuse to draw."""
 
+import json
 import re
 
 import numpy as np
@@ -171,6 +172,30 @@ def test_a_plateau_of_feature_learning_is_not_lazy(flat):
     assert text.startswith("none: 0 points with kernel drift < 0.1")
 
 
+def stopped_early(folder, share):
+    """The same runs, every member at the step limit with its training loss at a share of the start."""
+    for path in folder.rglob("summary.json"):
+        summary = json.loads(path.read_text())
+        for member in summary["members"]:
+            member["stop"] = "max_steps"
+        path.write_text(json.dumps(summary))
+        curves = pd.read_parquet(path.with_name("curves.parquet"))
+        curves["train/loss"] = np.where(curves["t"] == 0, 2.0, 2.0 * share)
+        curves.to_parquet(path.with_name("curves.parquet"))
+    runs = load_runs(folder)
+    return runs.assign(**{"test/error": 0.1 + 0.005 * (runs["seed"] - 1.5)})
+
+
+def test_a_plateau_of_what_has_hardly_been_trained_is_not_called_lazy(tmp_path):
+    """Any network is close to its linearisation before it has learnt anything."""
+    folder = made_sweep(tmp_path, widths=[100], arrays=False)
+    (early,) = plateau_of(stopped_early(folder, 0.9)).values()
+    assert early.startswith("none: 0 points with kernel drift < 0.1")
+    assert "the training loss has not been seen to fall to 50 %: 4 larger alphas" in early
+    (far,) = plateau_of(stopped_early(folder, 0.3)).values()
+    assert "from sqrt(h) alpha = 31.6 (kernel drift < 0.1 and tangent departure < 0.1)" in far
+
+
 def test_a_plateau_without_observers_is_not_called_lazy(flat):
     found = plateau_of(flat.drop(columns=["kernel_drift/total", "tangent_departure"]))
     assert list(found) == ["plateau, not shown to be lazy, h = 100"]
@@ -258,9 +283,15 @@ NOT_DRAWN = {
     ("one width", "phase_diagram"): "two widths at least",
     ("one member", "phase_diagram"): "two widths at least",
     ("no width", "phase_diagram"): "two widths at least",
-    ("nothing but losses", "kernel_drift"): r"stack callbacks/ntk\.yaml",
-    ("nothing but losses", "phase_diagram"): r"stack callbacks/ntk\.yaml",
-    ("nothing but losses", "leaving_time"): r"stack callbacks/t1\.yaml",
+    (
+        "nothing but losses",
+        "kernel_drift",
+    ): r"the drift of the tangent kernel was not measured: add callbacks/ntk\.yaml",
+    (
+        "nothing but losses",
+        "phase_diagram",
+    ): r"the drift of the tangent kernel was not measured: add callbacks/ntk\.yaml",
+    ("nothing but losses", "leaving_time"): r"add callbacks/t1\.yaml",
     ("zeros", "kernel_drift"): "0 everywhere",
     ("zeros", "phase_diagram"): "a kernel that has moved",
     ("zeros", "output_growth"): "0 everywhere",
@@ -292,5 +323,5 @@ def test_nothing_finished(runs, name):
 
 
 def test_flow_curves_need_curves(runs):
-    with pytest.raises(AnalysisError, match=r"curves of train/loss and test/error"):
+    with pytest.raises(AnalysisError, match="the training loss and the test error against t"):
         flow_curves(pd.DataFrame(runs).drop(columns=["path", "member"]))

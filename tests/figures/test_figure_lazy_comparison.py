@@ -68,5 +68,5 @@ def test_failed_members_are_left_out_and_said(tmp_path):
 
 def test_a_run_with_nothing_to_compare_is_refused(tmp_path):
     without = ("linearized", "frozen_activations", "activation_stability")
-    with pytest.raises(AnalysisError, match=r"companions: \[linearized\], or stack callbacks/stability.yaml"):
+    with pytest.raises(AnalysisError, match=r"companions: \[linearized\], or add callbacks/stability.yaml"):
         lazy_comparison(made(tmp_path, without=without))

@@ -72,9 +72,11 @@ def test_networks_without_a_width():
 
 def test_what_is_missing_is_said():
     runs = rows(**{"t1/half_loss": [NAN]})
-    with pytest.raises(AnalysisError, match=r"t1/half_loss was not observed: stack callbacks/t1\.yaml"):
+    with pytest.raises(AnalysisError, match=r"the time t1 .* was not measured: add callbacks/t1\.yaml"):
         width_curves(runs, "t1/half_loss")
-    with pytest.raises(AnalysisError, match=r"kernel_drift/total was not observed: stack callbacks/ntk\.yaml"):
+    with pytest.raises(
+        AnalysisError, match=r"the drift of the tangent kernel was not measured: add callbacks/ntk\.yaml"
+    ):
         width_curves(runs, "kernel_drift/total")
     with pytest.raises(AnalysisError, match="no member of a kernel at init has finished"):
         width_curves(runs, "test/error", KERNEL_AT_INIT)

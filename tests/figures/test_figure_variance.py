@@ -78,7 +78,7 @@ def test_one_alpha_has_one_end(tmp_path):
     ("made", "message"),
     [
         ({"seeds": 1}, "no alpha has two seeds"),
-        ({"arrays": False}, "outputs.safetensors was not kept"),
+        ({"arrays": False}, "outputs of the members were not kept"),
         ({"failed": range(156)}, "no member of a network has finished"),
     ],
 )
