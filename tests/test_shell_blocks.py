@@ -19,6 +19,7 @@ import lazy_lightning.report
 from lazy_lightning.bundled import find_config, read_config, resolve_configs
 from lazy_lightning.cli import main, sweep_cli
 from lazy_lightning.cli.flow_cli import FlowCLI
+from lazy_lightning.cli.resume import split_resume
 from lazy_lightning.cli.sweep_cli import SweepCLI
 from lazy_lightning.cli.told import quieten
 from lazy_lightning.experiments.declaration import declared
@@ -110,8 +111,9 @@ def test_command_is_parsed(command: Command, folder: Path, monkeypatch: pytest.M
     monkeypatch.setattr(FlowCLI, "after_instantiate_classes", lambda self: None)
     monkeypatch.setattr(FlowCLI, "_run_subcommand", lambda self, subcommand: None)
     monkeypatch.setattr(SweepCLI, "_run_subcommand", families_alone)
+    words, run = split_resume(words) if words[0] == "fit" else (words, None)
     resolved, _ = resolve_configs(words)
-    cli: Any = (SweepCLI if words[0] == "sweep" else FlowCLI)(resolved)
+    cli: Any = SweepCLI(resolved) if words[0] == "sweep" else FlowCLI(resolved, run, resumed=run is not None)
     assert cli.config["subcommand"] == words[0]
 
 

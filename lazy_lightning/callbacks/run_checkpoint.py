@@ -29,8 +29,8 @@ class RunCheckpoint(Checkpoint):
     long, up to ``every_seconds`` apart. Where a save takes long, the interval is at least twenty times that. After an
     error, or a second Ctrl-C, the state may be halfway through a step, and the last file stands.
 
-    Loads with ``weights_only=True``; ``fit --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt`` goes on, in a new
-    folder.
+    Loads with ``weights_only=True``; ``fit --resume RUN`` goes on in the run's folder, and
+    ``fit --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt`` in a new one.
 
     Args:
         every_seconds: the longest interval.

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import yaml
 from lightning_fabric.loggers.logger import _DummyExperiment
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback, Checkpoint, ProgressBar
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from lazy_lightning import __version__, messages
-from lazy_lightning.atomic import require_writable
+from lazy_lightning.atomic import require_writable, written_atomically
 from lazy_lightning.bundled import empty_mappings, read_config
 from lazy_lightning.callbacks import (
     ClosingSummary,
@@ -42,7 +46,8 @@ from lazy_lightning.cli.parser import (
     decided_by_data,
     default_arguments,
 )
-from lazy_lightning.cli.run_claim import claimed_folders
+from lazy_lightning.cli.resume import require_same_run
+from lazy_lightning.cli.run_claim import claimed_folders, locked_folder
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
@@ -67,10 +72,18 @@ class FlowCLI(LightningCLI):
         args: the command line.
         folder: of the run, instead of what the logger chooses; a run that was stopped there goes on.
         callbacks: beside those of the configuration.
+        resumed: the folder's own configuration is the first of the command line, and its loggers go on.
     """
 
-    def __init__(self, args: Sequence[str], folder: Path | None = None, callbacks: Sequence[Callback] = ()) -> None:
-        self._folder = folder
+    def __init__(
+        self,
+        args: Sequence[str],
+        folder: Path | None = None,
+        callbacks: Sequence[Callback] = (),
+        resumed: bool = False,
+    ) -> None:
+        self._folder, self._resumed = folder, resumed
+        self._begins_from: tuple[str, int] | None = None
         bound_parser()
         parsers = {name: skipped for name, skipped in self.subcommands().items() if name in ("fit", *args[:1])}
         self.subcommands = lambda: parsers  # type: ignore[method-assign]  # each parser takes a tenth of a second
@@ -129,6 +142,8 @@ class FlowCLI(LightningCLI):
         check_classes(config, FlowTrainer)
         refuse_dropped(config)
         _require_checkpoint(subcommand, config.get("ckpt_path"))
+        if self._resumed and self._folder is not None:
+            require_same_run(yaml.safe_load(parser.dump(self.config, skip_none=False))[subcommand], self._folder)
         if subcommand == "kernel":
             _freeze_kernel(config)
         refuse_ignored(config)
@@ -165,8 +180,7 @@ class FlowCLI(LightningCLI):
         always = self.trainer_defaults["callbacks"]
         self.trainer_defaults["callbacks"] = [c for c in always if not isinstance(c, tuple(unwanted))]
         if self._folder is not None:
-            folder = self._folder
-            chosen["logger"] = TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
+            chosen["logger"] = loggers_in(self._folder, chosen.get("logger") if self._resumed else True)
         trainer = super().instantiate_trainer(**kwargs)
         trainer.default_root_dir_given = chosen.get("default_root_dir") is not None  # type: ignore[attr-defined]
         return trainer
@@ -190,8 +204,9 @@ class FlowCLI(LightningCLI):
         """A run whose folder has been given goes on from the checkpoint there; its configuration does not name it."""
         arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if self._folder is not None and (self._folder / CHECKPOINT).is_file():
-            read_checkpoint(self._folder / CHECKPOINT)
             arguments["ckpt_path"] = str(self._folder / CHECKPOINT)
+        if (path := arguments.get("ckpt_path")) is not None:
+            self._begins_from = str(path), read_checkpoint(Path(path))[KEY]["observations"]
         return arguments
 
     def _run_subcommand(self, subcommand: str) -> None:
@@ -203,7 +218,10 @@ class FlowCLI(LightningCLI):
         if not trains:
             write_no_events(self.trainer)
         try:
-            with claimed_folders(self.trainer) if trains else contextlib.nullcontext():
+            with contextlib.ExitStack() as stack:
+                if trains:
+                    stack.enter_context(claimed_folders(self.trainer))
+                    stack.enter_context(locked_folder(self.trainer.log_dir))
                 super()._run_subcommand(subcommand)
         except (RuntimeError, ValueError) as error:
             if _get_ckpt_path(self) is None or not re.search(r"loading state_dict for|the saved flow", str(error)):
@@ -240,8 +258,10 @@ class FlowCLI(LightningCLI):
                 print(f"{name:<40} {float(value):.6g}")
 
     def _tell_if_nothing_was_left(self, stops: str) -> None:
-        ckpt_path = _get_ckpt_path(self)
-        if ckpt_path is not None and read_checkpoint(Path(ckpt_path))[KEY]["observations"] == self.model.observations:
+        if self._begins_from is None:
+            return
+        ckpt_path, observations = self._begins_from
+        if observations == self.model.observations:
             print(f"nothing was left to do: all members of {ckpt_path} had ended ({stops}); raise model.stop to go on")
 
 
@@ -264,6 +284,36 @@ def single_observers(callbacks: Sequence[Callback]) -> list[Callback]:
     for callback in callbacks:
         kept[type(callback) if isinstance(callback, _SINGLE) else id(callback)] = callback
     return list(kept.values())
+
+
+def loggers_in(folder: Path, chosen: Any) -> Any:
+    """The loggers of a run in a folder that is given, which add to what they have written there.
+
+    Args:
+        folder: the run's.
+        chosen: the configuration's logger or loggers; True for TensorBoard, False for none. One that numbers no folders
+            (W&B, MLflow) stays as it is.
+    """
+    if isinstance(chosen, (list, tuple)):
+        return [loggers_in(folder, each) for each in chosen]
+    if chosen is True or isinstance(chosen, TensorBoardLogger):
+        return TensorBoardLogger(folder.parent, name="", version=folder.name, default_hp_metric=False)
+    return continued_csv(folder) if isinstance(chosen, CSVLogger) else chosen
+
+
+def continued_csv(folder: Path) -> CSVLogger:
+    """A CSV logger that keeps the rows in the folder's ``metrics.csv``; the stock one deletes the file."""
+    file = folder / ExperimentWriter.NAME_METRICS_FILE
+    earlier = file.read_bytes() if file.is_file() else b""
+    logger = CSVLogger(folder.parent, name="", version=folder.name)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Experiment logs directory")
+        writer = logger.experiment
+    if earlier:
+        with written_atomically(file) as temporary:
+            temporary.write_bytes(earlier)
+        writer.metrics_keys = next(csv.reader(earlier.decode().splitlines()))
+    return logger
 
 
 def write_no_events(trainer: Trainer) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from lazy_lightning import messages
 from lazy_lightning.bundled import bundled_configs, resolve_configs
 from lazy_lightning.cli import short_help
+from lazy_lightning.cli.resume import split_resume
 from lazy_lightning.cli.subcommands import CONFIGURED, STORED, SUBCOMMANDS
 from lazy_lightning.errors import ConfigError, LazyLightningError
 from lazy_lightning.plain_text import printable
@@ -83,6 +84,7 @@ def _stored(given: Sequence[str]) -> int:
 
 def _built(given: Sequence[str]) -> int:
     """Trains or evaluates; torch and Lightning take seconds to import, so the configurations are read before."""
+    given, resumed = split_resume(given) if given[0] == "fit" else (given, None)
     resolved, files = resolve_configs(["--help" if argument == "--help=all" else argument for argument in given])
 
     from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -96,7 +98,9 @@ def _built(given: Sequence[str]) -> int:
     quieten()
     socket.setdefaulttimeout(socket.getdefaulttimeout() or _NETWORK_TIMEOUT)
     try:
-        return (SweepCLI if given[0] == "sweep" else FlowCLI)(resolved).exit_code
+        if given[0] == "sweep":
+            return SweepCLI(resolved).exit_code
+        return FlowCLI(resolved, folder=resumed, resumed=resumed is not None).exit_code
     except Exception as error:
         sentence = told(error, files)
         if sentence is None or os.environ.get(DEBUG_VARIABLE):

@@ -6,12 +6,14 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from lazy_lightning.errors import LazyLightningError
+from lazy_lightning.errors import LazyLightningError, RunError
 
 _NOT_YET_A_RUN = {"config.yaml", "hparams.yaml"}
+LOCK = ".training.lock"
 
 
 @contextlib.contextmanager
@@ -34,6 +36,34 @@ def claimed_folders(trainer: Trainer) -> Iterator[None]:
         raise
 
 
+@contextlib.contextmanager
+def locked_folder(folder: str | None) -> Iterator[None]:
+    """Holds the lock of a run's folder while it trains, so that two processes never go on with the same run.
+
+    A process that dies gives its lock back.
+
+    Raises:
+        RunError: another process holds it.
+    """
+    if folder is None:
+        yield
+        return
+    path = Path(folder) / LOCK
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise RunError(
+            f"the run in {folder} is being trained by another process: wait for its end, or stop it"
+        ) from error
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)  # while it is held, so that nobody else's is removed
+        lock.release()
+
+
 def _claim(logger: object) -> Path | None:
     """The folder made; None for a logger of another kind, or one whose version was given."""
     if not isinstance(logger, (TensorBoardLogger, CSVLogger)) or logger._version is not None:
@@ -42,6 +72,8 @@ def _claim(logger: object) -> Path | None:
         folder = Path(logger.log_dir)
         try:
             folder.mkdir(parents=True)
+            if isinstance(logger, CSVLogger):
+                _ = logger.experiment  # made while the folder is empty: it warns of any file in it
             return folder
         except FileExistsError:
             logger._version = None  # another process was faster: the next number

@@ -19,6 +19,7 @@ _OPTIONS: Mapping[str, str] = {
     "--help=all": "every option, those of Lightning's trainer too",
 }
 _OF_SUBCOMMAND: Mapping[str, Mapping[str, str]] = {
+    "fit": {"--resume RUN": "go on with an interrupted run, in its own folder, from its checkpoint"},
     "kernel": {
         "--at init|end": "the weights whose kernel it is; with --ckpt_path, those of the checkpoint",
         "--layers NAMES": "the part of some layers alone; last is the kernel of the features",

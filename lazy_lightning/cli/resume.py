@@ -1,0 +1,83 @@
+"""``fit --resume RUN``: an interrupted run goes on in its own folder, as the run that it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lazy_lightning.configuration import flatten, load_config
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.run_files import CHECKPOINT, CONFIG, SUMMARY
+
+OPTION = "--resume"
+_MAY_CHANGE = ("model.stop", "model.schedule", "model.chunk_size", "model.cuda_graphs", "data.root", "data.download")
+"""Keys of the model and the data that decide how long and in what portions a run goes on, not what it trains."""
+
+
+def split_resume(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
+    """A ``fit`` command without its ``--resume``, which becomes the run's own configuration, and the run's folder.
+
+    >>> split_resume(["fit", "--config", "digits_fc.yaml"])
+    (['fit', '--config', 'digits_fc.yaml'], None)
+
+    Raises:
+        ConfigError: the option has no value or comes twice, the folder holds no run that could go on, or a checkpoint
+            is named too.
+    """
+    rest, named = _separated(arguments)
+    if not named:
+        return rest, None
+    if len(named) > 1:
+        raise ConfigError(f"{OPTION} is given {len(named)} times ({', '.join(named)}): a command goes on with one run")
+    if any(argument.split("=")[0] == "--ckpt_path" for argument in rest):
+        raise ConfigError(f"{OPTION} goes on from the checkpoint in the run's folder: leave --ckpt_path out")
+    folder = Path(named[0])
+    _require_run(folder)
+    return [rest[0], "--config", str(folder / CONFIG), *rest[1:]], folder
+
+
+def require_same_run(config: Mapping[str, Any], folder: Path) -> None:
+    """Compares the configuration that a resumed run would have with the one in its folder.
+
+    Raises:
+        ConfigError: a key differs that decides what is trained.
+    """
+    saved = flatten(load_config(folder))
+    asked = flatten(config)
+    for key, value in saved.items():
+        if key in asked and str(asked[key]) != str(value) and not key.startswith(_MAY_CHANGE):
+            raise ConfigError(
+                f"{key} is {asked[key]} but the run in {folder} has {value}: a resumed run trains what it trained "
+                "before, so leave the option out, or start another run"
+            )
+
+
+def _separated(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    rest: list[str] = []
+    named: list[str] = []
+    waiting = False
+    for argument in arguments:
+        if waiting:
+            named.append(argument)
+            waiting = False
+        elif argument == OPTION:
+            waiting = True
+        elif argument.startswith(f"{OPTION}="):
+            named.append(argument.removeprefix(f"{OPTION}="))
+        else:
+            rest.append(argument)
+    if waiting:
+        raise ConfigError(f"{OPTION} needs the folder of a run: {OPTION} runs/digits_fc/version_0")
+    return rest, named
+
+
+def _require_run(folder: Path) -> None:
+    if not folder.is_dir():
+        raise ConfigError(f"there is no folder {folder}: give {OPTION} the folder of a run, which holds its {CONFIG}")
+    if not (folder / CONFIG).is_file():
+        raise ConfigError(
+            f"{folder} holds no {CONFIG}, so it is not the folder of a run: give one that `runs list` shows"
+        )
+    if not (folder / CHECKPOINT).is_file() and (folder / SUMMARY).is_file():
+        raise ConfigError(f"the run in {folder} has ended and left no {CHECKPOINT} to go on from: start another run")
