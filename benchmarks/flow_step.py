@@ -21,13 +21,13 @@ from pathlib import Path
 import torch
 from timing import in_turn, machine, median_ratio, product_rate
 
-from lazy_lightning.centering import Centering
 from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.flow import MarginsMet, MomentumFlow
 from lazy_lightning.flow.step import try_step
-from lazy_lightning.losses import SoftHinge
 from lazy_lightning.nn import FC, MemberNetwork
-from lazy_lightning.objective import Objective, drop_single_output, raw_outputs
+from lazy_lightning.objective.centering import Centering
+from lazy_lightning.objective.full_batch import Objective, drop_single_output, raw_outputs
+from lazy_lightning.objective.losses import SoftHinge
 
 INPUTS, SAMPLES, DEPTH = 64, 1000, 3
 
@@ -92,7 +92,7 @@ def tried_step(
 ) -> tuple[Callable[[], None], Objective]:
     """One call is one tried step of all members."""
     flow, objective = make(width, members, dtype, device)
-    state, buffer = flow.flow, torch.empty_like(flow.flow.displacement)
+    state, buffer = flow.flow_state, torch.empty_like(flow.flow_state.displacement)
     weights = flow.rows.parameters[0]
     evaluate = flow._evaluator(lambda: objective.backward(weights))
 

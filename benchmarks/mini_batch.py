@@ -26,13 +26,13 @@ from timing import in_turn, machine, median_ratio, product_rate
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from lazy_lightning.centering import Centering
-from lazy_lightning.companions import COMPANIONS, NETWORK, SideBySide
 from lazy_lightning.denormals import flush_denormals
-from lazy_lightning.losses import build_loss
 from lazy_lightning.modules.member_groups import optimizer_of
 from lazy_lightning.nn import CNN, FC, VGG
 from lazy_lightning.nn.initial_members import InitialMembers
+from lazy_lightning.objective.centering import Centering
+from lazy_lightning.objective.companions import COMPANIONS, NETWORK, ComparisonModels
+from lazy_lightning.objective.losses import build_loss
 
 ALPHA, RATE, CLASSES, BATCH = 10.0, 1e-2, 10, 128
 NETWORKS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
@@ -43,7 +43,7 @@ NETWORKS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
 
 
 class Ours:
-    """The step of ScaledModule, without a trainer."""
+    """The step of MiniBatchModule, without a trainer."""
 
     def __init__(self, initial: InitialMembers, x: Tensor, y: Tensor, models: Sequence[str]) -> None:
         E, device = len(initial.w0), x.device
@@ -52,7 +52,7 @@ class Ours:
         each = torch.arange(E, device=device)
         centering = Centering(torch.full((E,), ALPHA, dtype=torch.float64, device=device), enabled=True)
         initial.network.template.to(device)
-        self.side = SideBySide(initial.network, centering, w0, buffers, each, each)
+        self.side = ComparisonModels(initial.network, centering, w0, buffers, each, each)
         self.rows = {name: [nn.Parameter(torch.zeros_like(row)) for row in w0] for name in models}
         build = functools.partial(torch.optim.SGD, lr=RATE, momentum=0.9)
         self.optimizer = optimizer_of(build, self.rows, {name: [RATE] * E for name in models})

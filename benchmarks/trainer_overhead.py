@@ -37,11 +37,11 @@ from lazy_lightning.callbacks import (
     TensorBoardScalars,
     WeightDisplacement,
 )
-from lazy_lightning.cli.told import quieten
+from lazy_lightning.cli.user_messages import filter_warnings
 from lazy_lightning.data import Digits
 from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.flow import Schedule
-from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.modules import FlowModule, StoppingCriteria
 from lazy_lightning.nn import FC
 
 BURST = 50
@@ -67,7 +67,7 @@ def fit(width: int, members: int, steps: int, folder: str) -> tuple[Timed, float
         functools.partial(FC, width),
         alpha=100.0,
         seeds=members,
-        stop=Stop(max_steps=steps),
+        stop=StoppingCriteria(max_steps=steps),
         schedule=Schedule(max_burst=BURST, min_burst=BURST, step_factor=1e9, t_factor=1e9),
     )
     sinks = [WeightDisplacement(), ActivationDrift(), T1(), Curves(), TensorBoardScalars(), FlowProgressBar()]
@@ -99,7 +99,7 @@ def bare(module: FlowModule, steps: int) -> float:
     start = time.perf_counter()
     for _ in range(steps // BURST):
         flow.step(lambda: module.objective.backward(weights))
-    bool(flow.flow.running.any())
+    bool(flow.flow_state.running.any())
     return time.perf_counter() - start
 
 
@@ -110,7 +110,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     flush_denormals()
-    quieten()
+    filter_warnings()
     warnings.simplefilter("ignore")
     result: dict[str, Any] = {**machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")), "rows": []}
     print(result)

@@ -9,22 +9,22 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lazy_lightning.denormals import flush_denormals
-    from lazy_lightning.experiments import load_runs
     from lazy_lightning.flow import MomentumFlow
-    from lazy_lightning.modules import FlowModule, Stop
+    from lazy_lightning.modules import FlowModule, StoppingCriteria
     from lazy_lightning.nn import FC
+    from lazy_lightning.runs import load_runs
 
 # Imported on first use: torch and Lightning take seconds to import, the version should not.
 _PUBLIC = {
     "FC": "lazy_lightning.nn",
     "FlowModule": "lazy_lightning.modules",
     "MomentumFlow": "lazy_lightning.flow",
-    "Stop": "lazy_lightning.modules",
+    "StoppingCriteria": "lazy_lightning.modules",
     "flush_denormals": "lazy_lightning.denormals",
     "load_runs": "lazy_lightning.experiments",
 }
 
-__all__ = ["FC", "FlowModule", "MomentumFlow", "Stop", "flush_denormals", "load_runs"]
+__all__ = ["FC", "FlowModule", "MomentumFlow", "StoppingCriteria", "flush_denormals", "load_runs"]
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ import pytest
 
 from lazy_lightning.cli import main
 from lazy_lightning.cli.flow_cli import FlowCLI
-from lazy_lightning.cli.told import quieten
+from lazy_lightning.cli.user_messages import filter_warnings
 
 CONF = Path(__file__).parent / "conf"
 TINY = ["fit", "--config", "digits_fc.yaml", "--config", "overlays/tiny.yaml"]
@@ -32,8 +32,8 @@ def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 def built(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """The command line with everything instantiated and nothing run."""
-    from lazy_lightning.bundled import resolve_configs
+    from lazy_lightning.cli.bundled import resolve_configs
 
-    quieten()
+    filter_warnings()
     monkeypatch.setattr(FlowCLI, "_run_subcommand", lambda self, subcommand: None)
     return FlowCLI(resolve_configs(arguments)[0])

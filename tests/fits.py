@@ -16,7 +16,7 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from lazy_lightning.callbacks import T1, ActivationDrift, ClosingSummary, Curves, TangentDeparture, WeightDisplacement
 from lazy_lightning.data import Digits, FlowData
 from lazy_lightning.flow import Schedule
-from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.modules import FlowModule, StoppingCriteria
 from lazy_lightning.nn import FC
 
 NOT_NUMBERS_OF_THE_FLOW = ["wall"]
@@ -39,7 +39,7 @@ def digits(**options) -> Digits:
 
 def module(**options) -> FlowModule:
     given = {"width": 12, "depth": 2} | options.pop("network", {})
-    return FlowModule(functools.partial(FC, **given), **{"stop": Stop(max_steps=60), **options})
+    return FlowModule(functools.partial(FC, **given), **{"stop": StoppingCriteria(max_steps=60), **options})
 
 
 def observers() -> list[Callback]:

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from lazy_lightning.linearize import LinearizedNetwork
 from lazy_lightning.nn import FC
+from lazy_lightning.nn.linearize import LinearizedNetwork
 
 
 @dataclass(frozen=True)

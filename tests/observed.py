@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from lazy_lightning.callbacks import RunCheckpoint
 from lazy_lightning.data import FlowData
-from lazy_lightning.modules import Stop
-from lazy_lightning.observation import Observer
+from lazy_lightning.modules import StoppingCriteria
+from lazy_lightning.modules.observation import Observer
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
-APART = {**MEMBERS, "stop": Stop(loss=0.5, max_steps=400)}
+APART = {**MEMBERS, "stop": StoppingCriteria(loss=0.5, max_steps=400)}
 """Members that stop at different times."""
 
 
@@ -108,9 +108,16 @@ def interrupted(folder: Path, observers: Callable[[], Sequence[Callback]], burst
 
 def prolonged(folder: Path, observers: Callable[[], Sequence[Callback]], *, between: int = 0, **options) -> Fit:
     """A run ended by a limit on its steps, opened ``between`` times without going on, and then with a higher limit."""
-    watch(folder / "0", *observers(), RunCheckpoint(), **options, stop=Stop(max_steps=15))
+    watch(folder / "0", *observers(), RunCheckpoint(), **options, stop=StoppingCriteria(max_steps=15))
     for i in range(between):
         path = folder / f"{i}/checkpoint.ckpt"
-        watch(folder / f"{i + 1}", *observers(), RunCheckpoint(), **options, stop=Stop(max_steps=15), ckpt_path=path)
+        watch(
+            folder / f"{i + 1}",
+            *observers(),
+            RunCheckpoint(),
+            **options,
+            stop=StoppingCriteria(max_steps=15),
+            ckpt_path=path,
+        )
     path = folder / f"{between}/checkpoint.ckpt"
-    return watch(folder / "last", *observers(), **options, stop=Stop(max_steps=40), ckpt_path=path)
+    return watch(folder / "last", *observers(), **options, stop=StoppingCriteria(max_steps=40), ckpt_path=path)

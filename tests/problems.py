@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lazy_lightning.centering import Centering
 from lazy_lightning.flow import Evaluation, MomentumFlow
-from lazy_lightning.losses import Loss, build_loss
 from lazy_lightning.nn.fc import FC
 from lazy_lightning.nn.initial_members import InitialMembers
-from lazy_lightning.objective import Objective, raw_outputs
+from lazy_lightning.objective.centering import Centering
+from lazy_lightning.objective.full_batch import Objective, raw_outputs
+from lazy_lightning.objective.losses import Loss, build_loss
 from lazy_lightning.seeding import generator
 
 
@@ -47,7 +47,7 @@ class Problem:
     def to_end(self, *, steps: int = 20, **options) -> MomentumFlow:
         """The flow by bursts of ``steps`` until all members have stopped."""
         flow, closure = self.flow(steps=steps, **options)
-        while not flow.started or flow.flow.running.any():
+        while not flow.started or flow.flow_state.running.any():
             flow.step(closure)
         return flow
 

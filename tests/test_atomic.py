@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lazy_lightning.atomic import require_writable, written_atomically
 from lazy_lightning.errors import RunError
+from lazy_lightning.runs.atomic import require_writable, written_atomically
 
 
 def test_written_whole(tmp_path: Path) -> None:

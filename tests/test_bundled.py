@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lazy_lightning import bundled
-from lazy_lightning.bundled import bundled_configs, check_stack, find_config, resolve_configs
+from lazy_lightning.cli import bundled
+from lazy_lightning.cli.bundled import bundled_configs, check_stack, find_config, resolve_configs
 from lazy_lightning.errors import ConfigError
 
 

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from lazy_lightning.centering import Centering
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.objective.centering import Centering
 
 ALPHA = torch.tensor([0.5, 2.0], dtype=torch.float64)
 

@@ -20,12 +20,12 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from lazy_lightning.callbacks import T1, Curves, RunCheckpoint
 from lazy_lightning.callbacks.pace import Pace
-from lazy_lightning.checkpoints import read_checkpoint
 from lazy_lightning.errors import ConfigError, LazyLightningError
-from lazy_lightning.modules import FlowModule, KernelModule, ScaledModule, Stop
+from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
+from lazy_lightning.modules.observation import Record
 from lazy_lightning.nn import FC
-from lazy_lightning.observation import Record
-from lazy_lightning.run_files import CHECKPOINT
+from lazy_lightning.runs.checkpoints import read_checkpoint
+from lazy_lightning.runs.run_files import CHECKPOINT
 
 OLD = Path(__file__).parent / "data" / "runs_of_0_1_0"
 NETWORK = functools.partial(FC, width=4, depth=2)
@@ -41,15 +41,15 @@ def trainer(folder: Path, *callbacks: Any, epochs: int = -1) -> Trainer:
 
 
 def flow(**options: Any) -> FlowModule:
-    return FlowModule(NETWORK, **{"stop": Stop(max_steps=20), "tau": 0.5, **MEMBERS, **options})
+    return FlowModule(NETWORK, **{"stop": StoppingCriteria(max_steps=20), "tau": 0.5, **MEMBERS, **options})
 
 
 def kernel(**options: Any) -> KernelModule:
-    return KernelModule(NETWORK, **{"stop": Stop(max_steps=20), **MEMBERS, **options})
+    return KernelModule(NETWORK, **{"stop": StoppingCriteria(max_steps=20), **MEMBERS, **options})
 
 
-def scaled(**options: Any) -> ScaledModule:
-    return ScaledModule(NETWORK, **{"companions": ["linearized"], **MEMBERS, **options})
+def scaled(**options: Any) -> MiniBatchModule:
+    return MiniBatchModule(NETWORK, **{"companions": ["linearized"], **MEMBERS, **options})
 
 
 MAKE: dict[str, tuple[Callable[..., Any], int | None, int]] = {
@@ -394,7 +394,7 @@ def test_unwritable_checkpoint_costs_only_itself(
     def full(*args: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("lazy_lightning.checkpoints.torch.save", full)
+    monkeypatch.setattr("lazy_lightning.runs.checkpoints.torch.save", full)
     run = trainer(tmp_path, Curves(), RunCheckpoint(every_seconds=0.0))
     with pytest.raises(LazyLightningError, match=r"checkpoint.ckpt could not be written, while the rest"):
         run.fit(flow(), datamodule=data(None))
@@ -409,10 +409,10 @@ def test_unwritable_checkpoint_costs_only_itself(
 def old(name: str, **more: Any) -> Any:
     network = functools.partial(FC, width=3, depth=2)
     if name == "scaled":
-        from lazy_lightning.inverse_decay import InverseDecay
+        from lazy_lightning.modules.inverse_decay import InverseDecay
         from lazy_lightning.modules.learning_rates import LearningRateSearch
 
-        return ScaledModule(
+        return MiniBatchModule(
             functools.partial(FC, width=3, depth=2, activation="relu"), alpha=[0.1, 10.0], seeds=1,
             lr_scheduler=InverseDecay, search=LearningRateSearch([10.0, 1.0, 0.1, 0.01], steps=2),
             companions=["linearized", "frozen_activations"],
@@ -430,7 +430,7 @@ def test_checkpoints_of_0_1_0_go_on_as_if_uninterrupted(name: str, tmp_path: Pat
             n_train=8, n_test=4, labels="multiclass" if name == "scaled" else "parity", batch_size=batch_size
         )
         more = [] if name == "scaled" else [T1(definitions=["half_loss"])]
-        curves, own = Curves(), old(name, **({} if name == "scaled" else {"stop": Stop(max_steps=12)}))
+        curves, own = Curves(), old(name, **({} if name == "scaled" else {"stop": StoppingCriteria(max_steps=12)}))
         path = OLD / name / CHECKPOINT if how == "on" else None
         trainer(tmp_path / how, curves, *more, epochs=epochs).fit(
             own, datamodule=source, ckpt_path=path, weights_only=True
@@ -443,6 +443,6 @@ def test_checkpoints_of_0_1_0_go_on_as_if_uninterrupted(name: str, tmp_path: Pat
 
 
 def test_a_kernel_at_the_end_of_a_run_of_0_1_0(tmp_path: Path) -> None:
-    own = old("kernel", at="end", checkpoint=str(OLD / "flow" / CHECKPOINT), stop=Stop(max_steps=3))
+    own = old("kernel", at="end", checkpoint=str(OLD / "flow" / CHECKPOINT), stop=StoppingCriteria(max_steps=3))
     trainer(tmp_path).fit(own, datamodule=digits(n_train=8, n_test=4))
     assert own.observations > 1

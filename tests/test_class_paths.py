@@ -15,7 +15,7 @@ from command_line import QUIET, error_of
 from torch import nn
 
 from lazy_lightning.cli import main
-from lazy_lightning.losses import MSE, Loss
+from lazy_lightning.objective.losses import MSE, Loss
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -21,9 +21,9 @@ from safetensors.torch import load_file
 from lazy_lightning.callbacks import T1, Curves, LearningCurves, TangentDeparture, WeightDisplacement
 from lazy_lightning.cli import main, short_help
 from lazy_lightning.cli.flow_cli import single_observers
-from lazy_lightning.cli.told import told
+from lazy_lightning.cli.user_messages import user_message
 from lazy_lightning.data import Digits
-from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.modules import FlowModule, StoppingCriteria
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -248,7 +248,7 @@ def test_download_without_network(monkeypatch: pytest.MonkeyPatch, capsys: pytes
 
 
 def test_out_of_memory_is_one_sentence() -> None:
-    assert "chunk_size" in str(told(torch.OutOfMemoryError("CUDA out of memory")))
+    assert "chunk_size" in str(user_message(torch.OutOfMemoryError("CUDA out of memory")))
 
 
 def test_an_error_of_ours_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,7 +291,7 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_print_config_can_be_used(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([*TINY, "--print_config"]) == 0
     Path("printed.yaml").write_text(capsys.readouterr().out)
-    assert built(["fit", "--config", "printed.yaml"], monkeypatch).model.roster.alphas == (0.01, 0.01, 100.0, 100.0)
+    assert built(["fit", "--config", "printed.yaml"], monkeypatch).model.ensemble.alphas == (0.01, 0.01, 100.0, 100.0)
 
 
 def test_program_in_a_process_of_its_own() -> None:
@@ -303,7 +303,7 @@ def test_program_in_a_process_of_its_own() -> None:
 
 
 def test_short_help_names_keys_that_exist() -> None:
-    allowed = {"model": FlowModule, "model.stop": Stop, "data": Digits, "trainer": Trainer}
+    allowed = {"model": FlowModule, "model.stop": StoppingCriteria, "data": Digits, "trainer": Trainer}
     for keys in short_help.KEYS.values():
         for key in keys:
             parent, _, name = key.removesuffix("+").rpartition(".")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from command_line import CONF, built
 
-from lazy_lightning.bundled import bundled_configs
 from lazy_lightning.cli import main
+from lazy_lightning.cli.bundled import bundled_configs
 from lazy_lightning.data import CIFAR10
 from lazy_lightning.data.torchvision_data import TorchvisionData
 

@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazy_lightning import configuration
+from lazy_lightning.runs import configuration
 
 ROOT = Path(__file__).parents[1]
 CONFIG = yaml.safe_load("""

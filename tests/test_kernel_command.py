@@ -210,7 +210,7 @@ def test_several_outputs(capsys: pytest.CaptureFixture[str]) -> None:
 def test_first_order_network(run: Path) -> None:
     """Its kernel is that of the network."""
     inner = "{class_path: lazy_lightning.nn.FC, init_args: {width: 12, depth: 3, activation: softplus(5)}}"
-    linear = f"{{class_path: lazy_lightning.linearize.LinearizedNetwork, init_args: {{network: {inner}}}}}"
+    linear = f"{{class_path: lazy_lightning.nn.linearize.LinearizedNetwork, init_args: {{network: {inner}}}}}"
     assert main([*KERNEL, f"--model.network={linear}"]) == 0
     assert curves(HERE)["train/loss"].tolist() == pytest.approx(curves(run)["train/loss"].tolist(), rel=1e-9)
 

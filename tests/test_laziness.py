@@ -11,7 +11,10 @@ from scipy.optimize import minimize_scalar
 from torch.func import hessian, jacrev
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.laziness import (
+from lazy_lightning.nn import FC
+from lazy_lightning.nn.initial_members import InitialMembers
+from lazy_lightning.nn.linearize import LinearizedNetwork
+from lazy_lightning.ntk.laziness import (
     PowerMethod,
     jacobian_norm,
     laziness,
@@ -19,9 +22,6 @@ from lazy_lightning.laziness import (
     second_derivative_norm,
     target_distance,
 )
-from lazy_lightning.linearize import LinearizedNetwork
-from lazy_lightning.nn import FC
-from lazy_lightning.nn.initial_members import InitialMembers
 
 LONG = PowerMethod(tolerance=1e-12, max_iterations=300, starts=1)
 QUICK = PowerMethod(tolerance=1e-3, starts=1)

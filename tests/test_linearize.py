@@ -16,10 +16,10 @@ from lazy_lightning.callbacks import RunCheckpoint
 from lazy_lightning.cli import main
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import ConstantStep, StepsTried
-from lazy_lightning.linearize import LinearizedNetwork, tangent_departure, tangent_outputs
-from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.modules import FlowModule, StoppingCriteria
 from lazy_lightning.nn import FC
 from lazy_lightning.nn.initial_members import InitialMembers
+from lazy_lightning.nn.linearize import LinearizedNetwork, tangent_departure, tangent_outputs
 
 
 @pytest.fixture(scope="module", params=["softplus(5)", "tanh"])
@@ -55,7 +55,7 @@ def test_departure_vanishes_as_one_over_alpha():
     """dw ~ 1/alpha, so F departs from its linearisation by a relative 1/alpha."""
     alphas = [1e2, 1e3, 1e4, 1e5]
     base = problem(alphas, loss="softhinge(5)")
-    state = base.to_end(controller=ConstantStep(), events=[StepsTried(20)], dt=1.0).flow
+    state = base.to_end(controller=ConstantStep(), events=[StepsTried(20)], dt=1.0).flow_state
     o = base.objective
     linear = o.centering(tangent_outputs(lambda w: o.network(w, o.x), base.w0, state.displacement), torch.zeros(1))
     departure = tangent_departure(state.outputs.unsqueeze(-1), linear)
@@ -285,7 +285,7 @@ def test_networks_that_are_refused(net, told):
 
 def linearized(tangent=False, **options):
     network = functools.partial(LinearizedNetwork, functools.partial(FC, width=12, depth=2), tangent=tangent)
-    return FlowModule(network, **{"stop": Stop(max_steps=40), **options})
+    return FlowModule(network, **{"stop": StoppingCriteria(max_steps=40), **options})
 
 
 @BOTH
@@ -301,9 +301,14 @@ def test_a_run_never_leaves_its_tangent_space(tmp_path, tangent):
 
 
 def test_the_network_approaches_it_as_one_over_alpha(tmp_path):
-    options = {"alpha": [1e2, 1e3, 1e4], "controller": ConstantStep(), "dt": 0.2, "stop": Stop(max_steps=20)}
+    options = {
+        "alpha": [1e2, 1e3, 1e4],
+        "controller": ConstantStep(),
+        "dt": 0.2,
+        "stop": StoppingCriteria(max_steps=20),
+    }
     F = [
-        fit(tmp_path / name, model(**options)).module.flow.flow.outputs
+        fit(tmp_path / name, model(**options)).module.flow.flow_state.outputs
         for name, model in (("network", module), ("linear", linearized))
     ]
     distance = ((F[0] - F[1]).norm(dim=1) / F[1].norm(dim=1)).log10().numpy()
@@ -321,7 +326,7 @@ def test_evaluated_from_a_checkpoint(tmp_path):
 def test_by_configuration(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "linear.yaml").write_text(
-        "model: {init_args: {network: {class_path: lazy_lightning.linearize.LinearizedNetwork, init_args: {network: "
+        "model: {init_args: {network: {class_path: lazy_lightning.nn.linearize.LinearizedNetwork, init_args: {network: "
         "{class_path: lazy_lightning.nn.FC, init_args: {width: 9, depth: 1}}}}, seeds: 2, stop: {max_steps: 10}}}\n"
         "data: {init_args: {n_train: 30, n_test: 20}}\n"
     )

@@ -12,7 +12,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.func import jvp, vmap
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.losses import (
+from lazy_lightning.objective.losses import (
     LOSSES,
     MSE,
     CrossEntropy,

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from command_line import CONF, QUIET, error_of
 
-from lazy_lightning.messages import one_sentence, suggestion
+from lazy_lightning.cli.messages import one_sentence
+from lazy_lightning.suggestions import suggestion
 
 OPTIONS = {
     "--model.alhpa=3": "unknown key model.alhpa: did you mean alpha?",
@@ -32,7 +33,7 @@ OPTIONS = {
     "--trainer.callbacks+=Curve": "trainer.callbacks: the class Curve cannot be imported: did you mean Curves?",
     "--model.stop.t_max=null": "set it to null in a YAML file",
     "--model.loss=hing": "unknown loss 'hing', expected one of hinge,",
-    "--model.controller=slide": "unknown step controller 'slide': choose one of reference, slides",
+    "--model.controller=slide": "unknown step controller 'slide': choose one of gradient_change, reference",
     "--model.alpha=-1": "alpha must be > 0 and finite, got -1.0",
     "--model.seeds=0": "seeds is 0: give at least one",
     "--model.network.width=0": "width is 0, expected an integer >= 1",

@@ -8,8 +8,8 @@ from closeness import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazy_lightning.losses import build_loss
-from lazy_lightning.metrics import EnsembleError, MarginStatistics, MemberError, MemberLoss
+from lazy_lightning.objective.losses import build_loss
+from lazy_lightning.objective.metrics import EnsembleError, MarginStatistics, MemberError, MemberLoss
 
 E, N, C = 4, 23, 3
 DRAW = torch.Generator().manual_seed(0)

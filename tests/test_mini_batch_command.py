@@ -12,7 +12,7 @@ import yaml
 from command_line import error_of
 
 from lazy_lightning.cli import main
-from lazy_lightning.experiments import load_runs
+from lazy_lightning.runs import load_runs
 
 pytestmark = pytest.mark.usefixtures("own_folder", "no_figures")
 
@@ -80,7 +80,7 @@ def test_test_and_predict_from_a_checkpoint(capsys):
 BASE = """
 trainer: {enable_progress_bar: false, max_epochs: 2}
 model:
-  class_path: lazy_lightning.modules.ScaledModule
+  class_path: lazy_lightning.modules.MiniBatchModule
   init_args:
     network: {class_path: lazy_lightning.nn.FC, init_args: {width: 8, depth: 2, activation: relu}}
     loss: softhinge(20)
@@ -144,7 +144,7 @@ def test_frozen_kernels_are_of_flows(capsys):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["--data.batch_size=null"], "ScaledModule trains on mini-batches: set data.batch_size, for example to 128"),
+        (["--data.batch_size=null"], "MiniBatchModule trains on mini-batches: set data.batch_size, for example to 128"),
         (["--data.batch_size=0"], "batch_size must be at least 1, got 0"),
         (["--trainer.max_epochs=-1"], "nothing would stop this run: set --trainer.max_epochs"),
         (["--model.optimizer=torch.optim.Nope"], "the class torch.optim.Nope cannot be imported"),

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from problems import copied, problem
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.losses import scaled_loss
-from lazy_lightning.objective import chunks, drop_single_output, raw_outputs
+from lazy_lightning.objective.full_batch import chunks, drop_single_output, raw_outputs
+from lazy_lightning.objective.losses import scaled_loss
 
 N = 6
 CLASSES = torch.tensor([0, 1, 2, 0, 1, 2])

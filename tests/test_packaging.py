@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lazy_lightning.bundled import bundled_configs
+from lazy_lightning.cli.bundled import bundled_configs
 
 ROOT = Path(__file__).parents[1]
 

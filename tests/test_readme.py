@@ -12,8 +12,8 @@ import yaml
 from command_line import built
 from made_runs import made_kernels, made_sweep
 
-from lazy_lightning.bundled import bundled_configs, find_config
 from lazy_lightning.cli import main
+from lazy_lightning.cli.bundled import bundled_configs, find_config
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -24,7 +24,7 @@ def test_flow_without_a_trainer():
     names: dict[str, object] = {}
     with torch.random.fork_rng(devices=[]):
         exec(block, names)
-    assert names["flow"].flow.t.item() == 5.0
+    assert names["flow"].flow_state.t.item() == 5.0
 
 
 def blocks(language: str) -> list[str]:

@@ -15,8 +15,8 @@ from command_line import error_of
 from made_runs import made_kernels, made_sweep
 
 from lazy_lightning.cli import main
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.report.own_folder import claim, require_own_folder
+from lazy_lightning.runs import load_runs
 
 SCALES = (0.1, 1.0, 10.0)
 

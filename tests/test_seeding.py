@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lazy_lightning.modules import Roster
+from lazy_lightning.modules import Ensemble
 from lazy_lightning.nn.fc import FC
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.seeding import derived_seed, generator
@@ -65,8 +65,8 @@ def test_default_dtype_does_not_matter(factory, dtype):
 
 
 def test_members_of_one_seed_share_their_start_whatever_alpha():
-    roster = Roster.of([0.1, 10.0], 2)
-    start = w0(FACTORIES["FC"], roster.seeds)
+    ensemble = Ensemble.of([0.1, 10.0], 2)
+    start = w0(FACTORIES["FC"], ensemble.seeds)
     assert torch.equal(start[:2], start[2:])
 
 

@@ -16,13 +16,13 @@ from command_line import TINY
 from made_runs import made_sweep
 
 import lazy_lightning.report
-from lazy_lightning.bundled import find_config, read_config, resolve_configs
 from lazy_lightning.cli import main, sweep_cli
+from lazy_lightning.cli.bundled import find_config, read_config, resolve_configs
 from lazy_lightning.cli.flow_cli import FlowCLI
 from lazy_lightning.cli.resume import split_resume
 from lazy_lightning.cli.sweep_cli import SweepCLI
-from lazy_lightning.cli.told import quieten
-from lazy_lightning.experiments.declaration import declared
+from lazy_lightning.cli.user_messages import filter_warnings
+from lazy_lightning.experiments.sweep_spec import parse_sweep_spec
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -106,7 +106,7 @@ def test_command_is_parsed(command: Command, folder: Path, monkeypatch: pytest.M
         monkeypatch.setattr(lazy_lightning.report, "write_report", drawn_nothing)
         assert main(words) == 0
         return
-    quieten()
+    filter_warnings()
     monkeypatch.setattr(FlowCLI, "instantiate_classes", lambda self: None)
     monkeypatch.setattr(FlowCLI, "after_instantiate_classes", lambda self: None)
     monkeypatch.setattr(FlowCLI, "_run_subcommand", lambda self, subcommand: None)
@@ -122,7 +122,7 @@ def families_alone(cli: SweepCLI, subcommand: str) -> None:
     path = find_config(cli.config[subcommand]["sweep"])
     for name in sweep_cli._OPTIONS:
         cli.config[subcommand].pop(name)
-    declaration = declared(read_config(path), path.stem)
+    declaration = parse_sweep_spec(read_config(path), path.stem)
     base = yaml.safe_load(cli._subcommand_parsers[subcommand].dump(cli.config[subcommand], skip_none=False))
     assert cli.configured(base, next(iter(declaration.combinations())))
 

@@ -22,10 +22,10 @@ from torch import Tensor, nn
 from lazy_lightning.cli import main
 from lazy_lightning.cli.batch import Reporter, _of_memory
 from lazy_lightning.errors import MemoryShortageError, RunError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.modules import FlowModule, KernelModule
 from lazy_lightning.nn import FC
+from lazy_lightning.runs import load_runs
 
 pytestmark = pytest.mark.usefixtures("own_folder", "no_figures")
 
@@ -71,10 +71,10 @@ BAD_SEEDS = {1, 4}
 """Of the first six, found by trying; the tests look whether it is so."""
 
 
-def command(folder: Path, declaration: str, *configs: str, options: tuple[str, ...] = ()) -> list[str]:
+def command(folder: Path, spec: str, *configs: str, options: tuple[str, ...] = ()) -> list[str]:
     """``sweep`` in ``folder / "out"``."""
     folder.mkdir(exist_ok=True)
-    (folder / "mine.yaml").write_text(declaration)
+    (folder / "mine.yaml").write_text(spec)
     given = []
     for i, content in enumerate((BASE, *configs)):
         (folder / f"config{i}.yaml").write_text(content)
@@ -91,8 +91,8 @@ def command(folder: Path, declaration: str, *configs: str, options: tuple[str, .
     ]
 
 
-def sweep(folder: Path, declaration: str, *configs: str, options: tuple[str, ...] = ()) -> int:
-    return main(command(folder, declaration, *configs, options=options))
+def sweep(folder: Path, spec: str, *configs: str, options: tuple[str, ...] = ()) -> int:
+    return main(command(folder, spec, *configs, options=options))
 
 
 def fit(*options: str, subcommand: str = "fit") -> pd.DataFrame:
@@ -311,8 +311,8 @@ def test_a_batch_that_does_not_fit_is_divided(
     start = FlowModule.on_fit_start
 
     def short_of_memory(module: FlowModule) -> None:
-        tried[len(module.roster)] += 1
-        if len(module.roster) > 2:
+        tried[len(module.ensemble)] += 1
+        if len(module.ensemble) > 2:
             raise torch.OutOfMemoryError("no")
         start(module)
 
@@ -333,7 +333,7 @@ def test_kernels_that_do_not_fit_are_divided(
     require = KernelModule._require_memory
 
     def short_of_memory(module: KernelModule) -> None:
-        if len(module.roster) > 1:
+        if len(module.ensemble) > 1:
             raise MemoryShortageError("no")
         require(module)
 
@@ -480,8 +480,8 @@ def test_bisection_finds_what_a_dense_grid_shows(tmp_path: Path, monkeypatch: py
     assert (np.diff(means) < 0).all()
     crossing = np.exp(np.interp(np.log(0.1), np.log(means[::-1]), np.log(means.index[::-1])))
 
-    declaration = f"{{grid: {{seeds: 2}}, bisect: {CROSSING}}}"
-    assert sweep(tmp_path / "whole", declaration, STEPS) == 0
+    spec = f"{{grid: {{seeds: 2}}, bisect: {CROSSING}}}"
+    assert sweep(tmp_path / "whole", spec, STEPS) == 0
     low, high = interval(capsys.readouterr().out)
     assert low * 0.999 < crossing < high * 1.001  # told with four digits; the grid is interpolated
     assert high / low < 10**0.15 * 1.001
@@ -492,9 +492,9 @@ def test_bisection_finds_what_a_dense_grid_shows(tmp_path: Path, monkeypatch: py
     rounds = len(whole) // 8  # of four scales and two seeds
     assert rounds > 1
     Stops(monkeypatch, len(whole.curves.load()) // 8 // rounds + 3)
-    assert sweep(tmp_path / "cut", declaration, STEPS) == 130
+    assert sweep(tmp_path / "cut", spec, STEPS) == 130
     assert "crosses" not in capsys.readouterr().out
-    assert sweep(tmp_path / "cut", declaration, STEPS) == 0
+    assert sweep(tmp_path / "cut", spec, STEPS) == 0
     assert interval(capsys.readouterr().out) == (low, high)
     assert_same_results(load_runs(tmp_path / "cut/out", duplicates=True), whole)
 
@@ -531,9 +531,9 @@ def test_a_bisection_of_what_is_not_observed(tmp_path: Path, capsys: pytest.Capt
     ],
 )
 def test_what_is_wrong_is_told_before_anything_is_made(
-    declaration: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    spec: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = command(tmp_path, declaration)
+    arguments = command(tmp_path, spec)
     capsys.readouterr()
     assert main(arguments) == 2
     lines = capsys.readouterr().err.strip().splitlines()

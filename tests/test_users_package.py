@@ -15,13 +15,13 @@ from fits import members_at_the_end
 from lazy_lightning import load_runs
 from lazy_lightning.cli import main
 from lazy_lightning.data import TableFile
-from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.modules import FlowModule, StoppingCriteria
 
 PACKAGE = """
 import torch
 from torch import nn
-from lazy_lightning.losses import Loss
-from lazy_lightning.observation import NetworkObserver
+from lazy_lightning.objective.losses import Loss
+from lazy_lightning.modules.observation import NetworkObserver
 
 
 class Typed(nn.Module):
@@ -127,7 +127,7 @@ def test_a_users_package_by_configuration_and_by_script(tmp_path: Path) -> None:
             loss=own.LogCosh(),
             alpha=[0.1, 10.0],
             seeds=2,
-            stop=Stop(max_steps=15),
+            stop=StoppingCriteria(max_steps=15),
         ),
         TableFile("houses.csv", ["price", "rent"], labels="regression", n_train=30, n_test=10),
         tmp_path / "script",

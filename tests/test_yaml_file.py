@@ -13,7 +13,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazy_lightning.yaml_file import Limits, YAMLFileError, parse_yaml, read_yaml
+from lazy_lightning.runs.yaml_file import Limits, YAMLFileError, parse_yaml, read_yaml
 
 LETTERS = string.ascii_lowercase
 BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "\n".join(

@@ -9,10 +9,10 @@ from lazy_lightning.analysis.collapse import Exponent, Quality, collapse_exponen
 from lazy_lightning.analysis.crossing import Crossing, crossing
 from lazy_lightning.analysis.curves import Curve
 from lazy_lightning.analysis.ensemble import EnsembleStatistics, ensemble_statistics
+from lazy_lightning.analysis.number_format import with_error, within_factor
 from lazy_lightning.analysis.plateau import Plateau, plateau
 from lazy_lightning.analysis.power_law import PowerLaw, power_law, power_law_of_points
 from lazy_lightning.analysis.seeds import geometric_mean, mean_and_error, resampled_means
-from lazy_lightning.analysis.shown import with_error, within_factor
 
 __all__ = [
     "Crossing",

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from lazy_lightning.analysis.curves import Curve, KnownCurve, known_curves
+from lazy_lightning.analysis.number_format import with_error
 from lazy_lightning.analysis.overlap import Overlap, overlap
 from lazy_lightning.analysis.seeds import Floats, error_over_resamples, resampled_means
-from lazy_lightning.analysis.shown import with_error
 from lazy_lightning.errors import AnalysisError
 
 _STEP = 0.01

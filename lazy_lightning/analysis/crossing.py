@@ -8,9 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lazy_lightning.analysis.number_format import within_factor
+from lazy_lightning.analysis.scan_data import ScanData, checked_scan
 from lazy_lightning.analysis.seeds import Floats, error_over_resamples, resampled_means, seed_means
-from lazy_lightning.analysis.shown import within_factor
-from lazy_lightning.analysis.sweep import Sweep, checked_sweep
 from lazy_lightning.errors import AnalysisError
 
 
@@ -61,7 +61,7 @@ def crossing(x: ArrayLike, y: ArrayLike, level: float, *, resamples: int = 1000,
     """
     if not (math.isfinite(level) and level > 0):
         raise AnalysisError(f"level is {level}, expected a positive number: the crossing is looked for in log y.")
-    sweep = checked_sweep(x, y, positive=True)
+    sweep = checked_scan(x, y, positive=True)
     if len(sweep.x) < 2:
         raise AnalysisError(f"A crossing needs two points at least, got {len(sweep.x)} with enough seeds: add some.")
     u, heights = np.log(sweep.x), np.log(sweep.y) - math.log(level)
@@ -118,7 +118,7 @@ def _bootstrap(u: Floats, heights: Floats, resamples: int, seed: int) -> tuple[f
     return error_over_resamples(crossings, heights.shape[1] - 1), float(np.isinf(crossings).mean())
 
 
-def _never(sweep: Sweep, means: Floats, level: float) -> str:
+def _never(sweep: ScanData, means: Floats, level: float) -> str:
     low, high = level * math.exp(means.min()), level * math.exp(means.max())
     side = "on both sides of it" if low == high else "above" if high > level else "below"
     end = "larger" if abs(means[-1]) <= abs(means[0]) else "smaller"

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lazy_lightning.analysis.scan_data import ScanData, checked_scan
 from lazy_lightning.analysis.seeds import Floats, covariance_of_means, seed_means
-from lazy_lightning.analysis.sweep import Sweep, checked_sweep
 from lazy_lightning.errors import AnalysisError
 
 _LEAST_SEEDS = 2
@@ -55,7 +55,7 @@ def known_curves(curves: Sequence[Curve]) -> list[KnownCurve]:
 
     Raises:
         AnalysisError: fewer than two widths, one that stands twice or is not positive, fewer than two points or seeds
-            in a curve, seeds that are all equal, or what :func:`checked_sweep` refuses.
+            in a curve, seeds that are all equal, or what :func:`checked_scan` refuses.
     """
     widths = [float(curve.h) for curve in curves]
     if len(widths) < 2 or len(set(widths)) < len(widths):
@@ -67,7 +67,7 @@ def known_curves(curves: Sequence[Curve]) -> list[KnownCurve]:
 
 def _known(curve: Curve) -> KnownCurve:
     try:
-        sweep = checked_sweep(curve.x, curve.y, positive=True, least_seeds=_LEAST_SEEDS)
+        sweep = checked_scan(curve.x, curve.y, positive=True, least_seeds=_LEAST_SEEDS)
         _check(sweep)
     except AnalysisError as error:
         raise AnalysisError(f"Curve of h = {curve.h:g}: {error}") from None
@@ -87,7 +87,7 @@ def _drawn_to_mean(variances: Floats, seeds: int) -> Floats:
     return drawn
 
 
-def _check(sweep: Sweep) -> None:
+def _check(sweep: ScanData) -> None:
     if sweep.seeds < _LEAST_SEEDS:
         raise AnalysisError(f"it has {sweep.seeds} seeds, expected two at least: a collapse is judged by their spread.")
     if len(sweep.x) < 2:

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lazy_lightning.analysis.number_format import with_error
 from lazy_lightning.analysis.seeds import Floats
-from lazy_lightning.analysis.shown import with_error
 from lazy_lightning.analysis.student import widening
 from lazy_lightning.errors import AnalysisError
 

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from lazy_lightning.analysis.number_format import with_error
+from lazy_lightning.analysis.scan_data import checked_scan
 from lazy_lightning.analysis.seeds import Floats
-from lazy_lightning.analysis.shown import with_error
 from lazy_lightning.analysis.student import normal_coverage, student_quantile, widening
-from lazy_lightning.analysis.sweep import checked_sweep
 from lazy_lightning.errors import AnalysisError
 
 FEWEST = 3
@@ -71,7 +71,7 @@ def plateau(x: ArrayLike, y: ArrayLike, *, sigmas: float = 2.0) -> Plateau:
     """
     if not (math.isfinite(sigmas) and sigmas > 0):
         raise AnalysisError(f"sigmas is {sigmas}, expected a positive number: 2 is usual.")
-    sweep = checked_sweep(x, y, positive=False)
+    sweep = checked_scan(x, y, positive=False)
     if sweep.seeds < 2:
         raise AnalysisError(f"A plateau is judged by the spread over seeds and needs two at least, got {sweep.seeds}.")
     for start in range(len(sweep.x) - FEWEST + 1):

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lazy_lightning.analysis.line import Line, combined_errors
+from lazy_lightning.analysis.number_format import with_error
+from lazy_lightning.analysis.scan_data import checked_scan
 from lazy_lightning.analysis.seeds import Floats, resampled_means, seed_means
-from lazy_lightning.analysis.shown import with_error
-from lazy_lightning.analysis.sweep import checked_sweep
 from lazy_lightning.errors import AnalysisError
 
 
@@ -65,7 +65,7 @@ def power_law(x: ArrayLike, y: ArrayLike, *, resamples: int = 1000, seed: int = 
     >>> print(power_law(x, np.array([2.1, 0.2, 0.019, 0.0021])))
     -1.002 ± 0.025
     """
-    sweep = checked_sweep(x, y, positive=True, distinct=False)
+    sweep = checked_scan(x, y, positive=True, distinct=False)
     u, v = np.log(sweep.x), np.log(sweep.y)
     _check_points(u)
     line, means = Line.through(u), seed_means(v)
@@ -107,7 +107,7 @@ def power_law_of_points(x: ArrayLike, values: ArrayLike, errors: ArrayLike | Non
     given = _single_numbers("errors", errors)
     if np.shape(given) != np.shape(heights):
         raise AnalysisError(f"There are {len(given)} errors and {len(heights)} values, expected one error for each.")
-    checked_sweep(x, heights, positive=True, distinct=False)
+    checked_scan(x, heights, positive=True, distinct=False)
     u, v, relative = np.log(np.asarray(x, dtype=np.float64)), np.log(heights), given / heights
     _check_points(u)
     line = Line.through(u, relative**-2.0)

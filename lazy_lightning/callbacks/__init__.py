@@ -13,7 +13,7 @@ from lazy_lightning.callbacks.kernel_spectrum import KernelSpectrum
 from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.callbacks.learning_curves import LearningCurves
 from lazy_lightning.callbacks.neuron_paths import NeuronPaths
-from lazy_lightning.callbacks.outputs import Outputs
+from lazy_lightning.callbacks.outputs import OutputsWriter
 from lazy_lightning.callbacks.path_distance import PathDistance
 from lazy_lightning.callbacks.population_loss import PopulationLoss
 from lazy_lightning.callbacks.progress import FlowProgressBar
@@ -40,7 +40,7 @@ __all__ = [
     "LazinessIndex",
     "LearningCurves",
     "NeuronPaths",
-    "Outputs",
+    "OutputsWriter",
     "PathDistance",
     "PopulationLoss",
     "RunCheckpoint",

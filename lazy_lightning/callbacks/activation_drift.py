@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lazy_lightning.directional_derivative import directional_derivative
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.observation import NetworkObserver, Observation
+from lazy_lightning.modules.observation import NetworkObserver, Observation
+from lazy_lightning.nn.directional_derivative import directional_derivative
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.nn.gates import has_gates
-from lazy_lightning.objective import chunks, drop_single_output
-from lazy_lightning.observation import NetworkObserver, Observation
+from lazy_lightning.objective.full_batch import chunks, drop_single_output
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.observed_module import ObservedModule
@@ -31,8 +31,8 @@ class ActivationStability(NetworkObserver):
 
     A gate is which side of zero a ReLU is on, or which pixel a max-pool takes, for one sample and place. Beside it, the
     error of the network's present weights with all gates held at w0, as the paper's code has it; the network that is
-    *trained* so is the companion ``frozen_activations`` of :class:`~lazy_lightning.modules.ScaledModule`. On a network
-    without gates, or with other nonlinearities, nothing is measured.
+    *trained* so is the companion ``frozen_activations`` of :class:`~lazy_lightning.modules.MiniBatchModule`. On a
+    network without gates, or with other nonlinearities, nothing is measured.
 
     Gates at w0 are found anew at every observation: keeping them would take as much memory as all activations.
 
@@ -67,7 +67,7 @@ class ActivationStability(NetworkObserver):
             for name, count in unchanged(now, module.network.gates(module.w0, x[part], buffers)).items():
                 same[name] = same.get(name, 0.0) + count
                 places[name] = places.get(name, 0) + now[name][0].numel()
-            held.append(module.network.held(w, module.w0, x[part], buffers))
+            held.append(module.network.with_frozen_gates(w, module.w0, x[part], buffers))
         columns = {f"activation_stability/{name}": count / places[name] for name, count in same.items()}
         columns["activation_stability/total"] = torch.stack(list(same.values())).sum(dim=0) / sum(places.values())
         if module.task != "regression":

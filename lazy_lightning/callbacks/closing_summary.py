@@ -12,16 +12,16 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 from rich.table import Table
 
-from lazy_lightning.atomic import written_atomically
+from lazy_lightning.analysis.regime import TRAINED_BELOW, Regime, regime
 from lazy_lightning.callbacks.last_record import LastRecord
 from lazy_lightning.callbacks.printing import SafeConsole, attempt
-from lazy_lightning.callbacks.regime import TRAINED_BELOW, Regime, regime
 from lazy_lightning.callbacks.scalars import FOLDER as TENSORBOARD
-from lazy_lightning.callbacks.unwritten import told_if_unwritten
+from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.observation import Record, finite_mean
+from lazy_lightning.modules.observation import Record, finite_mean
 from lazy_lightning.plain_text import rich_text
-from lazy_lightning.run_files import SUMMARY
+from lazy_lightning.runs.atomic import written_atomically
+from lazy_lightning.runs.run_files import SUMMARY
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -41,7 +41,7 @@ class ClosingSummary(LastRecord):
         folder = None if trainer.log_dir is None else Path(trainer.log_dir)
         if folder is not None:
             path = folder / SUMMARY
-            with told_if_unwritten(pl_module, path), written_atomically(path) as temporary:
+            with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
                 temporary.write_text(json.dumps(summary, indent=2) + "\n")
         attempt(lambda: print_summary(summary, folder))
 
@@ -57,9 +57,11 @@ def summarize(module: FlowModule, record: Record) -> dict[str, Any]:
             "failed": reason.failed,
             **{name: _plain(column[i]) for name, column in record.columns.items() if name != "reason"},
         }
-        for i, (alpha, seed, reason) in enumerate(zip(module.roster.alphas, module.roster.seeds, reasons, strict=True))
+        for i, (alpha, seed, reason) in enumerate(
+            zip(module.ensemble.alphas, module.ensemble.seeds, reasons, strict=True)
+        )
     ]
-    alphas = np.asarray(module.roster.alphas)
+    alphas = np.asarray(module.ensemble.alphas)
     return {
         "schema": SCHEMA,
         "model": module.title,
@@ -182,11 +184,11 @@ def _sentence(group: dict[str, Any]) -> str:
 def _by_member(summary: dict[str, Any], group: dict[str, Any]) -> str:
     members = [m for m in summary["members"] if m["alpha"] == group["alpha"]]
     if any(m.get("test/error") is not None for m in members):
-        return "  test error by member: " + "  ".join(_shown(m.get("test/error"), "{:.2%}") for m in members)
-    return "  test loss by member: " + "  ".join(_shown(m.get("test/loss"), "{:.3g}") for m in members)
+        return "  test error by member: " + "  ".join(_format_value(m.get("test/error"), "{:.2%}") for m in members)
+    return "  test loss by member: " + "  ".join(_format_value(m.get("test/loss"), "{:.3g}") for m in members)
 
 
-def _shown(value: float | None, form: str) -> str:
+def _format_value(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value).replace("%", " %")
 
 

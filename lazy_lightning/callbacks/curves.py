@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 from torch import Tensor
 
-from lazy_lightning.atomic import written_atomically
 from lazy_lightning.callbacks.pace import Pace
-from lazy_lightning.callbacks.unwritten import told_if_unwritten
-from lazy_lightning.observation import Record, Sink
-from lazy_lightning.run_files import CURVES
+from lazy_lightning.callbacks.unwritten import warn_if_unwritten
+from lazy_lightning.modules.observation import Record, Sink
+from lazy_lightning.runs.atomic import written_atomically
+from lazy_lightning.runs.run_files import CURVES
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -48,14 +48,14 @@ class Curves(Sink):
 
     def table(self, module: FlowModule) -> pd.DataFrame:
         """All that has been observed, in long form."""
-        members, observations = len(module.roster), len(self.records)
+        members, observations = len(module.ensemble), len(self.records)
         columns = stacked(self.records)
         return pd.DataFrame(
             {
                 "observation": np.repeat([record.index for record in self.records], members),
                 "member": np.tile(np.arange(members), observations),
-                "alpha": np.tile(module.roster.alphas, observations),
-                "seed": np.tile(module.roster.seeds, observations),
+                "alpha": np.tile(module.ensemble.alphas, observations),
+                "seed": np.tile(module.ensemble.seeds, observations),
                 "wall": np.repeat([record.wall for record in self.records], members),
                 **{name: column.reshape(-1) for name, column in columns.items()},
             }
@@ -66,7 +66,7 @@ class Curves(Sink):
         if trainer.log_dir is None or not self.records or not trainer.is_global_zero:
             return None
         path = Path(trainer.log_dir) / CURVES
-        with self._pace.measured(), told_if_unwritten(module, path), written_atomically(path) as temporary:
+        with self._pace.measured(), warn_if_unwritten(module, path), written_atomically(path) as temporary:
             self.table(module).to_parquet(temporary, index=False)
         return path
 

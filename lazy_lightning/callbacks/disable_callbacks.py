@@ -8,7 +8,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.messages import suggestion
+from lazy_lightning.suggestions import suggestion
 
 
 class DisableCallbacks(Callback):

@@ -12,12 +12,12 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
-from lazy_lightning import configuration
 from lazy_lightning.callbacks.last_record import LastRecord
 from lazy_lightning.callbacks.scalars import MAIN_COLUMNS, alpha_folder, tag_of
-from lazy_lightning.callbacks.unwritten import told_if_unwritten
-from lazy_lightning.observation import Record, finite_mean
-from lazy_lightning.run_files import CONFIG
+from lazy_lightning.callbacks.unwritten import warn_if_unwritten
+from lazy_lightning.modules.observation import Record, finite_mean
+from lazy_lightning.runs import configuration
+from lazy_lightning.runs.run_files import CONFIG
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -56,15 +56,15 @@ class HParams(LastRecord):
             return
         folder = Path(trainer.log_dir)
         shared = _configured(folder)
-        for alpha in dict.fromkeys(pl_module.roster.alphas):
+        for alpha in dict.fromkeys(pl_module.ensemble.alphas):
             session = alpha_folder(folder, alpha)
-            with told_if_unwritten(pl_module, session):
+            with warn_if_unwritten(pl_module, session):
                 self._write(session, pl_module, alpha, shared, last)
 
     def _write(self, folder: Path, module: FlowModule, alpha: float, shared: dict[str, Any], last: Record) -> None:
         width = getattr(module.network.template, "width", None)
         scale = {} if width is None else {"h": float(width), "sqrt_h_alpha": float(np.sqrt(width) * alpha)}
-        rows = np.asarray(module.roster.alphas) == alpha
+        rows = np.asarray(module.ensemble.alphas) == alpha
         values = {tag_of(n): finite_mean(last.columns[n][rows]) for n in METRICS if n in last.columns}
         metrics = {name: value for name, value in values.items() if math.isfinite(value)}
         with SummaryWriter(str(folder)) as writer:

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.ntk.plan import make_plan
+from lazy_lightning.modules.observation import NetworkObserver, Observation, of_each_seed
+from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.reference import TOTAL, KernelReference
 from lazy_lightning.ntk.tangent_model import TangentModel
 from lazy_lightning.ntk.tangents import Tangents
-from lazy_lightning.observation import NetworkObserver, Observation, of_each_seed
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -176,8 +176,8 @@ class KernelDrift(NetworkObserver):
             _log.warning(
                 "KernelDrift: the kernel of the member with alpha %g and seed %d is not finite at t = %.3g; it is not "
                 "looked at any more, and the run goes on",
-                module.roster.alphas[row],
-                module.roster.seeds[row],
+                module.ensemble.alphas[row],
+                module.ensemble.seeds[row],
                 when,
             )
 

@@ -10,14 +10,14 @@ from pytorch_lightning import Trainer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lazy_lightning.atomic import written_atomically
 from lazy_lightning.callbacks.kernel_drift import Set, kernel_set
-from lazy_lightning.callbacks.unwritten import told_if_unwritten
+from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.guarded import report_failure
+from lazy_lightning.modules.observation import Sink
 from lazy_lightning.ntk.empirical import empirical_ntk
-from lazy_lightning.observation import Sink
-from lazy_lightning.run_files import KERNELS
+from lazy_lightning.runs.atomic import written_atomically
+from lazy_lightning.runs.run_files import KERNELS
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -75,11 +75,11 @@ class KernelSnapshots(Sink):
             "labels": split.y,
             "index": split.index,
             "member": rows,
-            "alpha": pl_module.roster.alpha_tensor()[rows.cpu()],
-            "seed": torch.tensor(pl_module.roster.seeds)[rows.cpu()],
+            "alpha": pl_module.ensemble.alpha_tensor()[rows.cpu()],
+            "seed": torch.tensor(pl_module.ensemble.seeds)[rows.cpu()],
         }
         path = Path(trainer.log_dir) / KERNELS
-        with told_if_unwritten(pl_module, path), written_atomically(path) as temporary:
+        with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
             host = {name: array.cpu().clone().contiguous() for name, array in arrays.items()}
             save_file(host, str(temporary), metadata={"schema": str(SCHEMA)})
 
@@ -90,6 +90,6 @@ class KernelSnapshots(Sink):
 
     def _rows(self, module: FlowModule) -> Tensor:
         """The first members of each alpha."""
-        alphas = module.roster.alphas
+        alphas = module.ensemble.alphas
         rows = [i for i, alpha in enumerate(alphas) if alphas[:i].count(alpha) < self.seeds]
         return torch.tensor(rows, device=module.w0.device)

@@ -11,10 +11,10 @@ from torch import Tensor
 from lazy_lightning.callbacks.kernel_drift import Set, kernel_set
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.ntk.empirical import empirical_ntk
 from lazy_lightning.ntk.intrinsic_dimension import intrinsic_dimension
 from lazy_lightning.ntk.spectrum import effective_rank, eigenvalues, label_overlap
-from lazy_lightning.observation import NetworkObserver, Observation
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from pytorch_lightning import Trainer
 
 from lazy_lightning.callbacks.curves import Curves
-from lazy_lightning.observation import Record, Sink
+from lazy_lightning.modules.observation import Record, Sink
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule

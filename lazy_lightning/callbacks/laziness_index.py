@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.laziness import (
+from lazy_lightning.modules.observation import NetworkObserver, Observation, of_each_seed
+from lazy_lightning.ntk.laziness import (
     Laziness,
     PowerMethod,
     jacobian_norm,
@@ -17,8 +18,7 @@ from lazy_lightning.laziness import (
     second_derivative_norm,
     target_distance,
 )
-from lazy_lightning.objective import drop_single_output
-from lazy_lightning.observation import NetworkObserver, Observation, of_each_seed
+from lazy_lightning.objective.full_batch import drop_single_output
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 class LazinessIndex(NetworkObserver):
     """kappa = ‖F - y‖ ‖D^2 F‖/‖D F‖^2 on training samples, with ‖D f‖ and ‖D^2 f‖ (arXiv:1812.07956).
 
-    At w0 it is about 1/(sqrt(h) alpha), and small when training will be lazy; see :mod:`lazy_lightning.laziness`. It is
-    defined by the square loss; for other losses y are the labels as +-1 or one-hot. With the default the records of all
-    times carry the value at t = 0.
+    At w0 it is about 1/(sqrt(h) alpha), and small when training will be lazy; see :mod:`lazy_lightning.ntk.laziness`.
+    It is defined by the square loss; for other losses y are the labels as +-1 or one-hot. With the default the records
+    of all times carry the value at t = 0.
 
     Args:
         samples: how many training samples to use; the norms are those of an average over them.

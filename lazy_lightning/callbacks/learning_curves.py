@@ -9,10 +9,10 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from lazy_lightning.callbacks.curves import Curves
-from lazy_lightning.callbacks.unwritten import told_if_unwritten
+from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.figures.learning_curves import learning_curves
 from lazy_lightning.figures.style import save
-from lazy_lightning.observation import Sink
+from lazy_lightning.modules.observation import Sink
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -28,7 +28,7 @@ class LearningCurves(Sink):
             return
         figure = learning_curves(tables[0].table(pl_module))
         path = Path(trainer.log_dir) / "figures" / "learning_curves"
-        with told_if_unwritten(pl_module, path):
+        with warn_if_unwritten(pl_module, path):
             save(figure, path)
             for logger in trainer.loggers:
                 if isinstance(logger, TensorBoardLogger):

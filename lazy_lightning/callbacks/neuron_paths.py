@@ -11,11 +11,11 @@ from pytorch_lightning import Trainer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from lazy_lightning.atomic import written_atomically
-from lazy_lightning.callbacks.unwritten import told_if_unwritten
+from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.figures.neuron_paths import Paths, Teacher, neuron_paths
 from lazy_lightning.figures.style import save
-from lazy_lightning.observation import NetworkObserver, Observation
+from lazy_lightning.modules.observation import NetworkObserver, Observation
+from lazy_lightning.runs.atomic import written_atomically
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.observed_module import ObservedModule
@@ -70,21 +70,21 @@ class NeuronPaths(NetworkObserver):
             return
         rows = _first_seeds(pl_module)
         arrays = self._arrays() | {
-            "alpha": pl_module.roster.alpha_tensor()[rows],
-            "seed": torch.tensor(pl_module.roster.seeds)[rows],
+            "alpha": pl_module.ensemble.alpha_tensor()[rows],
+            "seed": torch.tensor(pl_module.ensemble.seeds)[rows],
         }
         teacher = _teacher(pl_module)
         if teacher is not None:
             arrays |= {f"teacher_{name}": torch.from_numpy(part) for name, part in teacher._asdict().items()}
         path = Path(trainer.log_dir) / NEURONS
-        with told_if_unwritten(pl_module, path), written_atomically(path) as temporary:
+        with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
             save_file(arrays, str(temporary), metadata={"schema": str(SCHEMA)})
         members = [
             Paths(float(arrays["alpha"][i]), arrays["places"][i].numpy(), arrays["signs"][i].numpy())
             for i in range(len(rows))
         ]
         figure = path.parent / "figures" / "neuron_paths"
-        with told_if_unwritten(pl_module, figure):
+        with warn_if_unwritten(pl_module, figure):
             save(neuron_paths(members, teacher), figure)
 
     def _arrays(self) -> dict[str, Tensor]:
@@ -102,7 +102,7 @@ class NeuronPaths(NetworkObserver):
 
 
 def _first_seeds(module: ObservedModule) -> list[int]:
-    alphas = module.roster.alphas
+    alphas = module.ensemble.alphas
     return [alphas.index(alpha) for alpha in dict.fromkeys(alphas)]
 
 

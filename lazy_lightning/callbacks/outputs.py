@@ -9,10 +9,10 @@ import torch
 from pytorch_lightning import Trainer
 from safetensors.torch import save_file
 
-from lazy_lightning.atomic import written_atomically
-from lazy_lightning.callbacks.unwritten import told_if_unwritten
-from lazy_lightning.observation import Sink
-from lazy_lightning.run_files import OUTPUTS
+from lazy_lightning.callbacks.unwritten import warn_if_unwritten
+from lazy_lightning.modules.observation import Sink
+from lazy_lightning.runs.atomic import written_atomically
+from lazy_lightning.runs.run_files import OUTPUTS
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 
 
-class Outputs(Sink):
+class OutputsWriter(Sink):
     """``outputs.safetensors``: F of every member on the training and test sets, with labels, alphas and seeds.
 
     Arrays ``train/outputs`` and ``test/outputs`` (E, n[, c]), ``train/labels``, ``train/index`` (where each sample
@@ -32,7 +32,7 @@ class Outputs(Sink):
         """Writes, also after a signal."""
         if trainer.log_dir is None or not trainer.is_global_zero:
             return
-        arrays = {"alpha": pl_module.roster.alpha_tensor(), "seed": torch.tensor(pl_module.roster.seeds)}
+        arrays = {"alpha": pl_module.ensemble.alpha_tensor(), "seed": torch.tensor(pl_module.ensemble.seeds)}
         sets = (
             ("train", pl_module.train_split, pl_module.train_outputs),
             ("test", pl_module.test_split, pl_module.held_out()),
@@ -40,7 +40,7 @@ class Outputs(Sink):
         for name, split, outputs in sets:
             arrays |= {f"{name}/outputs": outputs, f"{name}/labels": split.y, f"{name}/index": split.index}
         path = Path(trainer.log_dir) / OUTPUTS
-        with told_if_unwritten(pl_module, path), written_atomically(path) as temporary:
+        with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
             # a copy each: outputs may be views of one buffer, which the format refuses
             save_file(
                 {name: array.detach().cpu().clone().contiguous() for name, array in arrays.items()},

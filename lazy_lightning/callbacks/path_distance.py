@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.laziness import path_bound
-from lazy_lightning.losses import MSE
 from lazy_lightning.modules.kernel_objective import KernelObjective
+from lazy_lightning.modules.observation import NetworkObserver, Observation, of_each_seed
 from lazy_lightning.ntk.features import KernelFeatures, require_decomposable
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
+from lazy_lightning.ntk.laziness import path_bound
 from lazy_lightning.ntk.sharing import Sharing
-from lazy_lightning.observation import NetworkObserver, Observation, of_each_seed
+from lazy_lightning.objective.losses import MSE
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -52,7 +52,7 @@ class PathDistance(NetworkObserver):
     products with that matrix a step.
 
     Beside :class:`LazinessIndex` (not ``always``), for ``mse`` without momentum, also the paper's bound on the
-    distance, :func:`~lazy_lightning.laziness.path_bound`, as ``path_distance/bound`` where that observer takes its
+    distance, :func:`~lazy_lightning.ntk.laziness.path_bound`, as ``path_distance/bound`` where that observer takes its
     norms over all training samples, else as ``path_distance/bound_estimate``.
     """
 
@@ -68,7 +68,7 @@ class PathDistance(NetworkObserver):
         """Raises MemoryShortageError if the kernels of all seeds do not fit into memory."""
         x = module.train_split.x
         require_decomposable(
-            len(set(module.roster.seeds)), len(x) * module.data.num_outputs, x.device,
+            len(set(module.ensemble.seeds)), len(x) * module.data.num_outputs, x.device,
             "leave PathDistance out, or use fewer samples or seeds",
         )  # fmt: skip
 
@@ -146,7 +146,7 @@ class _Companion:
     def outputs_along(self, times: Tensor) -> Tensor:
         """F_lin at the last of each member's times (K, E), as (E, n) or (E, n, c); NaN where it did not get so far."""
         self.flow.advance(times, self._evaluate)
-        state = self.flow.flow
+        state = self.flow.flow_state
         assert state.outputs is not None  # the objective reports them
         lost = (state.t < times[-1]) & (state.reason != int(StopReason.STATIONARY))
         return state.outputs.masked_fill(lost.view(-1, *(1,) * (state.outputs.ndim - 1)), torch.nan)

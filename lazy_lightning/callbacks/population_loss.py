@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lazy_lightning.data.streams import StreamedTask
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.observation import Observation, Observer
+from lazy_lightning.modules.observation import Observation, Observer
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.observed_module import ObservedModule

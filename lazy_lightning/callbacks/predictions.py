@@ -11,8 +11,8 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import BasePredictionWriter
 from safetensors.torch import save_file
 
-from lazy_lightning.atomic import written_atomically
 from lazy_lightning.plain_text import printable
+from lazy_lightning.runs.atomic import written_atomically
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -36,8 +36,8 @@ class PredictionWriter(BasePredictionWriter):
             "outputs": torch.cat([p.cpu() for p in predictions]).contiguous(),
             "labels": test.y.contiguous(),
             "index": test.index.contiguous(),
-            "alpha": pl_module.roster.alpha_tensor(),
-            "seed": torch.tensor(pl_module.roster.seeds),
+            "alpha": pl_module.ensemble.alpha_tensor(),
+            "seed": torch.tensor(pl_module.ensemble.seeds),
         }
         with written_atomically(path) as temporary:
             save_file(arrays, str(temporary))

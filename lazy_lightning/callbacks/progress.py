@@ -13,7 +13,7 @@ from pytorch_lightning.callbacks import ProgressBar
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from lazy_lightning.callbacks.printing import SafeConsole, attempt, show
-from lazy_lightning.observation import Record, Sink, finite_mean
+from lazy_lightning.modules.observation import Record, Sink, finite_mean
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule

@@ -3,63 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.linearize import tangent_departure, tangent_outputs
-from lazy_lightning.objective import chunks, drop_single_output
-from lazy_lightning.observation import NetworkObserver, Observation
+from lazy_lightning.modules.observation import NetworkObserver, Observation
+from lazy_lightning.nn.linearize import tangent_departure, tangent_outputs
+from lazy_lightning.objective.full_batch import chunks, drop_single_output
 
 if TYPE_CHECKING:
     from lazy_lightning.flow.state import FlowState
     from lazy_lightning.modules.flow_module import FlowModule
-    from lazy_lightning.training_state import TrainingState
-
-LAZY_BELOW = 0.1
-FEATURE_ABOVE = 0.5
-TRAINED_BELOW = 0.5
-"""The share of its initial value under which the training loss must have fallen before lazy or crossover is told."""
-
-
-class Regime(StrEnum):
-    """What the tangent departure at the end of training says."""
-
-    LAZY = "lazy"
-    CROSSOVER = "crossover"
-    FEATURE = "feature"
-    UNDECIDED = "undecided"
-    """Close to its linearisation, but the loss has not fallen enough to tell whether it stays there."""
-    UNKNOWN = "unknown"
-    KERNEL = "kernel"
-    """Not measured: the model was a frozen kernel."""
-
-
-def regime(departure: float, loss_share: float, ended: bool = False) -> Regime:
-    """Lazy: the linearisation at w0 accounts for all but a tenth of F. Feature: for less than half.
-
-    Every network is close to its linearisation before it has learnt anything, so lazy and crossover are told only of
-    training that has ended by itself, or whose loss has fallen to :data:`TRAINED_BELOW` of its start. A departure that
-    is large already is feature learning at any loss.
-
-    Args:
-        departure: ‖F - F_lin‖/‖F‖.
-        loss_share: the training loss over its value at w0.
-        ended: whether training has ended by itself: margins met, loss reached, or stationary.
-
-    >>> regime(0.003, 0.01), regime(0.003, 0.9), regime(0.9, 0.9)
-    (<Regime.LAZY: 'lazy'>, <Regime.UNDECIDED: 'undecided'>, <Regime.FEATURE: 'feature'>)
-    """
-    if departure != departure:
-        return Regime.UNKNOWN
-    if departure > FEATURE_ABOVE:
-        return Regime.FEATURE
-    if not (ended or loss_share <= TRAINED_BELOW):
-        return Regime.UNDECIDED
-    return Regime.LAZY if departure < LAZY_BELOW else Regime.CROSSOVER
+    from lazy_lightning.modules.training_state import TrainingState
 
 
 class TangentDeparture(NetworkObserver):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from lazy_lightning.atomic import remove_stale_temporaries
 from lazy_lightning.callbacks.pace import Pace
-from lazy_lightning.callbacks.unwritten import told_if_unwritten
+from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.run_files import CHECKPOINT, CONFIG, CURVES, FAILURE, KERNELS, OUTPUTS, SUMMARY
+from lazy_lightning.runs.atomic import remove_stale_temporaries
+from lazy_lightning.runs.run_files import CHECKPOINT, CONFIG, CURVES, FAILURE, KERNELS, OUTPUTS, SUMMARY
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.observed_module import ObservedModule
@@ -73,7 +73,7 @@ class RunCheckpoint(Checkpoint):
         if trainer.log_dir is not None:
             path = Path(trainer.log_dir) / CHECKPOINT
             module = cast("ObservedModule", trainer.lightning_module)
-            with self._pace.measured(), told_if_unwritten(module, path):
+            with self._pace.measured(), warn_if_unwritten(module, path):
                 trainer.save_checkpoint(path)
 
 

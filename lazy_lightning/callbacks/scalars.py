@@ -16,7 +16,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from lazy_lightning.modules.logged_columns import alpha_means
-from lazy_lightning.observation import Record, Sink, finite_mean
+from lazy_lightning.modules.observation import Record, Sink, finite_mean
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -96,8 +96,8 @@ class TensorBoardScalars(Sink):
         if not trainer.is_global_zero:
             return
         folders = [Path(logger.log_dir) for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        alphas = np.asarray(module.roster.alphas)
-        for alpha, means in alpha_means(module.roster, record).items() if folders else ():
+        alphas = np.asarray(module.ensemble.alphas)
+        for alpha, means in alpha_means(module.ensemble, record).items() if folders else ():
             t = _log_mean(record.columns["t"][alphas == alpha])
             for name, value in means.items():
                 if math.isfinite(value):

@@ -11,8 +11,8 @@ from torch import Tensor
 from lazy_lightning.callbacks.kernel_drift import DRIFT, KernelDrift
 from lazy_lightning.callbacks.regime import TangentDeparture
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.modules.observation import Observation, Observer
 from lazy_lightning.ntk.reference import TOTAL
-from lazy_lightning.observation import Observation, Observer
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule

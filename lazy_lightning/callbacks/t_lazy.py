@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lazy_lightning.laziness import PowerMethod, jacobian_norm
-from lazy_lightning.observation import NetworkObserver, Observation, of_each_seed
+from lazy_lightning.modules.observation import NetworkObserver, Observation, of_each_seed
+from lazy_lightning.ntk.laziness import PowerMethod, jacobian_norm
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def told_if_unwritten(module: ObservedModule, path: Path) -> Iterator[None]:
+def warn_if_unwritten(module: ObservedModule, path: Path) -> Iterator[None]:
     """Around the writing of a file of a run: tells of a disk that refuses it, in one sentence, and lets the run go on.
 
     The module notes the file until it is written after all, and raises at the end of the fit if it never was

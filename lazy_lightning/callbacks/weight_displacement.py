@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lazy_lightning.observation import NetworkObserver, Observation
+from lazy_lightning.modules.observation import NetworkObserver, Observation
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule

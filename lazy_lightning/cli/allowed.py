@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from lazy_lightning import messages
+from lazy_lightning.cli import messages
 from lazy_lightning.errors import ConfigError
 
 _PLAIN = (object, type, str, int, float, bool, complex, bytes, type(None))
@@ -43,7 +43,7 @@ def known_bases() -> tuple[type, ...]:
     from torch.optim.lr_scheduler import LRScheduler
     from torch.utils.data import Dataset, Sampler
 
-    from lazy_lightning.losses import Loss
+    from lazy_lightning.objective.losses import Loss
 
     lightning = (LightningDataModule, Callback, Logger, Profiler, Strategy, Accelerator)
     plugins = (Precision, LayerSync)

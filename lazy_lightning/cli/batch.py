@@ -13,12 +13,12 @@ from pytorch_lightning import Trainer
 
 from lazy_lightning.callbacks.progress import progress_share
 from lazy_lightning.cli.flow_cli import FlowCLI
-from lazy_lightning.cli.told import quieten, told
+from lazy_lightning.cli.user_messages import filter_warnings, user_message
 from lazy_lightning.errors import MemoryShortageError
-from lazy_lightning.experiments.run_folder import RunFolder
-from lazy_lightning.experiments.workers import Ending, News, Outcome, Post, Task
+from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, ProgressMessage, Task, WorkerChannel
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.observation import Record, Sink
+from lazy_lightning.modules.observation import Record, Sink
+from lazy_lightning.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.flow_module import FlowModule
@@ -28,11 +28,11 @@ _EVERY = 0.5  # seconds between news
 _FAILED = [int(reason) for reason in StopReason if reason.failed]
 
 
-def train(task: Task, post: Post) -> Outcome:
+def train(task: Task, channel: WorkerChannel) -> BatchResult:
     """Trains the batch, or goes on with it, and says how it ended."""
-    quieten()
+    filter_warnings()
     folder = Path(task.folder)
-    reporter = Reporter(task.key, post)
+    reporter = Reporter(task.key, channel)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context((folder / LOG).open("a", buffering=1, encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(log))
@@ -40,21 +40,21 @@ def train(task: Task, post: Post) -> Outcome:
         return _fitted(task, folder, reporter)
 
 
-def _fitted(task: Task, folder: Path, reporter: Reporter) -> Outcome:
+def _fitted(task: Task, folder: Path, reporter: Reporter) -> BatchResult:
     run = RunFolder(folder)
     try:
         cli = FlowCLI(["fit", "--config", task.config], folder=folder, callbacks=[reporter])
     except Exception as error:
         if run.ended:  # all members have failed, and the summary says of each why
-            return Outcome(Ending.ENDED)
+            return BatchResult(BatchStatus.ENDED)
         traceback.print_exc()
-        reason = told(error) or f"{type(error).__name__}: {error}"
-        return Outcome(Ending.MEMORY if _of_memory(error) else Ending.FAILED, reason)
+        reason = user_message(error) or f"{type(error).__name__}: {error}"
+        return BatchResult(BatchStatus.MEMORY if _of_memory(error) else BatchStatus.FAILED, reason)
     if run.ended:
-        return Outcome(Ending.ENDED)
+        return BatchResult(BatchStatus.ENDED)
     if reporter.stopped or cli.exit_code:
-        return Outcome(Ending.STOPPED)
-    return Outcome(Ending.FAILED, "it ended without a result, though nothing went wrong: see its log.txt")
+        return BatchResult(BatchStatus.STOPPED)
+    return BatchResult(BatchStatus.FAILED, "it ended without a result, though nothing went wrong: see its log.txt")
 
 
 def _of_memory(error: BaseException) -> bool:
@@ -66,21 +66,21 @@ def _of_memory(error: BaseException) -> bool:
 class Reporter(Sink):
     """Tells the sweep how far the batch is, and stops it when the sweep is to stop."""
 
-    def __init__(self, key: str, post: Post) -> None:
-        self.key, self.post = key, post
+    def __init__(self, key: str, channel: WorkerChannel) -> None:
+        self.key, self.channel = key, channel
         self.stopped = False
-        self._told = -_EVERY
+        self._reported_at = -_EVERY
 
     def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
         """Between two bursts."""
-        if self.post.stopping and not record.final:
+        if self.channel.stopping and not record.final:
             self.stopped = True
             trainer.should_stop = True
-        if record.final or time.monotonic() - self._told > _EVERY:
-            self._told = time.monotonic()
-            self.post.put(self._news(module, record))
+        if record.final or time.monotonic() - self._reported_at > _EVERY:
+            self._reported_at = time.monotonic()
+            self.channel.put(self._news(module, record))
 
-    def _news(self, module: Any, record: Record) -> News:
+    def _news(self, module: Any, record: Record) -> ProgressMessage:
         reasons = record.columns["reason"]
         failed = sum(int((reasons == code).sum()) for code in _FAILED)
-        return News(self.key, int((reasons != 0).sum()), failed, progress_share(module, record))
+        return ProgressMessage(self.key, int((reasons != 0).sum()), failed, progress_share(module, record))

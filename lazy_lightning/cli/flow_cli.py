@@ -20,9 +20,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
-from lazy_lightning import __version__, messages
-from lazy_lightning.atomic import require_writable, written_atomically
-from lazy_lightning.bundled import empty_mappings, read_config
+from lazy_lightning import __version__
 from lazy_lightning.callbacks import (
     ClosingSummary,
     Curves,
@@ -30,14 +28,15 @@ from lazy_lightning.callbacks import (
     GracefulStop,
     HParams,
     LearningCurves,
-    Outputs,
+    OutputsWriter,
     RunCheckpoint,
     TangentDeparture,
     TensorBoardScalars,
 )
 from lazy_lightning.callbacks.predictions import PredictionWriter
-from lazy_lightning.checkpoints import KEY, read_checkpoint
+from lazy_lightning.cli import messages
 from lazy_lightning.cli.allowed import check_classes
+from lazy_lightning.cli.bundled import empty_mappings, read_config
 from lazy_lightning.cli.parser import (
     KERNEL_OPTIONS,
     FlowArgumentParser,
@@ -51,9 +50,11 @@ from lazy_lightning.cli.run_claim import claimed_folders, locked_folder
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
-from lazy_lightning.modules import FlowModule, KernelModule, ObservedModule, ScaledModule
-from lazy_lightning.observation import Observer, Sink
-from lazy_lightning.run_files import CHECKPOINT
+from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, ObservedModule
+from lazy_lightning.modules.observation import Observer, Sink
+from lazy_lightning.runs.atomic import require_writable, written_atomically
+from lazy_lightning.runs.checkpoints import KEY, read_checkpoint
+from lazy_lightning.runs.run_files import CHECKPOINT
 
 _LOGGER = {
     "class_path": "pytorch_lightning.loggers.TensorBoardLogger",
@@ -407,7 +408,7 @@ def refuse_ignored(config: Any) -> None:
         raise ConfigError(f"seed_everything is {seed}, expected an integer from 0 to {2**32 - 1}, or false")
     precision = config.get("trainer.precision")
     model = str(config.get("model.class_path"))
-    if model.endswith((".FlowModule", ".KernelModule", ".ScaledModule")) and str(precision) not in _PRECISIONS:
+    if model.endswith((".FlowModule", ".KernelModule", ".MiniBatchModule")) and str(precision) not in _PRECISIONS:
         raise ConfigError(f"trainer.precision is {precision}, expected {messages.PRECISIONS}")
     network = config.get("model.init_args.network")
     given = {} if network is None or not hasattr(network, "get") else network.get("init_args") or {}
@@ -431,8 +432,8 @@ def require_batches_that_fit(module: LightningModule, data: FlowData) -> None:
             f"data.batch_size is {data.batch_size}, but FlowModule follows the gradient of the whole "
             "training set: leave it null (model.chunk_size bounds the memory)"
         )
-    if isinstance(module, ScaledModule) and data.batch_size is None:
-        raise ConfigError("ScaledModule trains on mini-batches: set data.batch_size, for example to 128")
+    if isinstance(module, MiniBatchModule) and data.batch_size is None:
+        raise ConfigError("MiniBatchModule trains on mini-batches: set data.batch_size, for example to 128")
 
 
 def _trainer_defaults(callbacks: Sequence[Callback]) -> dict[str, Any]:
@@ -449,7 +450,7 @@ def _trainer_defaults(callbacks: Sequence[Callback]) -> dict[str, Any]:
             Curves(),
             TensorBoardScalars(),
             FlowProgressBar(),
-            Outputs(),
+            OutputsWriter(),
             LearningCurves(),
             HParams(),
             ClosingSummary(),

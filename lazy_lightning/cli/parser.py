@@ -13,11 +13,11 @@ from jsonargparse import DefaultHelpFormatter, get_loader, set_config_read_mode,
 from pytorch_lightning.cli import LightningArgumentParser
 from torch import nn
 
-from lazy_lightning.bundled import check_content
 from lazy_lightning.cli.allowed import imported, returns, standard_library
+from lazy_lightning.cli.bundled import check_content
+from lazy_lightning.cli.messages import NETWORKS
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.messages import NETWORKS
-from lazy_lightning.yaml_file import parse_yaml
+from lazy_lightning.runs.yaml_file import parse_yaml
 
 KERNEL_OPTIONS = ("at", "layers", "kernel_outputs")
 _FROM_DATA = ("input_shape", "num_outputs", "num_classes")

@@ -9,13 +9,13 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 
-from lazy_lightning import messages
-from lazy_lightning.bundled import bundled_configs, resolve_configs
-from lazy_lightning.cli import short_help
+from lazy_lightning.cli import messages, short_help
+from lazy_lightning.cli.bundled import bundled_configs, resolve_configs
 from lazy_lightning.cli.resume import split_resume
 from lazy_lightning.cli.subcommands import CONFIGURED, STORED, SUBCOMMANDS
 from lazy_lightning.errors import ConfigError, LazyLightningError
 from lazy_lightning.plain_text import printable
+from lazy_lightning.suggestions import suggestion
 
 DEBUG_VARIABLE = "LAZY_LIGHTNING_DEBUG"
 
@@ -38,7 +38,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except LazyLightningError as error:  # before torch was imported, or of the store
         if os.environ.get(DEBUG_VARIABLE):
             raise
-        return _told(messages.squeeze(str(error)), isinstance(error, ConfigError))
+        return _print_error(messages.squeeze(str(error)), isinstance(error, ConfigError))
     except SystemExit as stop:  # --help of the parsers, --print_config, and Ctrl-C inside the trainer
         return _exit_code(stop)
     except KeyboardInterrupt:
@@ -62,7 +62,7 @@ def _answer(given: Sequence[str]) -> str | None:
     if given[0].startswith("-"):
         raise ConfigError(f"options and --config come after the subcommand: lazy-lightning {messages.EXAMPLE}")
     if given[0] not in SUBCOMMANDS:
-        near = messages.suggestion(given[0], SUBCOMMANDS)
+        near = suggestion(given[0], SUBCOMMANDS)
         raise ConfigError(f"unknown subcommand {given[0]}{near or f': choose from {known}'}")
     if given[0] in CONFIGURED and not {"--help", "-h"}.isdisjoint(given):
         return short_help.subcommand_help(given[0])
@@ -91,24 +91,24 @@ def _built(given: Sequence[str]) -> int:
 
     from lazy_lightning.cli.flow_cli import FlowCLI
     from lazy_lightning.cli.sweep_cli import SweepCLI
-    from lazy_lightning.cli.told import quieten, told
+    from lazy_lightning.cli.user_messages import filter_warnings, user_message
     from lazy_lightning.denormals import flush_denormals
 
     flush_denormals()
-    quieten()
+    filter_warnings()
     socket.setdefaulttimeout(socket.getdefaulttimeout() or _NETWORK_TIMEOUT)
     try:
         if given[0] == "sweep":
             return SweepCLI(resolved).exit_code
         return FlowCLI(resolved, folder=resumed, resumed=resumed is not None).exit_code
     except Exception as error:
-        sentence = told(error, files)
+        sentence = user_message(error, files)
         if sentence is None or os.environ.get(DEBUG_VARIABLE):
             raise
-        return _told(sentence, isinstance(error, (ConfigError, MisconfigurationException)))
+        return _print_error(sentence, isinstance(error, (ConfigError, MisconfigurationException)))
 
 
-def _told(sentence: str, of_configuration: bool) -> int:
+def _print_error(sentence: str, of_configuration: bool) -> int:
     text = printable(messages.shorten(sentence))
     encoding = sys.stderr.encoding or "utf-8"
     print(f"error: {text}".encode(encoding, "backslashreplace").decode(encoding), file=sys.stderr)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lazy_lightning.configuration import flatten, load_config
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.run_files import CHECKPOINT, CONFIG, SUMMARY
+from lazy_lightning.runs.configuration import flatten, load_config
+from lazy_lightning.runs.run_files import CHECKPOINT, CONFIG, SUMMARY
 
 OPTION = "--resume"
 _MAY_CHANGE = ("model.stop", "model.schedule", "model.chunk_size", "model.cuda_graphs", "data.root", "data.download")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import version
 
 from lazy_lightning import __version__
-from lazy_lightning.bundled import bundled_configs
+from lazy_lightning.cli.bundled import bundled_configs
 from lazy_lightning.cli.subcommands import CONFIGURED, SUBCOMMANDS
 
 _OPTIONS: Mapping[str, str] = {
@@ -15,7 +15,7 @@ _OPTIONS: Mapping[str, str] = {
     "--ckpt_path FILE": "go on from this checkpoint, or evaluate it",
     "--print_config": "print the whole configuration as YAML, and do nothing",
     "--KEY VALUE": "any key of a configuration; VALUE is YAML: --model.alpha='[0.01, 1, 100]'",
-    "--model.help CLASS": "the arguments of FlowModule or ScaledModule; likewise --data.help Digits",
+    "--model.help CLASS": "the arguments of FlowModule or MiniBatchModule; likewise --data.help Digits",
     "--help=all": "every option, those of Lightning's trainer too",
 }
 _OF_SUBCOMMAND: Mapping[str, Mapping[str, str]] = {
@@ -56,7 +56,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "data.n_test": "test samples",
         "data.train_seed": "which samples are drawn for training",
         "data.labels": "parity, multiclass, a pair of classes, or a map {0: 1, 1: -1}",
-        "data.batch_size": "mini-batches, for ScaledModule",
+        "data.batch_size": "mini-batches, for MiniBatchModule",
     },
     "trainer (pytorch_lightning.Trainer)": {
         "trainer.precision": "64-true (the papers') or 32-true",

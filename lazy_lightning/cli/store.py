@@ -13,14 +13,14 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from lazy_lightning.atomic import written_atomically
 from lazy_lightning.cli.subcommands import STORED
 from lazy_lightning.errors import ConfigError, DataError
-from lazy_lightning.experiments.removal import removable, remove, require_run
-from lazy_lightning.experiments.run_folder import Status
-from lazy_lightning.experiments.runs import load_runs, without_damaged_arrays
 from lazy_lightning.plain_text import csv_text, printable, rich_text
-from lazy_lightning.run_files import SUMMARY
+from lazy_lightning.runs.atomic import written_atomically
+from lazy_lightning.runs.load import load_runs, without_damaged_arrays
+from lazy_lightning.runs.removal import removable, remove, require_run
+from lazy_lightning.runs.run_files import SUMMARY
+from lazy_lightning.runs.run_folder import Status
 
 
 class _Parser(argparse.ArgumentParser):

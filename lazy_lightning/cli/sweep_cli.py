@@ -11,26 +11,26 @@ from typing import Any
 import torch
 import yaml
 
-from lazy_lightning import configuration
-from lazy_lightning.bundled import find_config, read_config
 from lazy_lightning.cli.allowed import check_classes
 from lazy_lightning.cli.batch import train
+from lazy_lightning.cli.bundled import find_config, read_config
 from lazy_lightning.cli.flow_cli import FlowCLI, dotted_names, refuse_ignored, require_batches_that_fit, require_flow
-from lazy_lightning.cli.sweep_words import print_plan, print_results
+from lazy_lightning.cli.sweep_output import print_plan, print_results
 from lazy_lightning.cli.trainer import FlowTrainer
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.experiments.board import Board, words
-from lazy_lightning.experiments.conduct import conduct
-from lazy_lightning.experiments.costs import Costs
-from lazy_lightning.experiments.declaration import Declaration, as_argument, as_yaml, declared
+from lazy_lightning.experiments.batching import ConfigGroup
+from lazy_lightning.experiments.costs import CostModel
 from lazy_lightning.experiments.execution import Execution, stops_on_signal
-from lazy_lightning.experiments.plan import Family
-from lazy_lightning.experiments.sweep import Limits, Sweep, alpha_of
+from lazy_lightning.experiments.run_sweep import run_sweep
+from lazy_lightning.experiments.sweep import BatchLimits, Sweep, alpha_of
 from lazy_lightning.experiments.sweep_folder import SweepFolder
-from lazy_lightning.experiments.workers import Office
+from lazy_lightning.experiments.sweep_progress import SweepProgress, setting_label
+from lazy_lightning.experiments.sweep_spec import SweepSpec, as_argument, as_yaml, parse_sweep_spec
+from lazy_lightning.experiments.worker_pool import WorkerPool
 from lazy_lightning.modules import ObservedModule
 from lazy_lightning.ntk.memory import available_bytes
+from lazy_lightning.runs import configuration
 
 _OPTIONS = ("sweep", "out", "dry_run", "retry_failed", "workers", "max_members")
 _FLAGS = ("--dry_run", "--retry_failed")
@@ -63,12 +63,10 @@ class SweepCLI(FlowCLI):
         if options["workers"] < 0 or (options["max_members"] is not None and options["max_members"] < 1):
             raise ConfigError("a sweep needs workers >= 0 and max_members >= 1")
         path = find_config(options["sweep"])
-        declaration = declared(read_config(path), path.stem)
+        spec = parse_sweep_spec(read_config(path), path.stem)
         base = yaml.safe_load(self._subcommand_parsers[subcommand].dump(self.config[subcommand], skip_none=False))
-        sweep = Sweep(
-            declaration, tuple(self._families(declaration, base)), SweepFolder(_folder(options, base, declaration))
-        )
-        costs = Costs(self.built, _device(base))
+        sweep = Sweep(spec, tuple(self._groups(spec, base)), SweepFolder(_folder(options, base, spec)))
+        costs = CostModel(self.built, _device(base))
         limits = _limits(options, costs.device)
         if options["dry_run"]:
             print_plan(sweep, costs, limits, options["retry_failed"])
@@ -79,22 +77,23 @@ class SweepCLI(FlowCLI):
 
     # ------------------------------------------------------------------ what is swept over
 
-    def _families(self, declaration: Declaration, base: Mapping[str, Any]) -> Iterator[Family]:
+    def _groups(self, spec: SweepSpec, base: Mapping[str, Any]) -> Iterator[ConfigGroup]:
         """A family for each combination of the grid, each checked by the parser of ``fit``."""
         seen: dict[str, Mapping[str, Any]] = {}
-        several = [key for key, values in declaration.grid.items() if len(values) > 1]
-        for chosen in declaration.combinations():
+        several = [key for key, values in spec.grid.items() if len(values) > 1]
+        for chosen in spec.combinations():
             config = self.configured(base, chosen)
-            if declaration.kernels:
-                require_flow(config["model"]["class_path"], f"kernels: {list(declaration.kernels)}")
-            family = Family.of(config, {key: chosen[key] for key in several}, _members(declaration, config))
-            if family.key in seen:
+            if spec.kernels:
+                require_flow(config["model"]["class_path"], f"kernels: {list(spec.kernels)}")
+            group = ConfigGroup.of(config, {key: chosen[key] for key in several}, _members(spec, config))
+            if group.key in seen:
                 raise ConfigError(
-                    f"{words(chosen)} and {words(seen[family.key])} are the same to a result: leave out the axis "
+                    f"{setting_label(chosen)} and {setting_label(seen[group.key])} are the same to a result: leave "
+                    f"out the axis "
                     "that changes nothing"
                 )
-            seen[family.key] = chosen
-            yield family
+            seen[group.key] = chosen
+            yield group
 
     def configured(self, base: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
         """The base configuration with some keys set, as if on the command line of ``fit``."""
@@ -119,30 +118,32 @@ class SweepCLI(FlowCLI):
         objects = parser.instantiate_classes(parsed)
         module, data = objects["model"], objects["data"]
         if not isinstance(module, ObservedModule):
-            raise ConfigError(f"a sweep trains FlowModules and ScaledModules, but the model is {type(module).__name__}")
+            raise ConfigError(
+                f"a sweep trains FlowModules and MiniBatchModules, but the model is {type(module).__name__}"
+            )
         require_batches_that_fit(module, data)
         return module, data
 
     # ------------------------------------------------------------------ doing it
 
-    def _run(self, sweep: Sweep, costs: Costs, limits: Limits, options: Mapping[str, Any]) -> int:
+    def _run(self, sweep: Sweep, costs: CostModel, limits: BatchLimits, options: Mapping[str, Any]) -> int:
         retry = options["retry_failed"]
         devices = torch.cuda.device_count() if costs.device.type == "cuda" else 0
-        office = Office(train, options["workers"], devices)
-        with Board(sweep.tally(sweep.rows(), retry), limits.workers) as board:
-            execution = Execution(sweep.folder, office, board)
-            with stops_on_signal(execution.stop, lambda: office.close(at_once=True), board.says):
+        pool = WorkerPool(train, options["workers"], devices)
+        with SweepProgress(sweep.status(sweep.rows(), retry), limits.workers) as progress:
+            execution = Execution(sweep.folder, pool, progress)
+            with stops_on_signal(execution.stop, lambda: pool.close(at_once=True), progress.log):
                 try:
-                    conduct(sweep, execution, board, costs, limits, retry)
+                    run_sweep(sweep, execution, progress, costs, limits, retry)
                 finally:
-                    office.stop()  # after an error, what is still being trained
-                    office.close()
-        tally = sweep.tally(sweep.rows())
-        print_results(sweep, tally, execution.stopped)
+                    pool.stop()  # after an error, what is still being trained
+                    pool.close()
+        sweep_status = sweep.status(sweep.rows())
+        print_results(sweep, sweep_status, execution.stopped)
         if execution.stopped:
             return 130
-        sweep.drop_checkpoints(tally)
-        return 1 if tally.failed else 0
+        sweep.drop_checkpoints(sweep_status)
+        return 1 if sweep_status.failed else 0
 
 
 def _with_values(args: Sequence[str]) -> list[str]:
@@ -162,10 +163,10 @@ def _with_values(args: Sequence[str]) -> list[str]:
     return [f"{argument}=true" if argument in _FLAGS else argument for argument in given]
 
 
-def _limits(options: Mapping[str, Any], device: torch.device) -> Limits:
+def _limits(options: Mapping[str, Any], device: torch.device) -> BatchLimits:
     workers = max(1, options["workers"])
     together = math.ceil(workers / (torch.cuda.device_count() if device.type == "cuda" else 1))
-    return Limits(_MEMORY_SHARE * available_bytes(device) / together, workers, options["max_members"])
+    return BatchLimits(_MEMORY_SHARE * available_bytes(device) / together, workers, options["max_members"])
 
 
 def _device(config: Mapping[str, Any]) -> torch.device:
@@ -174,20 +175,20 @@ def _device(config: Mapping[str, Any]) -> torch.device:
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _folder(options: Mapping[str, Any], base: Mapping[str, Any], declaration: Declaration) -> Path:
+def _folder(options: Mapping[str, Any], base: Mapping[str, Any], spec: SweepSpec) -> Path:
     if options["out"] is not None:
         return Path(options["out"])
     logger = (base.get("trainer") or {}).get("logger")
     arguments = (logger.get("init_args") or {}) if isinstance(logger, Mapping) else {}
-    return Path(arguments.get("save_dir") or "runs") / declaration.name
+    return Path(arguments.get("save_dir") or "runs") / spec.name
 
 
-def _members(declaration: Declaration, config: Mapping[str, Any]) -> list[tuple[float, int]]:
+def _members(spec: SweepSpec, config: Mapping[str, Any]) -> list[tuple[float, int]]:
     own = configuration.members(config)
-    seeds = declaration.seeds or tuple(dict.fromkeys(seed for _, seed in own))
+    seeds = spec.seeds or tuple(dict.fromkeys(seed for _, seed in own))
     alphas = [configuration.significant(alpha) for alpha in dict.fromkeys(alpha for alpha, _ in own)]
-    if declaration.bisect is not None:
+    if spec.bisect is not None:
         alphas = alphas[:1]
-    elif declaration.scale is not None:
-        alphas = [alpha_of(config, declaration.scale, scale) for scale in declaration.scales]
+    elif spec.scale is not None:
+        alphas = [alpha_of(config, spec.scale, scale) for scale in spec.scales]
     return [(alpha, seed) for alpha in alphas for seed in seeds]

@@ -7,10 +7,10 @@ from pathlib import Path
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
-from lazy_lightning.atomic import written_atomically
 from lazy_lightning.errors import RunError
 from lazy_lightning.modules.kernel_module import At
-from lazy_lightning.ntk.frozen_kernel import Outputs
+from lazy_lightning.ntk.frozen_kernel import OutputMode
+from lazy_lightning.runs.atomic import written_atomically
 
 
 class FlowTrainer(Trainer):
@@ -26,7 +26,7 @@ class FlowTrainer(Trainer):
         datamodule: LightningDataModule | None = None,
         at: At | None = None,
         layers: list[str] | str | None = None,
-        kernel_outputs: Outputs | None = None,
+        kernel_outputs: OutputMode | None = None,
         ckpt_path: str | None = None,
         weights_only: bool = True,
     ) -> None:

@@ -29,7 +29,7 @@ class Seeds(NamedTuple):
     val: int = 0
 
 
-class Drawn(NamedTuple):
+class SplitIndices(NamedTuple):
     """Positions ``(n,)`` int64 of the samples of each set, disjoint, in class-interleaved order."""
 
     train: Tensor
@@ -38,7 +38,7 @@ class Drawn(NamedTuple):
     val: Tensor
 
 
-def draw_splits(classes: Tensor, sizes: Sizes, seeds: Seeds, official_test: Tensor | None = None) -> Drawn:
+def draw_splits(classes: Tensor, sizes: Sizes, seeds: Seeds, official_test: Tensor | None = None) -> SplitIndices:
     """Draw test, then kernel, then training, then validation samples, each balanced over the classes.
 
     The samples are shuffled within each class and the classes dealt out in turn; the first ``sizes.test``
@@ -75,7 +75,7 @@ def draw_splits(classes: Tensor, sizes: Sizes, seeds: Seeds, official_test: Tens
     kernel, candidates = _deal(classes, candidates, sizes.kernel, generator("data/kernel", seeds.kernel))
     train, candidates = _deal(classes, candidates, sizes.train, generator("data/train", seeds.train))
     val, _ = _deal(classes, candidates, sizes.val, generator("data/val", seeds.val))
-    return Drawn(train, test, kernel, val)
+    return SplitIndices(train, test, kernel, val)
 
 
 def interleave(classes: Tensor, stream: torch.Generator) -> Tensor:

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lazy_lightning.configuration import MOST_MEMBERS, significant
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.runs.configuration import MOST_MEMBERS, significant
 
 _LARGEST_SEED = 2**63
 _RANGE = ("from", "to", "points", "per_decade", "spacing")

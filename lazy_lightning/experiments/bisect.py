@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from lazy_lightning.configuration import significant
-from lazy_lightning.experiments.declaration import Bisection
+from lazy_lightning.experiments.sweep_spec import Bisection
+from lazy_lightning.runs.configuration import significant
 
 
 class Search(NamedTuple):

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from lazy_lightning.centering import Centering
 from lazy_lightning.data.flow_data import FlowData
-from lazy_lightning.modules import KernelModule, ObservedModule, ScaledModule
+from lazy_lightning.modules import KernelModule, MiniBatchModule, ObservedModule
 from lazy_lightning.modules.member_module import require_room
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_state import in_precision
 from lazy_lightning.ntk.memory import working_bytes
-from lazy_lightning.objective import Objective
+from lazy_lightning.objective.centering import Centering
+from lazy_lightning.objective.full_batch import Objective
 
 _STATE = 12
 """Numbers a weight: w, w0, dw, gradient, velocity, what a step proposes, and what is gathered of running rows."""
@@ -78,7 +78,7 @@ def step_cost(module: ObservedModule, data: FlowData, device: torch.device, dtyp
     seconds = min(_seconds(lambda: evaluate(together), device) for _ in range(2)) / together
     size = torch.empty((), dtype=dtype).element_size()
     weights = initial.network.weights
-    models = 1 + _BESIDE * len(module.companions) if isinstance(module, ScaledModule) else 1
+    models = 1 + _BESIDE * len(module.companions) if isinstance(module, MiniBatchModule) else 1
     held = _GRAPH * kept + size * _STATE * weights
     return StepCost(weights, models * held + 4 * size * samples, models * seconds)
 

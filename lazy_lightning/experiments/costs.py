@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from lazy_lightning import configuration
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.experiments.batching import ConfigGroup, MemberCost
 from lazy_lightning.experiments.cost import StepCost, step_cost
-from lazy_lightning.experiments.plan import Cost, Family
-from lazy_lightning.experiments.run_folder import Status
 from lazy_lightning.experiments.sweep import Rows
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.modules import ObservedModule
+from lazy_lightning.runs import configuration
+from lazy_lightning.runs.run_folder import Status
 
 Build = Callable[[Mapping[str, Any]], tuple[ObservedModule, FlowData]]
 
@@ -31,7 +31,7 @@ _ALWAYS = 2
 _log = logging.getLogger(__name__)
 
 
-class Costs:
+class CostModel:
     """Of the members of families, each measured once.
 
     Args:
@@ -46,41 +46,41 @@ class Costs:
         self.device = device
         self.steps_are = f"{_TYPICAL_STEPS:g} steps a member"
 
-    def of(self, rows: Rows) -> Callable[[Family], Cost]:
+    def of(self, rows: Rows) -> Callable[[ConfigGroup], MemberCost]:
         """The cost of a family, given what is known of steps."""
         taken = [float(row["tried"]) for row in rows if row["status"] == Status.FINISHED and row.get("tried")]
         usual = sum(taken) / len(taken) if taken else _TYPICAL_STEPS
         self.steps_are = f"{usual:.0f} steps a member, as in finished runs" if taken else self.steps_are
 
-        def cost(family: Family) -> Cost:
-            step = self._step(family)
-            own = [float(r["tried"]) for r in rows if r["family"] == family.key and r.get("tried")]
-            most = configuration.flatten(family.config).get("model.stop.max_steps")
+        def cost(group: ConfigGroup) -> MemberCost:
+            step = self._step(group)
+            own = [float(r["tried"]) for r in rows if r["family"] == group.key and r.get("tried")]
+            most = configuration.flatten(group.config).get("model.stop.max_steps")
             flow = min(sum(own) / len(own) if own else usual, most or math.inf)
-            steps = _mini_batch_steps(family.config) or flow
-            evaluations = steps + observations(steps) * (_ALWAYS + _observers(family.config))
-            return Cost(step.weights, step.bytes, step.seconds * evaluations, START)
+            steps = _mini_batch_steps(group.config) or flow
+            evaluations = steps + observations(steps) * (_ALWAYS + _observers(group.config))
+            return MemberCost(step.weights, step.bytes, step.seconds * evaluations, START)
 
         return cost
 
-    def _step(self, family: Family) -> StepCost:
-        if family.key not in self._steps:
-            self._steps[family.key] = self._measured(family)
-        return self._steps[family.key]
+    def _step(self, group: ConfigGroup) -> StepCost:
+        if group.key not in self._steps:
+            self._steps[group.key] = self._measured(group)
+        return self._steps[group.key]
 
-    def _measured(self, family: Family) -> StepCost:
+    def _measured(self, group: ConfigGroup) -> StepCost:
         """Nothing where it cannot be had: the family's run then fails with its reason, and stops no other."""
-        module, data = self._build(family.config)
+        module, data = self._build(group.config)
         try:
-            key = json.dumps(family.config["data"], sort_keys=True, default=str)
+            key = json.dumps(group.config["data"], sort_keys=True, default=str)
             data = self._data.setdefault(key, data)
             data.setup()
-            half = str((family.config.get("trainer") or {}).get("precision")).startswith("32")
+            half = str((group.config.get("trainer") or {}).get("precision")).startswith("32")
             return step_cost(module, data, self.device, torch.float32 if half else torch.float64)
         except ConfigError:  # to be mended before anything is trained
             raise
         except Exception as error:
-            _log.info("the cost of %s is not known: %s", dict(family.setting), error)
+            _log.info("the cost of %s is not known: %s", dict(group.setting), error)
             return StepCost(0, 0.0, 0.0)
 
 

@@ -11,11 +11,11 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from types import FrameType
 
-from lazy_lightning.experiments.board import Board
-from lazy_lightning.experiments.plan import Batch
-from lazy_lightning.experiments.run_folder import Status
+from lazy_lightning.experiments.batching import Batch
 from lazy_lightning.experiments.sweep_folder import SweepFolder
-from lazy_lightning.experiments.workers import Ending, Office, Outcome, Task, Worker
+from lazy_lightning.experiments.sweep_progress import SweepProgress
+from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, Task, Worker, WorkerPool
+from lazy_lightning.runs.run_folder import Status
 
 _LOOK = 0.2  # seconds between looks at the workers' post
 _DEATHS = 2
@@ -29,12 +29,12 @@ class Execution:
 
     Args:
         folder: of the sweep.
-        office: of the workers.
-        board: shows.
+        pool: of the workers.
+        progress: shows.
     """
 
-    def __init__(self, folder: SweepFolder, office: Office, board: Board) -> None:
-        self._folder, self._office, self._board = folder, office, board
+    def __init__(self, folder: SweepFolder, pool: WorkerPool, progress: SweepProgress) -> None:
+        self._folder, self._worker_pool, self._progress = folder, pool, progress
         self._pending: list[Batch] = []
         self._deaths: dict[str, int] = {}
         self.stopped = False
@@ -44,47 +44,49 @@ class Execution:
         self._pending = list(batches)
         for batch in batches:
             self._folder.keep_plan(batch)
-        idle, busy = list(self._office.workers), dict[Future[Outcome], tuple[Worker, Batch]]()
+        idle, busy = list(self._worker_pool.workers), dict[Future[BatchResult], tuple[Worker, Batch]]()
         while busy or (self._pending and not self.stopped):
             while idle and self._pending and not self.stopped:
                 worker, batch = idle.pop(), self._pending.pop(0)
-                self._board.begins(batch, self._pending)
+                self._progress.start(batch, self._pending)
                 busy[self._start(worker, batch)] = (worker, batch)
             done, _ = wait(busy, timeout=_LOOK, return_when=FIRST_COMPLETED)
-            self._board.hears(self._office.news())
+            self._progress.update(self._worker_pool.messages())
             for future in done:
                 worker, batch = busy.pop(future)
                 idle.append(worker)
-                self._settle(batch, _outcome(future))
+                self._settle(batch, _batch_result(future))
 
     def stop(self) -> None:
         """After the present bursts."""
         self.stopped = True
-        self._office.stop()
+        self._worker_pool.stop()
 
-    def _start(self, worker: Worker, batch: Batch) -> Future[Outcome]:
+    def _start(self, worker: Worker, batch: Batch) -> Future[BatchResult]:
         run = self._folder.make_room(batch.key)
         return worker.start(Task(batch.key, str(self._folder.config_path(batch.key)), str(run.path)))
 
-    def _settle(self, batch: Batch, outcome: Outcome) -> None:
+    def _settle(self, batch: Batch, result: BatchResult) -> None:
         members = len(batch.members)
-        self._deaths[batch.key] = self._deaths.get(batch.key, 0) + (outcome.ending == Ending.DIED)
-        if outcome.ending == Ending.STOPPED:
+        self._deaths[batch.key] = self._deaths.get(batch.key, 0) + (result.status == BatchStatus.DIED)
+        if result.status == BatchStatus.STOPPED:
             self.stopped = True
-            self._board.ends(batch, 0, 0, False, "stopped, to go on with the next time")
-        elif outcome.ending == Ending.ENDED:
+            self._progress.finish(batch, 0, 0, False, "stopped, to go on with the next time")
+        elif result.status == BatchStatus.ENDED:
             statuses = [row["status"] for row in self._folder.run(batch.key).rows(batch.key)]
             failed = statuses.count(Status.FAILED)
-            self._board.ends(batch, members - failed, failed, True, f"ended, {failed} failed" if failed else "ended")
-        elif outcome.ending == Ending.DIED and (self._deaths[batch.key] < _DEATHS or self.stopped):
-            self._board.ends(batch, 0, 0, False, "lost its process, and goes on from its checkpoint")
+            self._progress.finish(
+                batch, members - failed, failed, True, f"ended, {failed} failed" if failed else "ended"
+            )
+        elif result.status == BatchStatus.DIED and (self._deaths[batch.key] < _DEATHS or self.stopped):
+            self._progress.finish(batch, 0, 0, False, "lost its process, and goes on from its checkpoint")
             self._pending.insert(0, batch)
-        elif outcome.ending in (Ending.MEMORY, Ending.DIED) and batch.halves():
-            self._board.ends(batch, 0, 0, False, f"is divided ({outcome.reason})")
+        elif result.status in (BatchStatus.MEMORY, BatchStatus.DIED) and batch.halves():
+            self._progress.finish(batch, 0, 0, False, f"is divided ({result.reason})")
             self._divide(batch)
         else:
-            self._folder.fail(batch, outcome.reason)
-            self._board.ends(batch, 0, members, False, f"failed: {outcome.reason}")
+            self._folder.fail(batch, result.reason)
+            self._progress.finish(batch, 0, members, False, f"failed: {result.reason}")
 
     def _divide(self, batch: Batch) -> None:
         self._folder.forget_plan(batch.key)
@@ -120,10 +122,10 @@ def stops_on_signal(
             signal.signal(number, before)
 
 
-def _outcome(future: Future[Outcome]) -> Outcome:
+def _batch_result(future: Future[BatchResult]) -> BatchResult:
     error = future.exception()
     if error is None:
         return future.result()
     if isinstance(error, BrokenProcessPool):
-        return Outcome(Ending.DIED, "its process was killed, perhaps for lack of memory")
-    return Outcome(Ending.FAILED, f"{type(error).__name__}: {error}")
+        return BatchResult(BatchStatus.DIED, "its process was killed, perhaps for lack of memory")
+    return BatchResult(BatchStatus.FAILED, f"{type(error).__name__}: {error}")

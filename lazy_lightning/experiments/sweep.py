@@ -6,22 +6,22 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from lazy_lightning import configuration
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.experiments.batching import Batch, ConfigGroup, Member, MemberCost, kernel_group, plan_batches
 from lazy_lightning.experiments.bisect import Search, search
-from lazy_lightning.experiments.declaration import Declaration
-from lazy_lightning.experiments.index import scan
-from lazy_lightning.experiments.plan import Batch, Cost, Family, Member, kernel_family, plan
-from lazy_lightning.experiments.run_folder import Status
 from lazy_lightning.experiments.sweep_folder import SweepFolder
-from lazy_lightning.run_files import CHECKPOINT
+from lazy_lightning.experiments.sweep_spec import SweepSpec
+from lazy_lightning.runs import configuration
+from lazy_lightning.runs.index import scan
+from lazy_lightning.runs.run_files import CHECKPOINT
+from lazy_lightning.runs.run_folder import Status
 
 Rows = Sequence[Mapping[str, Any]]
 """Of the store's index."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class BatchLimits:
     """Of a batch, and of how many are trained at a time."""
 
     bytes: float
@@ -37,8 +37,8 @@ class Sweep:
     alpha, whose scales are chosen as results come in.
     """
 
-    declaration: Declaration
-    networks: tuple[Family, ...]
+    spec: SweepSpec
+    networks: tuple[ConfigGroup, ...]
     folder: SweepFolder
 
     def rows(self) -> Rows:
@@ -47,141 +47,139 @@ class Sweep:
 
     # ------------------------------------------------------------------ what is wanted
 
-    def wanted(self, rows: Rows) -> list[Family]:
+    def wanted(self, rows: Rows) -> list[ConfigGroup]:
         """Networks and kernels at initialisation."""
-        networks = [self._with_scales(family, rows) for family in self.networks]
-        if "init" not in self.declaration.kernels:
+        networks = [self._with_scales(group, rows) for group in self.networks]
+        if "init" not in self.spec.kernels:
             return networks
-        return networks + [kernel_family(f, "init", None, _without_alpha(f)) for f in networks]
+        return networks + [kernel_group(f, "init", None, _without_alpha(f)) for f in networks]
 
-    def kernels_at_end(self, rows: Rows) -> list[Family]:
+    def kernels_at_end(self, rows: Rows) -> list[ConfigGroup]:
         """The kernels that networks have learnt: for each run that has ended, those of its members that finished."""
-        if "end" not in self.declaration.kernels:
+        if "end" not in self.spec.kernels:
             return []
-        by_family = {family.key: family for family in self.networks}
+        by_group = {group.key: group for group in self.networks}
         runs: dict[str, list[Mapping[str, Any]]] = {}
         for row in rows:
-            if row["family"] in by_family:
+            if row["family"] in by_group:
                 runs.setdefault(str(row["run"]), []).append(row)
-        found: list[Family] = []
+        found: list[ConfigGroup] = []
         seen: set[str] = set()  # a member may have been trained twice by hand
         for run, members in runs.items():
-            network, checkpoint = by_family[str(members[0]["family"])], self.folder.checkpoint(run)
+            network, checkpoint = by_group[str(members[0]["family"])], self.folder.checkpoint(run)
             if all(row["status"] != Status.UNFINISHED for row in members) and checkpoint.is_file():
                 good = [row for row in members if row["status"] == Status.FINISHED and row["id"] not in seen]
                 seen.update(str(row["id"]) for row in good)
                 chosen = [(float(row["alpha"]), int(row["seed"])) for row in good]
-                found.append(kernel_family(network, "end", str(checkpoint), chosen))
+                found.append(kernel_group(network, "end", str(checkpoint), chosen))
         return found
 
-    def search(self, family: Family, rows: Rows) -> Search | None:
+    def search(self, group: ConfigGroup, rows: Rows) -> Search | None:
         """How far the bisection of a family has come; None if the sweep is a grid."""
-        bisection = self.declaration.bisect
+        bisection = self.spec.bisect
         if bisection is None:
             return None
-        scale_of, seeds = self._scale_of(family), {seed for _, seed in family.members}
+        scale_of, seeds = self._scale_of(group), {seed for _, seed in group.members}
         measured: dict[float, dict[int, float]] = {}
-        ended = [row for row in rows if row["family"] == family.key and row["status"] != Status.UNFINISHED]
+        ended = [row for row in rows if row["family"] == group.key and row["status"] != Status.UNFINISHED]
         for row in sorted(ended, key=lambda row: row["status"] == Status.FINISHED):  # which wins over a failed one
             if row["seed"] in seeds:
                 measured.setdefault(scale_of(float(row["alpha"])), {})[row["seed"]] = _value(row, bisection.column)
         whole = {scale: list(values.values()) for scale, values in measured.items() if len(values) == len(seeds)}
         return search(bisection, whole)
 
-    def _with_scales(self, family: Family, rows: Rows) -> Family:
-        found = self.search(family, rows)
+    def _with_scales(self, group: ConfigGroup, rows: Rows) -> ConfigGroup:
+        found = self.search(group, rows)
         if found is None:
-            return family
-        seeds = dict.fromkeys(seed for _, seed in family.members)
-        alphas = [self.alpha_of(family, scale) for scale in found.scales]
-        return family.with_members((alpha, seed) for alpha in alphas for seed in seeds)
+            return group
+        seeds = dict.fromkeys(seed for _, seed in group.members)
+        alphas = [self.alpha_of(group, scale) for scale in found.scales]
+        return group.with_members((alpha, seed) for alpha in alphas for seed in seeds)
 
-    def alpha_of(self, family: Family, scale: float) -> float:
+    def alpha_of(self, group: ConfigGroup, scale: float) -> float:
         """Of a value of the bisection's axis."""
-        assert self.declaration.bisect is not None  # who asks is in a bisection
-        return alpha_of(family.config, self.declaration.bisect.axis, scale)
+        assert self.spec.bisect is not None  # who asks is in a bisection
+        return alpha_of(group.config, self.spec.bisect.axis, scale)
 
-    def _scale_of(self, family: Family) -> Callable[[float], float]:
-        assert self.declaration.bisect is not None  # who asks is in a bisection
-        root = 1.0 if self.declaration.bisect.axis == "alpha" else width_of(family.config) ** 0.5
+    def _scale_of(self, group: ConfigGroup) -> Callable[[float], float]:
+        assert self.spec.bisect is not None  # who asks is in a bisection
+        root = 1.0 if self.spec.bisect.axis == "alpha" else width_of(group.config) ** 0.5
         return lambda alpha: configuration.significant(alpha * root, 10)
 
     # ------------------------------------------------------------------ what is to be done
 
-    def pending(self, families: Iterable[Family], rows: Rows, retry_failed: bool) -> list[Family]:
+    def pending(self, groups: Iterable[ConfigGroup], rows: Rows, retry_failed: bool) -> list[ConfigGroup]:
         """The families' members that are neither finished nor, unless they are to be tried again, failed."""
-        done = settled(rows, retry_failed)
-        left = [f.with_members(m for m in f.members if f.member_id(m) not in done) for f in families]
-        return [family for family in left if family.members]
+        done = completed_ids(rows, retry_failed)
+        left = [f.with_members(m for m in f.members if f.member_id(m) not in done) for f in groups]
+        return [group for group in left if group.members]
 
     def batches(
-        self, rows: Rows, cost: Callable[[Family], Cost], limits: Limits, retry_failed: bool = False
+        self, rows: Rows, cost: Callable[[ConfigGroup], MemberCost], limits: BatchLimits, retry_failed: bool = False
     ) -> list[Batch]:
         """What is to be trained now, the longest first; batches of an earlier plan stay as they are."""
         pending = self.pending([*self.wanted(rows), *self.kernels_at_end(rows)], rows, retry_failed)
         kept: list[Batch] = []
         planned = self.folder.planned()
-        left: list[Family] = []
-        for family in pending:
-            own = [b for key, config in planned.items() if (b := _planned(family, key, config, cost)) is not None]
-            open_members = set(family.members)
+        left: list[ConfigGroup] = []
+        for group in pending:
+            own = [b for key, config in planned.items() if (b := _planned(group, key, config, cost)) is not None]
+            open_members = set(group.members)
             for batch in own:
                 fits = self._goes_on(batch, limits)
                 if fits and set(batch.members) <= open_members:  # plans that overlap have been made at different times
                     kept.append(batch)
                     open_members -= set(batch.members)
-            left.append(family.with_members(m for m in family.members if m in open_members))
-        new = plan([f for f in left if f.members], cost, limits.bytes, limits.workers, limits.members)
+            left.append(group.with_members(m for m in group.members if m in open_members))
+        new = plan_batches([f for f in left if f.members], cost, limits.bytes, limits.workers, limits.members)
         return sorted([*kept, *new], key=lambda batch: -batch.seconds)
 
-    def _goes_on(self, batch: Batch, limits: Limits) -> bool:
+    def _goes_on(self, batch: Batch, limits: BatchLimits) -> bool:
         """Whether an earlier plan holds: not if the batch has not begun and is larger than what is now allowed."""
         begun = self.folder.checkpoint(batch.key).is_file()
         return begun or limits.members is None or len(batch.members) <= limits.members
 
     # ------------------------------------------------------------------ what there is
 
-    def tally(self, rows: Rows, retry_failed: bool = False) -> Tally:
+    def status(self, rows: Rows, retry_failed: bool = False) -> SweepStatus:
         """Of the members that are wanted, those done and those failed, unless these are tried again."""
-        wanted = {family.member_id(member) for family in self.wanted(rows) for member in family.members}
-        wanted |= {family.member_id(member) for family in self.kernels_at_end(rows) for member in family.members}
-        wanted |= {
-            str(row["id"]) for row in rows if row["model"] == "kernel at end" and "end" in self.declaration.kernels
-        }
+        wanted = {group.member_id(member) for group in self.wanted(rows) for member in group.members}
+        wanted |= {group.member_id(member) for group in self.kernels_at_end(rows) for member in group.members}
+        wanted |= {str(row["id"]) for row in rows if row["model"] == "kernel at end" and "end" in self.spec.kernels}
         finished = {str(row["id"]) for row in rows if row["status"] == Status.FINISHED} & wanted
         failed = {str(row["id"]): str(row["reason"]) for row in rows if row["status"] == Status.FAILED}
         left = {one: reason for one, reason in failed.items() if one in wanted - finished}
-        return Tally(frozenset(wanted), frozenset(finished), {} if retry_failed else left)
+        return SweepStatus(frozenset(wanted), frozenset(finished), {} if retry_failed else left)
 
     def runs_without_checkpoint(self, rows: Rows) -> list[str]:
         """Runs of networks whose learnt kernel is wanted, has not been followed, and cannot be any more."""
-        if "end" not in self.declaration.kernels:
+        if "end" not in self.spec.kernels:
             return []
         followed = {str(row["id"]) for row in rows if row["model"] == "kernel at end"}
-        by_family = {family.key: family for family in self.networks}
-        ended = [r for r in rows if r["family"] in by_family and r["status"] == Status.FINISHED]
-        lost = [str(r["run"]) for r in ended if _id_of_kernel(by_family[str(r["family"])], r) not in followed]
+        by_group = {group.key: group for group in self.networks}
+        ended = [r for r in rows if r["family"] in by_group and r["status"] == Status.FINISHED]
+        lost = [str(r["run"]) for r in ended if _id_of_kernel(by_group[str(r["family"])], r) not in followed]
         return [run for run in dict.fromkeys(lost) if not self.folder.checkpoint(run).is_file()]
 
-    def drop_checkpoints(self, tally: Tally) -> None:
+    def drop_checkpoints(self, sweep_status: SweepStatus) -> None:
         """Removes the checkpoints of this sweep's own runs that have ended: several copies of all weights.
 
         A run is the sweep's own if it was planned here and all its members are wanted: one that was made by hand in the
         same folder, or by a sweep of other members, keeps its checkpoint. Not while kernels are to be tried again.
         """
-        if self.declaration.keep_checkpoints or ("end" in self.declaration.kernels and tally.failed):
+        if self.spec.keep_checkpoints or ("end" in self.spec.kernels and sweep_status.failed):
             return
         by_run: dict[str, list[Mapping[str, Any]]] = {}
         for row in self.rows():
             by_run.setdefault(str(row["run"]), []).append(row)
         for run, members in by_run.items():
             ended = all(row["status"] != Status.UNFINISHED for row in members)
-            if ended and {str(row["id"]) for row in members} <= tally.wanted and self.folder.is_own(run):
+            if ended and {str(row["id"]) for row in members} <= sweep_status.wanted and self.folder.is_own(run):
                 self.folder.checkpoint(run).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
-class Tally:
+class SweepStatus:
     """How far a sweep is, by members' ids."""
 
     wanted: frozenset[str]
@@ -209,7 +207,7 @@ def _value(row: Mapping[str, Any], column: str) -> float:
     return float("nan") if value is None else float(value)
 
 
-def settled(rows: Rows, retry_failed: bool = False) -> set[str]:
+def completed_ids(rows: Rows, retry_failed: bool = False) -> set[str]:
     """Ids of members that need no training."""
     finished = {str(row["id"]) for row in rows if row["status"] == Status.FINISHED}
     return finished if retry_failed else finished | {str(r["id"]) for r in rows if r["status"] == Status.FAILED}
@@ -239,23 +237,25 @@ def width_of(config: Mapping[str, Any]) -> float:
     return float(width)
 
 
-def _id_of_kernel(network: Family, row: Mapping[str, Any]) -> str:
+def _id_of_kernel(network: ConfigGroup, row: Mapping[str, Any]) -> str:
     """The identity of the flow on the kernel that a member of a family has learnt, wherever its checkpoint is."""
     member = (float(row["alpha"]), int(row["seed"]))
-    return kernel_family(network, "end", CHECKPOINT, [member]).member_id(member)
+    return kernel_group(network, "end", CHECKPOINT, [member]).member_id(member)
 
 
-def _without_alpha(family: Family) -> list[Member]:
+def _without_alpha(group: ConfigGroup) -> list[Member]:
     """Centred outputs of a frozen kernel do not depend on alpha."""
-    arguments = family.config["model"].get("init_args") or {}
+    arguments = group.config["model"].get("init_args") or {}
     if not arguments.get("centering", True):
-        return list(family.members)
-    return [(1.0, seed) for seed in dict.fromkeys(seed for _, seed in family.members)]
+        return list(group.members)
+    return [(1.0, seed) for seed in dict.fromkeys(seed for _, seed in group.members)]
 
 
-def _planned(family: Family, key: str, config: Mapping[str, Any], cost: Callable[[Family], Cost]) -> Batch | None:
+def _planned(
+    group: ConfigGroup, key: str, config: Mapping[str, Any], cost: Callable[[ConfigGroup], MemberCost]
+) -> Batch | None:
     """The batch of an earlier plan, if it is one of this family."""
     members = configuration.members(config)
     alphas, seeds = (tuple(dict.fromkeys(values)) for values in zip(*members, strict=True))
-    batch = Batch(family, alphas, seeds, cost(family))
+    batch = Batch(group, alphas, seeds, cost(group))
     return batch if batch.key == key else None

@@ -18,17 +18,17 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from lazy_lightning import configuration
-from lazy_lightning.atomic import written_atomically
 from lazy_lightning.errors import DataError, RunError
-from lazy_lightning.experiments.plan import Batch
-from lazy_lightning.experiments.run_folder import RunFolder
+from lazy_lightning.experiments.batching import Batch
 from lazy_lightning.plain_text import printable
-from lazy_lightning.run_files import CHECKPOINT, CONFIG, FAILURE, SUMMARY
+from lazy_lightning.runs import configuration
+from lazy_lightning.runs.atomic import written_atomically
+from lazy_lightning.runs.run_files import CHECKPOINT, CONFIG, FAILURE, SUMMARY
+from lazy_lightning.runs.run_folder import RunFolder
 
 _DECLARATION, _PLAN, _LOCK = "sweep.yaml", "plan", ".lock"
 _KEY = re.compile(r"[0-9a-f]{12}")
-"""Names of runs that a sweep has made, see :func:`lazy_lightning.configuration.run`."""
+"""Names of runs that a sweep has made, see :func:`lazy_lightning.runs.configuration.run`."""
 
 _log = logging.getLogger(__name__)
 

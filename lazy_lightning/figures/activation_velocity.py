@@ -11,7 +11,6 @@ from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.across_widths import AcrossWidths, common_range
-from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.layers import (
     draw_layers,
     layer_findings,
@@ -23,6 +22,7 @@ from lazy_lightning.figures.layers import (
 )
 from lazy_lightning.figures.lazy_end import lazy_findings
 from lazy_lightning.figures.marks import draw_band, log_axes, number, plain, width_label, width_marks
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
@@ -41,7 +41,7 @@ Drifts = dict[str, list[WidthCurve]]
 """By layer, a curve a width."""
 
 
-def activation_velocity(runs: pd.DataFrame) -> Drawn:
+def activation_velocity(runs: pd.DataFrame) -> ReportFigure:
     """rms dz/dt at t = 0 of each layer against h at one sqrt(h) alpha, and rms (z_end - z_0) against sqrt(h) alpha.
 
     The velocity is ~ 1/alpha at any alpha, since all flows start with F = 0. At fixed sqrt(h) alpha that of the hidden
@@ -70,7 +70,7 @@ def activation_velocity(runs: pd.DataFrame) -> Drawn:
     for layer, curves in drifts.items():
         findings |= lazy_findings(runs, curves[-1:], f"slope of the activation drift of {layer}")  # of the widest
     caption = _caption(runs, speeds, at, drifts) + unfinished_note(runs)
-    return Drawn(
+    return ReportFigure(
         "activation_velocity", "Velocity and drift of activations", caption, figure, _table(speeds, drifts), findings
     )
 

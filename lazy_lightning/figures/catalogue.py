@@ -8,8 +8,8 @@ import pandas as pd
 
 from lazy_lightning.figures.activation_velocity import activation_velocity
 from lazy_lightning.figures.displacement_by_layer import displacement_by_layer
-from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.flow_curves import flow_curves
+from lazy_lightning.figures.generalization_error import generalization_error
 from lazy_lightning.figures.kernel_drift import kernel_drift
 from lazy_lightning.figures.kernel_images import kernel_images
 from lazy_lightning.figures.lazy_comparison import lazy_comparison
@@ -17,12 +17,12 @@ from lazy_lightning.figures.leaving_time import leaving_time
 from lazy_lightning.figures.loss_by_width import loss_by_width
 from lazy_lightning.figures.output_growth import output_growth
 from lazy_lightning.figures.phase_diagram import phase_diagram
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.spectra import spectra
-from lazy_lightning.figures.test_error import test_error
 from lazy_lightning.figures.variance import variance
 
-FIGURES: dict[str, Callable[[pd.DataFrame], Drawn]] = {
-    "test_error": test_error,
+FIGURES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {
+    "test_error": generalization_error,
     "lazy_comparison": lazy_comparison,
     "loss_by_width": loss_by_width,
     "kernel_drift": kernel_drift,

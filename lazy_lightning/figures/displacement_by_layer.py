@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.across_widths import AcrossWidths, common_range
-from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.asymptotic_regions import draw_guide
 from lazy_lightning.figures.layers import (
     draw_layers,
     layer_findings,
@@ -24,7 +24,7 @@ from lazy_lightning.figures.layers import (
 )
 from lazy_lightning.figures.lazy_end import drift_at, lazy_end, lazy_findings, lazy_law, lazy_sentence
 from lazy_lightning.figures.marks import draw_band, log_axes, number, plain, width_label, width_marks
-from lazy_lightning.figures.sides import draw_guide
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
@@ -46,7 +46,7 @@ ByLayer = dict[str, dict[str, AcrossWidths]]
 """By quantity, then by layer."""
 
 
-def displacement_by_layer(runs: pd.DataFrame) -> Drawn:
+def displacement_by_layer(runs: pd.DataFrame) -> ReportFigure:
     """sqrt(h) ‖w - w0‖/‖w0‖ against sqrt(h) alpha, and at one large alpha ‖w - w0‖/‖w0‖ and mean |dW_ij| against h.
 
     Lazy networks: sqrt(h) ‖w - w0‖/‖w0‖ ~ 1/(sqrt(h) alpha), and both quantities of a layer ~ 1/h inside and
@@ -77,7 +77,7 @@ def displacement_by_layer(runs: pd.DataFrame) -> Drawn:
         curve.long(quantity="sqrt(h) displacement", layer="total", **curve.log_band()._asdict()) for curve in curves
     ]
     tables += [layer_table(found, quantity) for quantity, found in by_layer.items()]
-    return Drawn(
+    return ReportFigure(
         "displacement_by_layer",
         "Weight displacement",
         caption,

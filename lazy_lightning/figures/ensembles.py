@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 
 from lazy_lightning.analysis import ensemble_statistics
 from lazy_lightning.errors import AnalysisError, DataError
-from lazy_lightning.experiments.runs import MemberOutputs
 from lazy_lightning.figures.sweep_table import WidthCurve, finished, of_width
+from lazy_lightning.runs.load import MemberOutputs
 
-TOLD = "run/test/ensemble_error"
+REPORTED_COLUMN = "run/test/ensemble_error"
 
 
 def ensemble_curve(runs: pd.DataFrame, h: float) -> WidthCurve | None:
@@ -37,7 +37,7 @@ def _error(members: pd.DataFrame, outputs: MemberOutputs | None) -> float:
             return ensemble_statistics(outputs.outputs[members["_position"]], outputs.labels).ensemble_error
         except AnalysisError:  # labels that are no classes, or members without a finite output
             pass
-    return _told(members)
+    return _reported_error(members)
 
 
 def _outputs(rows: pd.DataFrame) -> MemberOutputs | None:
@@ -48,8 +48,8 @@ def _outputs(rows: pd.DataFrame) -> MemberOutputs | None:
         return None
 
 
-def _told(members: pd.DataFrame) -> float:
-    if TOLD not in members or members["run"].nunique() > 1:
+def _reported_error(members: pd.DataFrame) -> float:
+    if REPORTED_COLUMN not in members or members["run"].nunique() > 1:
         return float("nan")
-    told: NDArray[np.float64] = pd.to_numeric(members[TOLD], errors="coerce").to_numpy(dtype=np.float64)
+    told: NDArray[np.float64] = pd.to_numeric(members[REPORTED_COLUMN], errors="coerce").to_numpy(dtype=np.float64)
     return float(told[0])

@@ -54,7 +54,7 @@ class Followed(NamedTuple):
         return ALPHA_LABEL if self.h != self.h else SCALE_LABEL
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """For captions: ``h = 100 at 5 alphas``."""
         count = len(self.alphas)
         return f"{named_width(self.h)} at {count} alpha{'s' * (count > 1)} from feature (dark) to lazy (light)"

@@ -8,10 +8,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.flow_average import FlowCurve, Followed, draw_flow_curve, followed
 from lazy_lightning.figures.marks import alpha_marks, legend_above, log_axes, scale_name
 from lazy_lightning.figures.quantity import ERROR, Quantity, performance
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import counted_seeds, has, named_scale, unfinished_note
 
@@ -30,7 +30,7 @@ class _Line(NamedTuple):
     curve: FlowCurve
 
 
-def flow_curves(runs: pd.DataFrame) -> Drawn:
+def flow_curves(runs: pd.DataFrame) -> ReportFigure:
     """Train loss and test error (or loss) of the widest networks against t and t/t1, at up to five alphas.
 
     Raises:
@@ -51,7 +51,7 @@ def flow_curves(runs: pd.DataFrame) -> Drawn:
         for alpha, mark in marks.items():
             axes[0, 0].plot([], [], **mark.line_style, label=scale_name(chosen.h, alpha))
         legend_above(figure, axes[0, 0], columns=5, title=chosen.title)
-    return Drawn(
+    return ReportFigure(
         "flow_curves",
         "Learning curves",
         _caption(runs, chosen, lines, units),
@@ -84,7 +84,8 @@ def _caption(runs: pd.DataFrame, chosen: Followed, lines: list[_Line], units: li
     seeds, unit = counted_seeds([line.curve.seeds for line in lines]), units[-1]
     scaled = "" if unit is None else f" Right: each member's t over its own t1, by {_T1[unit]}."
     return (
-        f"Learning curves of {chosen.said}, mean and standard error of {seeds}; a member that has stopped stays where "
+        f"Learning curves of {chosen.description}, mean and standard error of {seeds}; a member that has stopped "
+        f"stays where "
         f"it is, and a marker stands where the last one stops.{scaled}{unfinished_note(runs)}"
     )
 

@@ -9,12 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.experiments.runs import KernelsAccessor, Snapshot
 from lazy_lightning.figures.marks import number, plain
 from lazy_lightning.figures.sweep_table import finished, named_width, of_width, sorted_widths
+from lazy_lightning.runs.load import KernelsAccessor, Snapshot
 
 
-class Shown(NamedTuple):
+class SelectedKernel(NamedTuple):
     """A kernel at initialisation, or after training with an alpha."""
 
     name: str
@@ -27,23 +27,23 @@ class Shown(NamedTuple):
     """(n, n)."""
 
 
-class Choice(NamedTuple):
+class KernelSelection(NamedTuple):
     """Kernels of one network on the same samples."""
 
     h: float
     seed: int
     labels: NDArray[np.float64]
     """(n,)."""
-    kernels: list[Shown]
+    kernels: list[SelectedKernel]
     """At initialisation, then after training with the smallest, middle and largest alpha."""
 
     @property
-    def said(self) -> str:
+    def description(self) -> str:
         """Whose they are."""
         return f"{named_width(self.h)}, seed {self.seed}, {len(self.labels)} samples"
 
 
-def chosen_kernels(runs: pd.DataFrame) -> Choice:
+def chosen_kernels(runs: pd.DataFrame) -> KernelSelection:
     """Of the widest network with kernels, the first seed; the smallest, the middle and the largest alpha.
 
     Raises:
@@ -61,13 +61,13 @@ def chosen_kernels(runs: pd.DataFrame) -> Choice:
     rows = rows[rows["seed"] == seed].drop_duplicates("alpha", keep="last").sort_values("alpha")
     picked = rows.iloc[sorted({0, (len(rows) - 1) // 2, len(rows) - 1})]
     first = kept[int(picked.index[0])]
-    start = Shown("at initialisation", "at initialisation", float("nan"), _float64(first.start))
+    start = SelectedKernel("at initialisation", "at initialisation", float("nan"), _float64(first.start))
     ends = [_after(float(alpha), kept[int(row)]) for row, alpha in zip(picked.index, picked["alpha"], strict=True)]
-    return Choice(h, seed, _float64(first.labels), [start, *ends])
+    return KernelSelection(h, seed, _float64(first.labels), [start, *ends])
 
 
-def _after(alpha: float, snapshot: Snapshot) -> Shown:
-    return Shown(f"alpha = {plain(alpha)}", rf"$\alpha = {number(alpha)}$", alpha, _float64(snapshot.end))
+def _after(alpha: float, snapshot: Snapshot) -> SelectedKernel:
+    return SelectedKernel(f"alpha = {plain(alpha)}", rf"$\alpha = {number(alpha)}$", alpha, _float64(snapshot.end))
 
 
 def _usable(snapshot: Snapshot) -> bool:

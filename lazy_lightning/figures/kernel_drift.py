@@ -12,9 +12,17 @@ from numpy.typing import NDArray
 
 from lazy_lightning.analysis import Curve, PowerLaw, collapse_exponent, collapse_quality
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.asymptotic_regions import (
+    DRIFT,
+    Region,
+    clear_shift,
+    draw_guide,
+    feature_region,
+    fitted,
+    lazy_region,
+)
 from lazy_lightning.figures.marks import draw_band, draw_seeds, legend_above, log_axes, width_label, width_marks
-from lazy_lightning.figures.sides import DRIFT, Side, clear_shift, draw_guide, feature_side, fitted, lazy_side
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
@@ -27,14 +35,14 @@ from lazy_lightning.figures.sweep_table import (
 
 LEVEL = 0.5
 """Of alpha*, where the drift falls through it."""
-_SIDES: dict[str, Callable[[NDArray[np.float64]], Side]] = {"lazy": lazy_side, "feature": feature_side}
+_SIDES: dict[str, Callable[[NDArray[np.float64]], Region]] = {"lazy": lazy_region, "feature": feature_region}
 _TOLD = 3
 """Widths of which the caption gives slopes, the widest; the findings give all."""
 
-_Laws = dict[str, list[tuple[WidthCurve, Side, PowerLaw]]]
+_Laws = dict[str, list[tuple[WidthCurve, Region, PowerLaw]]]
 
 
-def kernel_drift(runs: pd.DataFrame) -> Drawn:
+def kernel_drift(runs: pd.DataFrame) -> ReportFigure:
     """‖Theta_end - Theta_0‖/‖Theta_0‖ against sqrt(h) alpha, a curve a width, with the slopes of both sides.
 
     Slopes are fitted where the drift is below 0.01 or 0.1 (lazy), and above 100, 10 or 1 (feature): the first of these
@@ -61,7 +69,7 @@ def kernel_drift(runs: pd.DataFrame) -> Drawn:
         f"{' '.join(_sentence(name, found) for name, found in laws.items())}{unfinished_note(runs)}"
     )
     findings = _slopes(laws) | _collapse(curves)
-    return Drawn("kernel_drift", "Kernel drift", caption, figure, table(curves), findings)
+    return ReportFigure("kernel_drift", "Kernel drift", caption, figure, table(curves), findings)
 
 
 def table(curves: Sequence[WidthCurve]) -> pd.DataFrame:
@@ -79,39 +87,41 @@ def _draw(axis: Axes, curves: Sequence[WidthCurve]) -> None:
     axis.set_ylabel(r"$\Vert \Theta_\mathrm{end} - \Theta_0 \Vert\,/\,\Vert \Theta_0 \Vert$")
 
 
-def _laws(curves: Sequence[WidthCurve], name: str) -> list[tuple[WidthCurve, Side, PowerLaw]]:
+def _laws(curves: Sequence[WidthCurve], name: str) -> list[tuple[WidthCurve, Region, PowerLaw]]:
     found = []
     for curve in curves:
-        side = _SIDES[name](curve.log_band().mean)
-        law = fitted(curve, side.keep)
+        region = _SIDES[name](curve.log_band().mean)
+        law = fitted(curve, region.keep)
         if law is not None:
-            found.append((curve, side, law))
+            found.append((curve, region, law))
     return found
 
 
 def _draw_slope(
-    axis: Axes, laws: list[tuple[WidthCurve, Side, PowerLaw]], curves: Sequence[WidthCurve], above: bool
+    axis: Axes, laws: list[tuple[WidthCurve, Region, PowerLaw]], curves: Sequence[WidthCurve], above: bool
 ) -> None:
     """Of the widest network, as the curves fall on one another; on the side where there is room."""
     if laws:
-        curve, side, law = laws[-1]
-        x = curve.scale[side.keep]
+        curve, region, law = laws[-1]
+        x = curve.scale[region.keep]
         draw_guide(axis, law, x, clear_shift(law, x, curves, above))
 
 
 def _slopes(laws: _Laws) -> dict[str, str]:
     return {
-        f"slope, {name} side, {named_width(curve.h)}": f"{law} ({law.points} points, {side.said})"
+        f"slope, {name} side, {named_width(curve.h)}": f"{law} ({law.points} points, {region.description})"
         for name, found in laws.items()
-        for curve, side, law in found
+        for curve, region, law in found
     }
 
 
-def _sentence(name: str, laws: list[tuple[WidthCurve, Side, PowerLaw]]) -> str:
+def _sentence(name: str, laws: list[tuple[WidthCurve, Region, PowerLaw]]) -> str:
     if not laws:
         return f"Too few points on the {name} side for a slope."
-    said = ", ".join(f"{law} ({named_width(curve.h)}, {side.said})" for curve, side, law in laws[-_TOLD:])
-    return f"Slope on the {name} side: {said}."
+    description = ", ".join(
+        f"{law} ({named_width(curve.h)}, {region.description})" for curve, region, law in laws[-_TOLD:]
+    )
+    return f"Slope on the {name} side: {description}."
 
 
 def _collapse(curves: Sequence[WidthCurve]) -> dict[str, str]:

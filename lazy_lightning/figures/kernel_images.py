@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazy_lightning.figures.drawn import Drawn
-from lazy_lightning.figures.kernel_choice import Choice, chosen_kernels
+from lazy_lightning.figures.kernel_choice import KernelSelection, chosen_kernels
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import unfinished_note
 
@@ -25,7 +25,7 @@ _CLIPPED = (1.0, 99.0)
 """Percentiles of all correlations between different samples at which colours end."""
 
 
-def kernel_images(runs: pd.DataFrame) -> Drawn:
+def kernel_images(runs: pd.DataFrame) -> ReportFigure:
     """Theta(x, x')/(Theta(x, x) Theta(x', x'))^(1/2), samples sorted by class, on one colour scale.
 
     Raises:
@@ -39,15 +39,16 @@ def kernel_images(runs: pd.DataFrame) -> Drawn:
     clipped = " to ".join(f"{end:g}" for end in _CLIPPED)
     fewer = f" {len(order)} of the samples are shown." if len(order) < len(choice.labels) else ""
     caption = (
-        f"Tangent kernel as correlations between samples, {choice.said}, before and after training with the smallest, "
+        f"Tangent kernel as correlations between samples, {choice.description}, before and after training with the "
+        f"smallest, "
         "middle and largest alpha whose kernels were kept. Samples stand in the order of their classes (lines), within "
         f"a class along the first principal axis of the initial kernel.{fewer} Colours span percentiles {clipped} of "
         "all panels." + unfinished_note(runs)
     )
     findings = {f"mean correlation, {name}": _contrast(c, choice.labels) for name, c in correlations.items()}
-    told = {name: said for name, said in findings.items() if said}
+    told = {name: description for name, description in findings.items() if description}
     table = _table(choice, correlations, order)
-    return Drawn("kernel_images", "Tangent kernels before and after training", caption, figure, table, told)
+    return ReportFigure("kernel_images", "Tangent kernels before and after training", caption, figure, table, told)
 
 
 def correlation(kernel: NDArray[np.float64]) -> Correlations:
@@ -76,7 +77,7 @@ def class_order(kernel: NDArray[np.float64], labels: NDArray[np.float64]) -> Ord
     return kept
 
 
-def _draw(choice: Choice, images: Sequence[Correlations], labels: NDArray[np.float64]) -> Figure:
+def _draw(choice: KernelSelection, images: Sequence[Correlations], labels: NDArray[np.float64]) -> Figure:
     figure = Figure(figsize=(2.3 * len(images) + 0.8, 2.8))
     axes: list[Axes] = list(figure.subplots(1, len(images), squeeze=False)[0])
     between = np.concatenate([image[~np.eye(len(image), dtype=bool)] for image in images])
@@ -102,9 +103,9 @@ def _mark_classes(axis: Axes, labels: NDArray[np.float64], named: bool) -> None:
             axis.axhline(start - 0.5, color="white", lw=0.8)
             axis.axvline(start - 0.5, color="white", lw=0.8)
         middles = starts + (counts - 1) / 2
-        said = [f"{name:g}".replace("-", "\N{MINUS SIGN}") for name in names]
-        axis.set_xticks(middles, said)
-        axis.set_yticks(middles, said if named else [""] * len(said))
+        description = [f"{name:g}".replace("-", "\N{MINUS SIGN}") for name in names]
+        axis.set_xticks(middles, description)
+        axis.set_yticks(middles, description if named else [""] * len(description))
         axis.tick_params(length=0)
 
 
@@ -118,7 +119,7 @@ def _contrast(correlations: Correlations, labels: NDArray[np.float64]) -> str:
     return f"{within:.3f} within classes, {between:.3f} between"
 
 
-def _table(choice: Choice, correlations: dict[str, Correlations], order: Order) -> pd.DataFrame:
+def _table(choice: KernelSelection, correlations: dict[str, Correlations], order: Order) -> pd.DataFrame:
     """The upper triangle: the pictures are symmetric."""
     row, column = np.triu_indices(len(order))
     i, j = order[row], order[column]

@@ -10,8 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.marks import ALPHA_LABEL, Mark, draw_band, draw_seeds, offset_marks, plain
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
@@ -25,7 +25,7 @@ from lazy_lightning.figures.sweep_table import (
 STABLE = "activation_stability/total"
 
 
-class Line(NamedTuple):
+class ModelCurve(NamedTuple):
     """One model in one panel."""
 
     name: str
@@ -41,7 +41,7 @@ _MODELS = {
 _HELD = ("its weights, activations as at $w_0$", "activation_stability/held_error")
 
 
-def lazy_comparison(runs: pd.DataFrame) -> Drawn:
+def lazy_comparison(runs: pd.DataFrame) -> ReportFigure:
     """Train and test error of network, linearisation and frozen activations, and the share of stable activations.
 
     Of the widest network, against alpha (arXiv:1812.07956, figure 3).
@@ -51,7 +51,8 @@ def lazy_comparison(runs: pd.DataFrame) -> Drawn:
     """
     if not any(has(runs, name) for name in (_MODELS["linearised, trained beside it"].format("test"), STABLE)):
         raise AnalysisError(
-            "the error of the linearisation was not measured: train a ScaledModule with companions: [linearized], or "
+            "the error of the linearisation was not measured: train a MiniBatchModule with companions: [linearized], "
+            "or "
             "add callbacks/stability.yaml"
         )
     panels = {"train": _lines(runs, "train"), "test": _lines(runs, "test")}
@@ -72,28 +73,30 @@ def lazy_comparison(runs: pd.DataFrame) -> Drawn:
         f"{unfinished_note(runs)}"
     )
     shown = [(kind, line) for kind, part in {**panels, "stable": stable}.items() for line in part]
-    return Drawn("lazy_comparison", "Lazy and not", caption, figure, _table(shown), _findings(panels["test"], stable))
+    return ReportFigure(
+        "lazy_comparison", "Lazy and not", caption, figure, _table(shown), _findings(panels["test"], stable)
+    )
 
 
-def _lines(runs: pd.DataFrame, part: str) -> list[Line]:
+def _lines(runs: pd.DataFrame, part: str) -> list[ModelCurve]:
     names = {name: column.format(part) for name, column in _MODELS.items()}
     if part == "test":
         names |= dict([_HELD])
     marks = offset_marks(len(_MODELS) + 1, 0)
     return [
-        Line(name, width_curves(runs, column)[-1], mark)
+        ModelCurve(name, width_curves(runs, column)[-1], mark)
         for (name, column), mark in zip(names.items(), marks, strict=False)
         if has(runs, column)
     ]
 
 
-def _stable(runs: pd.DataFrame) -> list[Line]:
+def _stable(runs: pd.DataFrame) -> list[ModelCurve]:
     if not has(runs, STABLE):
         return []
-    return [Line("all", width_curves(runs, STABLE)[-1], offset_marks(1, 0)[0])]
+    return [ModelCurve("all", width_curves(runs, STABLE)[-1], offset_marks(1, 0)[0])]
 
 
-def _draw(axis: Axes, lines: list[Line], factor: float) -> None:
+def _draw(axis: Axes, lines: list[ModelCurve], factor: float) -> None:
     for line in lines:
         draw_seeds(axis, line.curve.alpha, factor * line.curve.values, line.mark)
         draw_band(axis, line.curve.alpha, line.curve.band(factor), line.mark, line.name)
@@ -102,12 +105,12 @@ def _draw(axis: Axes, lines: list[Line], factor: float) -> None:
         axis.set_ylim(-0.05, 1.0)  # errors of nothing at all, which would be drawn around zero
 
 
-def _table(lines: list[tuple[str, Line]]) -> pd.DataFrame:
+def _table(lines: list[tuple[str, ModelCurve]]) -> pd.DataFrame:
     parts = [line.curve.long(part=part, model=line.name, **line.curve.band()._asdict()) for part, line in lines]
     return pd.concat(parts, ignore_index=True)
 
 
-def _findings(test: list[Line], stable: list[Line]) -> dict[str, str]:
+def _findings(test: list[ModelCurve], stable: list[ModelCurve]) -> dict[str, str]:
     findings = {}
     for line in test:
         mean = 100 * line.curve.band().mean

@@ -9,10 +9,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazy_lightning.analysis import PowerLaw
-from lazy_lightning.callbacks.regime import LAZY_BELOW, TRAINED_BELOW
+from lazy_lightning.analysis.regime import LAZY_BELOW, TRAINED_BELOW
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.figures.across_widths import across_widths
-from lazy_lightning.figures.sides import DEPARTURE, DRIFT, Side, fitted, lazy_side
+from lazy_lightning.figures.asymptotic_regions import DEPARTURE, DRIFT, Region, fitted, lazy_region
 from lazy_lightning.figures.sweep_table import NETWORK, WidthCurve, has, named_width, of_width, width_curves
 
 ENDED_BY_ITSELF = ("margins_met", "loss_reached", "stationary", "stalled")
@@ -21,7 +21,7 @@ _LARGEST = 3
 _NAMES = {DRIFT: "kernel drift", DEPARTURE: "tangent departure"}
 
 
-def shown_lazy(runs: pd.DataFrame, curve: WidthCurve) -> Side | None:
+def shown_lazy(runs: pd.DataFrame, curve: WidthCurve) -> Region | None:
     """The points of a curve at its large end that are lazy by all that was observed; None if nothing was.
 
     Kernel drift and tangent departure, means over seeds, must be below 0.1, at each point that has been measured and
@@ -38,13 +38,13 @@ def shown_lazy(runs: pd.DataFrame, curve: WidthCurve) -> Side | None:
     beyond = np.flatnonzero(left_tangent_space).max(initial=-1)
     lazy = known.any(axis=0) & (np.arange(len(curve.alpha)) > beyond)
     too_early = undecided(rows, curve) & lazy
-    said = " and ".join(f"{name} < {LAZY_BELOW:g}" for name in measures)
+    description = " and ".join(f"{name} < {LAZY_BELOW:g}" for name in measures)
     if too_early.any():
         share = f"{100 * TRAINED_BELOW:g} %"
-        said += (
+        description += (
             f"; left out, as the training loss has not been seen to fall to {share}: {too_early.sum()} larger alphas"
         )
-    return Side(lazy & ~too_early, LAZY_BELOW, said)
+    return Region(lazy & ~too_early, LAZY_BELOW, description)
 
 
 def undecided(rows: pd.DataFrame, curve: WidthCurve) -> NDArray[np.bool_]:
@@ -74,7 +74,7 @@ def _loss_shares(members: pd.DataFrame) -> dict[float, float]:
     return {float(str(alpha)): float(share) for alpha, share in shares.items()}
 
 
-def lazy_end(runs: pd.DataFrame, curve: WidthCurve) -> Side:
+def lazy_end(runs: pd.DataFrame, curve: WidthCurve) -> Region:
     """The points of a curve where the kernel has hardly moved.
 
     By the tangent departure where the drift was not observed; the three largest alphas where neither was.
@@ -83,13 +83,13 @@ def lazy_end(runs: pd.DataFrame, curve: WidthCurve) -> Side:
     if has(rows, DRIFT):
         (drift,) = width_curves(rows, DRIFT)
         means = dict(zip(drift.alpha.tolist(), drift.log_band().mean.tolist(), strict=True))
-        return lazy_side(np.array([means.get(alpha, np.nan) for alpha in curve.alpha.tolist()]))
+        return lazy_region(np.array([means.get(alpha, np.nan) for alpha in curve.alpha.tolist()]))
     shown = shown_lazy(runs, curve)
     if shown is not None:
         return shown
     there = np.flatnonzero(curve.counts > 0)[-_LARGEST:]
-    said = f"the {len(there)} largest alphas, not shown to be lazy"
-    return Side(np.isin(np.arange(len(curve.alpha)), there), float("nan"), said)
+    description = f"the {len(there)} largest alphas, not shown to be lazy"
+    return Region(np.isin(np.arange(len(curve.alpha)), there), float("nan"), description)
 
 
 def lazy_law(runs: pd.DataFrame, curve: WidthCurve) -> PowerLaw | None:
@@ -101,8 +101,8 @@ def lazy_findings(runs: pd.DataFrame, curves: Sequence[WidthCurve], of: str) -> 
     """The slopes there are, each with the points it is of."""
     laws = {curve.h: (lazy_law(runs, curve), lazy_end(runs, curve)) for curve in curves}
     return {
-        f"{of}, {_side_name(side)}, {named_width(h)}": f"{law} ({law.points} points, {side.said})"
-        for h, (law, side) in laws.items()
+        f"{of}, {_region_name(region)}, {named_width(h)}": f"{law} ({law.points} points, {region.description})"
+        for h, (law, region) in laws.items()
         if law is not None
     }
 
@@ -110,9 +110,11 @@ def lazy_findings(runs: pd.DataFrame, curves: Sequence[WidthCurve], of: str) -> 
 def lazy_sentence(runs: pd.DataFrame, curves: Sequence[WidthCurve]) -> str:
     """The slopes in words."""
     laws = [(curve.h, lazy_law(runs, curve), lazy_end(runs, curve)) for curve in curves]
-    said = ", ".join(f"{law} ({named_width(h)}, {side.said})" for h, law, side in laws if law is not None)
-    names = " or ".join(sorted({_side_name(side) for _, law, side in laws if law is not None}))
-    return f"Slope on the {names}: {said}." if said else "Too few points on the lazy side for a slope."
+    description = ", ".join(
+        f"{law} ({named_width(h)}, {region.description})" for h, law, region in laws if law is not None
+    )
+    names = " or ".join(sorted({_region_name(region) for _, law, region in laws if law is not None}))
+    return f"Slope on the {names}: {description}." if description else "Too few points on the lazy side for a slope."
 
 
 def drift_at(runs: pd.DataFrame, alpha: float) -> str:
@@ -124,8 +126,8 @@ def drift_at(runs: pd.DataFrame, alpha: float) -> str:
     return f", where kernels drift by {known.max():.2g} at most" if len(known) else ""
 
 
-def _side_name(side: Side) -> str:
-    return "lazy side" if np.isfinite(side.level) else "large-alpha side"
+def _region_name(region: Region) -> str:
+    return "lazy side" if np.isfinite(region.level) else "large-alpha side"
 
 
 def _means(rows: pd.DataFrame, column: str, curve: WidthCurve) -> NDArray[np.float64]:

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from lazy_lightning.analysis import PowerLaw, mean_and_error, within_factor
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.asymptotic_regions import Region, clear_shift, draw_guide, feature_region_of, fitted
 from lazy_lightning.figures.marks import Mark, draw_band, draw_seeds, legend_above, log_axes, width_label, width_marks
-from lazy_lightning.figures.sides import Side, clear_shift, draw_guide, feature_side_of, fitted
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
@@ -43,7 +43,7 @@ _LAZY_TIMES = {
 
 class _Fit(NamedTuple):
     curve: WidthCurve
-    side: Side
+    region: Region
     law: PowerLaw
 
 
@@ -55,7 +55,7 @@ class _LazyTime(NamedTuple):
     """NaN for one member."""
 
 
-def leaving_time(runs: pd.DataFrame) -> Drawn:
+def leaving_time(runs: pd.DataFrame) -> ReportFigure:
     """t1 by each definition that was observed, with its slope in the feature regime, and t_lazy.
 
     Slopes are fitted where the kernel drift is above 100, 10 or 1, the first of these that leaves three points of a
@@ -88,7 +88,7 @@ def leaving_time(runs: pd.DataFrame) -> Drawn:
         "standard error; dots: seeds, alone where others have not left it). "
         f"{_sentence(fits)}{_lazy_sentence(lazy)}{unfinished_note(runs)}"
     )
-    return Drawn(
+    return ReportFigure(
         "leaving_time", "Time to leave the tangent space", caption, figure, _table(panels, whole), _findings(fits, lazy)
     )
 
@@ -96,10 +96,10 @@ def leaving_time(runs: pd.DataFrame) -> Drawn:
 def _fits(runs: pd.DataFrame, curves: Sequence[WidthCurve]) -> list[_Fit]:
     found = []
     for curve in curves:
-        side = feature_side_of(runs, curve)
-        law = None if side is None else fitted(curve, side.keep)
-        if side is not None and law is not None:
-            found.append(_Fit(curve, side, law))
+        region = feature_region_of(runs, curve)
+        law = None if region is None else fitted(curve, region.keep)
+        if region is not None and law is not None:
+            found.append(_Fit(curve, region, law))
     return found
 
 
@@ -138,7 +138,7 @@ def _draw_slope(axis: Axes, fits: Sequence[_Fit], curves: Sequence[WidthCurve]) 
     """Of the widest network: the curves fall on one another."""
     if fits:
         fit = fits[-1]
-        x = fit.curve.scale[fit.side.keep]
+        x = fit.curve.scale[fit.region.keep]
         draw_guide(axis, fit.law, x, clear_shift(fit.law, x, curves, above=False))
 
 
@@ -151,37 +151,37 @@ def _legend(figure: Figure, axis: Axes, marks: dict[float, Mark], lazy: _LazyTim
 
 
 def _sentence(fits: dict[str, list[_Fit]]) -> str:
-    said = [
+    description = [
         f"by {DEFINITIONS[name]} {', '.join(f'{fit.law} ({named_width(fit.curve.h)})' for fit in found[-_TOLD:])}"
         for name, found in fits.items()
         if found
     ]
-    if not said:
+    if not description:
         return "No slope is fitted: the feature regime has too few points, or no observer tells where it is."
-    levels = sorted({fit.side.said for found in fits.values() for fit in found})
-    return f"Slopes against sqrt(h) alpha in the feature regime ({', '.join(levels)}): {'; '.join(said)}."
+    levels = sorted({fit.region.description for found in fits.values() for fit in found})
+    return f"Slopes against sqrt(h) alpha in the feature regime ({', '.join(levels)}): {'; '.join(description)}."
 
 
 def _lazy_sentence(lazy: _LazyTime | None) -> str:
     if lazy is None:
         return ""
     unit = "the unit of time of lazy training: its loss halves in a fraction of it"
-    return f" Dash-dotted: {lazy.name} = {_shown(lazy)}, {unit}."
+    return f" Dash-dotted: {lazy.name} = {_format_time(lazy)}, {unit}."
 
 
-def _shown(lazy: _LazyTime) -> str:
+def _format_time(lazy: _LazyTime) -> str:
     return within_factor(lazy.mean, lazy.log10_error) if np.isfinite(lazy.log10_error) else f"{lazy.mean:.3g}"
 
 
 def _findings(fits: dict[str, list[_Fit]], lazy: _LazyTime | None) -> dict[str, str]:
     findings = {
         f"slope of t1 ({DEFINITIONS[name]}), {named_width(fit.curve.h)}": (
-            f"{fit.law} ({fit.law.points} points, {fit.side.said})"
+            f"{fit.law} ({fit.law.points} points, {fit.region.description})"
         )
         for name, found in fits.items()
         for fit in found
     }
-    return findings if lazy is None else findings | {lazy.name: _shown(lazy)}
+    return findings if lazy is None else findings | {lazy.name: _format_time(lazy)}
 
 
 def _table(panels: dict[str, list[WidthCurve]], whole: dict[str, list[WidthCurve]]) -> pd.DataFrame:

@@ -7,11 +7,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lazy_lightning.configuration import significant
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.marks import draw_band, draw_seeds, offset_marks, plain
 from lazy_lightning.figures.quantity import Quantity, performance
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
@@ -20,13 +19,14 @@ from lazy_lightning.figures.sweep_table import (
     unfinished_note,
     width_curves,
 )
+from lazy_lightning.runs.configuration import significant
 
 _LEAST = 4
 _MOST = 6
 _POPULATION = Quantity("population/loss", "population loss", r"population loss $\ell(F, y)$", 1.0, "")
 
 
-def loss_by_width(runs: pd.DataFrame) -> Drawn:
+def loss_by_width(runs: pd.DataFrame) -> ReportFigure:
     """A curve for each alpha, and for each sqrt(h) alpha, that at least four widths have in common, six curves at most.
 
     A fixed alpha is the 1/sqrt(h) scaling of two-layer networks, lazy for large h; a fixed sqrt(h) alpha is the 1/h
@@ -53,7 +53,7 @@ def loss_by_width(runs: pd.DataFrame) -> Drawn:
         f"{unfinished_note(runs)}"
     )
     title = f"{quantity.name.capitalize()} by width"
-    return Drawn("loss_by_width", title, caption, figure, _table(lines, quantity), _findings(lines, quantity))
+    return ReportFigure("loss_by_width", title, caption, figure, _table(lines, quantity), _findings(lines, quantity))
 
 
 def _lines(curves: list[WidthCurve], *, scaled: bool) -> dict[str, WidthCurve]:

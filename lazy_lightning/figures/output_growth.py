@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.flow_average import FlowCurve, Followed, draw_flow_curve, followed
 from lazy_lightning.figures.marks import (
     alpha_marks,
@@ -21,6 +20,7 @@ from lazy_lightning.figures.marks import (
     width_label,
     width_marks,
 )
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
@@ -37,7 +37,7 @@ RMS = "test/output_rms"
 _LABEL = r"rms of $F$ on the test set"
 
 
-def output_growth(runs: pd.DataFrame) -> Drawn:
+def output_growth(runs: pd.DataFrame) -> ReportFigure:
     """The rms of F against t at up to five alphas, and at the end against sqrt(h) alpha for all widths.
 
     Raises:
@@ -56,11 +56,11 @@ def output_growth(runs: pd.DataFrame) -> Drawn:
         _draw_growth(left, grown, chosen)
         _draw_ends(right, ends)
     caption = (
-        f"Growth of the output. Left: {chosen.said}, mean and standard error of "
+        f"Growth of the output. Left: {chosen.description}, mean and standard error of "
         f"{counted_seeds([curve.seeds for curve in grown.values()])}. Right: at the end of training, geometric mean "
         f"of {seeds_phrase(ends)} (bands: standard error; dots: seeds). Dotted: a margin of 1.{unfinished_note(runs)}"
     )
-    return Drawn(
+    return ReportFigure(
         "output_growth", "Growth of the output", caption, figure, _table(grown, chosen.h, ends), _findings(ends)
     )
 

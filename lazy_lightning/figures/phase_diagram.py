@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from lazy_lightning.analysis import Crossing, PowerLaw, crossing, power_law_of_points
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.asymptotic_regions import DRIFT
 from lazy_lightning.figures.marks import ALPHA_LABEL, legend_above
 from lazy_lightning.figures.quantity import LOSS, Quantity, performance
-from lazy_lightning.figures.sides import DRIFT
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import WidthCurve, has, seeds_phrase, unfinished_note, width_curves
 
@@ -45,7 +45,7 @@ class _Plane(NamedTuple):
     label: str
 
 
-def phase_diagram(runs: pd.DataFrame) -> Drawn:
+def phase_diagram(runs: pd.DataFrame) -> ReportFigure:
     """Kernel drift and test error over (h, alpha), with alpha* where the drift is 1/2, and its power law in h.
 
     Raises:
@@ -74,7 +74,9 @@ def phase_diagram(runs: pd.DataFrame) -> Drawn:
         f"Kernel drift (geometric mean) and performance (mean) over {seeds_phrase(curves)} at the widths h and scales "
         f"alpha of the sweep; a dot a point. {_sentence(stars, law)}{unfinished_note(runs)}"
     )
-    return Drawn("phase_diagram", "Phase diagram", caption, figure, _table(runs, curves, stars), _findings(stars, law))
+    return ReportFigure(
+        "phase_diagram", "Phase diagram", caption, figure, _table(runs, curves, stars), _findings(stars, law)
+    )
 
 
 def edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:

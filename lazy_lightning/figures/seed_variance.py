@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from lazy_lightning.analysis import PowerLaw, ensemble_statistics, power_law_of_points
 from lazy_lightning.errors import AnalysisError, DataError
-from lazy_lightning.experiments.runs import OutputsAccessor
 from lazy_lightning.figures.across_widths import common_range, interpolated, interpolated_note, is_trained
 from lazy_lightning.figures.sweep_table import WidthCurve, finished, of_width, sorted_widths
+from lazy_lightning.runs.load import OutputsAccessor
 
 
 class VarianceCurve(NamedTuple):

@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazy_lightning.figures.drawn import Drawn
-from lazy_lightning.figures.kernel_choice import Choice, Shown, chosen_kernels
+from lazy_lightning.figures.kernel_choice import KernelSelection, SelectedKernel, chosen_kernels
 from lazy_lightning.figures.marks import alpha_marks, log_axes
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import unfinished_note
 
@@ -21,7 +21,7 @@ from lazy_lightning.figures.sweep_table import unfinished_note
 class Spectrum(NamedTuple):
     """Of one kernel."""
 
-    shown: Shown
+    shown: SelectedKernel
     values: NDArray[np.float64]
     """(n,) lambda_i/trace, descending."""
     trace: float
@@ -32,7 +32,7 @@ class Spectrum(NamedTuple):
         return float(1 / (self.values**2).sum())
 
 
-def spectra(runs: pd.DataFrame) -> Drawn:
+def spectra(runs: pd.DataFrame) -> ReportFigure:
     """lambda_i/sum lambda against i, of the kernels of :func:`~lazy_lightning.figures.kernel_images.kernel_images`.
 
     Eigenvalues that rounding leaves no digit of, below n eps lambda_1, are not drawn.
@@ -48,15 +48,15 @@ def spectra(runs: pd.DataFrame) -> Drawn:
     start = found[0]
     growth = ", ".join(f"{s.trace / start.trace:.3g} ({s.shown.name})" for s in found[1:])
     caption = (
-        f"Eigenvalues of the tangent kernel over their sum, {choice.said}, before and after training with the "
+        f"Eigenvalues of the tangent kernel over their sum, {choice.description}, before and after training with the "
         f"smallest, middle and largest alpha whose kernels were kept. The sum itself has grown by the factors {growth}."
         + unfinished_note(runs)
     )
     findings = {f"effective rank of the kernel, {s.shown.name}": f"{s.effective_rank:.3g}" for s in found}
-    return Drawn("spectra", "Spectra of the tangent kernels", caption, figure, _table(choice, found), findings)
+    return ReportFigure("spectra", "Spectra of the tangent kernels", caption, figure, _table(choice, found), findings)
 
 
-def spectrum(shown: Shown) -> Spectrum:
+def spectrum(shown: SelectedKernel) -> Spectrum:
     """Eigenvalues of a symmetric kernel, over their sum."""
     values = np.linalg.eigvalsh(shown.kernel)[::-1].astype(np.float64)
     trace = float(np.trace(shown.kernel))
@@ -88,7 +88,7 @@ def _draw(axis: Axes, found: Sequence[Spectrum]) -> None:
     axis.legend()
 
 
-def _table(choice: Choice, found: Sequence[Spectrum]) -> pd.DataFrame:
+def _table(choice: KernelSelection, found: Sequence[Spectrum]) -> pd.DataFrame:
     return pd.concat(
         [
             pd.DataFrame(

@@ -12,7 +12,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogFormatter, NullFormatter
 
-from lazy_lightning.atomic import written_atomically
+from lazy_lightning.runs.atomic import written_atomically
 
 STYLE = Path(__file__).with_name("paper.mplstyle")
 

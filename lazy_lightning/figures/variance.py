@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazy_lightning.figures.drawn import Drawn
 from lazy_lightning.figures.layers import tick_widths
 from lazy_lightning.figures.marks import (
     Mark,
@@ -24,12 +23,13 @@ from lazy_lightning.figures.marks import (
     width_label,
     width_marks,
 )
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.seed_variance import End, VarianceCurve, variance_curves, variance_ends
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import scale_label, unfinished_note
 
 
-def variance(runs: pd.DataFrame) -> Drawn:
+def variance(runs: pd.DataFrame) -> ReportFigure:
     """The unbiased variance of F over seeds, mean over test samples; both ends of the sweep against h. Theory: ~ 1/h.
 
     Raises:
@@ -51,7 +51,7 @@ def variance(runs: pd.DataFrame) -> Drawn:
         if law is not None
     }
     caption = _caption(curves, ends) + unfinished_note(runs)
-    return Drawn("variance", "Variance over seeds", caption, figure, _table(curves, ends), findings)
+    return ReportFigure("variance", "Variance over seeds", caption, figure, _table(curves, ends), findings)
 
 
 def _draw_scales(axis: Axes, curves: Sequence[VarianceCurve]) -> None:
@@ -96,14 +96,18 @@ def _bars(
 def _caption(curves: Sequence[VarianceCurve], ends: Sequence[End]) -> str:
     seeds = np.concatenate([curve.seeds for curve in curves])
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    said = f"Variance of F over {count} seeds, mean over the test samples; bars: one jackknife error."
+    description = f"Variance of F over {count} seeds, mean over the test samples; bars: one jackknife error."
     if (seeds < 3).all():
-        said = f"Variance of F over {count} seeds, mean over the test samples; of two seeds it has no error."
+        description = f"Variance of F over {count} seeds, mean over the test samples; of two seeds it has no error."
     for end in ends:
         law = end.law
         slope = "too few widths for a slope" if law is None else f"slope {law} in h, expected -1"
-        said += f" At the {end.name} end, √h α = {plain(end.at)}{_also(end)}: {slope}."
-    return said if ends else said + " Against h nothing is shown, for want of a second width with a common √h α."
+        description += f" At the {end.name} end, √h α = {plain(end.at)}{_also(end)}: {slope}."
+    return (
+        description
+        if ends
+        else description + " Against h nothing is shown, for want of a second width with a common √h α."
+    )
 
 
 def _also(end: End) -> str:

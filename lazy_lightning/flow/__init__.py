@@ -1,13 +1,13 @@
 """Gradient and momentum flow with an adaptive step, over the member axis. Knows tensors and a closure only."""
 
 from lazy_lightning.flow.controllers import (
-    Band,
     Change,
     ConstantStep,
     Controller,
     Decision,
+    GradientChangeController,
+    gradient_change,
     reference,
-    slides,
 )
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.events import Event, LossReached, MarginsMet, Stalled, StepsTried, TimeReached
@@ -18,7 +18,6 @@ from lazy_lightning.flow.state import FlowState
 from lazy_lightning.flow.stop_reason import StopReason
 
 __all__ = [
-    "Band",
     "Change",
     "ConstantStep",
     "Controller",
@@ -26,6 +25,7 @@ __all__ = [
     "Evaluation",
     "Event",
     "FlowState",
+    "GradientChangeController",
     "LossReached",
     "MarginsMet",
     "Momentum",
@@ -38,6 +38,6 @@ __all__ = [
     "StopReason",
     "TimeReached",
     "Trace",
+    "gradient_change",
     "reference",
-    "slides",
 ]

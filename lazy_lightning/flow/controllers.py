@@ -68,7 +68,7 @@ class ConstantStep:
 
 
 @dataclass(frozen=True)
-class Band:
+class GradientChangeController:
     """Keeps the gradient change r, and if asked the output change, inside a band (arXiv:1906.08034).
 
     A step is accepted if ``r < r_max`` and ``max|dF| < out_max``; otherwise dt is divided by ``shrink`` and
@@ -129,14 +129,18 @@ class Band:
         return Decision(accept, following)
 
 
-def slides(r_max: float = 1e-2, r_grow: float = 1e-4, growth: float = 1.1, shrink: float = 10.0) -> Band:
+def gradient_change(
+    r_max: float = 1e-2, r_grow: float = 1e-4, growth: float = 1.1, shrink: float = 10.0
+) -> GradientChangeController:
     """The talk's policy: hold r in (1e-4, 1e-2)."""
-    return Band(r_max=r_max, r_grow=r_grow, growth=growth, shrink=shrink)
+    return GradientChangeController(r_max=r_max, r_grow=r_grow, growth=growth, shrink=shrink)
 
 
-def reference(max_dgrad: float = 1e-4, max_dout: float = 0.1, growth: float = 1.1, shrink: float = 10.0) -> Band:
+def reference(
+    max_dgrad: float = 1e-4, max_dout: float = 0.1, growth: float = 1.1, shrink: float = 10.0
+) -> GradientChangeController:
     """The reference code's policy: r < max_dgrad and max alpha |df| < max_dout; grow when under half of both."""
-    return Band(
+    return GradientChangeController(
         r_max=max_dgrad,
         r_grow=max_dgrad / 2,
         out_max=max_dout,
@@ -146,11 +150,11 @@ def reference(max_dgrad: float = 1e-4, max_dout: float = 0.1, growth: float = 1.
     )
 
 
-PRESETS = {"slides": slides, "reference": reference}
+PRESETS = {"gradient_change": gradient_change, "reference": reference}
 
 
 def controller(spec: str | Controller) -> Controller:
-    """A controller by preset name (``"slides"``, ``"reference"``), or the object itself.
+    """A controller by preset name (``"gradient_change"``, ``"reference"``), or the object itself.
 
     Raises:
         ConfigError: for an unknown name.

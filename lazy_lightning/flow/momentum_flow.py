@@ -66,7 +66,7 @@ class MomentumFlow(torch.optim.Optimizer):
         members: size E of the member axis; None if the parameters have none (an ordinary model, E = 1).
         tau: memory of the momentum, in units of t; 0 is gradient flow. A number, or one for each member.
         mu: the Nesterov-like variant tau = t/mu instead.
-        controller: ``"slides"``, ``"reference"``, or a :class:`Controller`.
+        controller: ``"gradient_change"``, ``"reference"``, or a :class:`Controller`.
         dt: first step size to try.
         events: what ends a member; :class:`TimeReached` is landed on exactly.
         steps: tried steps in a call of :meth:`step`; an attribute that may be changed between calls.
@@ -89,7 +89,7 @@ class MomentumFlow(torch.optim.Optimizer):
     >>> def closure():
     ...     flow.zero_grad(); loss = (model(x) - y).square().mean(); loss.backward(); return loss
     >>> loss = flow.step(closure)
-    >>> flow.flow.t, flow.reasons
+    >>> flow.flow_state.t, flow.reasons
     (tensor([5.], dtype=torch.float64), [<StopReason.T_MAX: 3>])
     """
 
@@ -103,7 +103,7 @@ class MomentumFlow(torch.optim.Optimizer):
         members: int | None = None,
         tau: float | Sequence[float] = 0.0,
         mu: float | None = None,
-        controller: str | Controller = "slides",
+        controller: str | Controller = "gradient_change",
         dt: float = 1.0,
         events: Sequence[Event | Stalled] = (),
         steps: int = 1,
@@ -138,7 +138,7 @@ class MomentumFlow(torch.optim.Optimizer):
     # ------------------------------------------------------------------ what can be read
 
     @property
-    def flow(self) -> FlowState:
+    def flow_state(self) -> FlowState:
         """The state of all E members.
 
         Raises:
@@ -157,12 +157,12 @@ class MomentumFlow(torch.optim.Optimizer):
     @property
     def origin(self) -> Tensor:
         """(E, N) w0."""
-        return self.flow.origin if self.started else self._origin
+        return self.flow_state.origin if self.started else self._origin
 
     @property
     def reasons(self) -> list[StopReason]:
         """Each member's :class:`StopReason`; reads from the device."""
-        return [StopReason(code) for code in self.flow.reason.tolist()]
+        return [StopReason(code) for code in self.flow_state.reason.tolist()]
 
     def clock(self) -> Clock:
         """The members' clocks and whether they run: one read from the device after each change of the state.
@@ -170,7 +170,7 @@ class MomentumFlow(torch.optim.Optimizer):
         A call of :meth:`step` that follows knows from it which members run, and reads nothing.
         """
         if self._clock is None:
-            state = self.flow
+            state = self.flow_state
             rows = [state.t, state.dt, state.tried.double(), state.running.double()]
             self._clock = Clock.of(torch.stack(rows).tolist())
         return self._clock
@@ -210,7 +210,7 @@ class MomentumFlow(torch.optim.Optimizer):
         if self.steps < 1:
             raise ValueError(f"steps, the tried steps in a call, must be >= 1, got {self.steps}")
         self.start(closure)
-        whole = self.flow
+        whole = self.flow_state
         rows = self._running_rows(whole)
         if rows is not None and len(rows) == 0:
             self.trace = None
@@ -248,7 +248,7 @@ class MomentumFlow(torch.optim.Optimizer):
                 f"advance needs finite times, got {times.tolist()}: call step until an event ends members"
             )
         self.start(closure)
-        state, ordinary = self.flow, self.dynamics
+        state, ordinary = self.flow_state, self.dynamics
         times = times.to(state.t).clamp(max=ordinary.t_max).expand(*times.shape[:-1], state.members)
         times = times.reshape(-1, state.members)
         end = times[-1]
@@ -272,7 +272,7 @@ class MomentumFlow(torch.optim.Optimizer):
 
         Steps after the last arrival would be wasted. The one read from the device in a burst of :meth:`advance`.
         """
-        state = self.flow
+        state = self.flow_state
         gaps = torch.diff(torch.maximum(times, state.t), dim=0, prepend=state.t.unsqueeze(0))
         needed = torch.ceil(gaps / state.dt).sum(dim=0)
         clock = torch.stack([state.t, state.dt, state.tried.double(), state.running.double(), needed]).tolist()
@@ -357,7 +357,7 @@ class MomentumFlow(torch.optim.Optimizer):
 
     def stop_running(self, reason: StopReason) -> None:
         """Stops every member that still runs, for a reason known to the host (wall time, a signal)."""
-        state, self._clock = self.flow, None
+        state, self._clock = self.flow_state, None
         state.reason.copy_(torch.where(state.running, int(reason), state.reason).to(torch.int8))
 
     def reopen(self, *, wall: bool) -> None:
@@ -365,7 +365,7 @@ class MomentumFlow(torch.optim.Optimizer):
 
         ``wall``: those stopped by the wall-time limit too.
         """
-        state, self._clock = self.flow, None
+        state, self._clock = self.flow_state, None
         max_steps = min((e.max_steps for e in self.dynamics.events if isinstance(e, StepsTried)), default=None)
         reached = state.t >= self.dynamics.t_max
         if max_steps is not None:
@@ -409,7 +409,7 @@ class MomentumFlow(torch.optim.Optimizer):
             )
         self.state[first] = held
         self.state[first]["origin"] = self._origin.copy_(held["origin"])  # stays shared with who gave it
-        self.rows.publish(self.flow.weights())
+        self.rows.publish(self.flow_state.weights())
 
 
 def _check_tau(tau: float | Sequence[float], members: int) -> None:

@@ -98,7 +98,9 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
     norm = torch.linalg.vector_norm(gradient, dim=1).double()
     real = state.gradient_norm > _negligible(state)
     near = real if evaluation.flat is None else real & ~evaluation.flat
-    r = gradient_change(state.gradient, gradient, state.gradient_norm, norm, near * _UNBOUNDED, scratch=weights_at)
+    r = relative_gradient_change(
+        state.gradient, gradient, state.gradient_norm, norm, near * _UNBOUNDED, scratch=weights_at
+    )
     noise = real < (r >= (_JUMP * state.gradient_change).clamp_min(_NOISE))  # and not real
     output = _output_change(state, evaluation) if dynamics.controller.watches_outputs else None
     decision = dynamics.controller(dt, Change(r, output))
@@ -163,7 +165,7 @@ def settle(state: FlowState, noise: Tensor | None, stall: Stalled | None) -> Non
         state.reason.masked_fill_(stall(now, state.milestone) & state.running, int(StopReason.STALLED))
 
 
-def gradient_change(
+def relative_gradient_change(
     old: Tensor, new: Tensor, old_norm: Tensor, new_norm: Tensor, vanished: Tensor, scratch: Tensor | None = None
 ) -> Tensor:
     """r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖), (E,) float64; ``vanished`` where either gradient is exactly zero.

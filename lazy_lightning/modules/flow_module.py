@@ -12,17 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from lazy_lightning.checkpoint_validation import CheckpointContent
-from lazy_lightning.checkpoints import KEY
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.controllers import Band, ConstantStep, controller
+from lazy_lightning.flow.controllers import ConstantStep, GradientChangeController, controller
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.events import MarginsMet
 from lazy_lightning.flow.momentum_flow import MomentumFlow
 from lazy_lightning.flow.rules import step_rule
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.losses import Loss
 from lazy_lightning.modules.logged_columns import act_on_observation, check_monitors_of_one_epoch
 from lazy_lightning.modules.memory_time import (
     MemoryTime,
@@ -31,10 +28,13 @@ from lazy_lightning.modules.memory_time import (
     memory_times,
     warning_of_long_memory,
 )
+from lazy_lightning.modules.observation import Observation, Record
 from lazy_lightning.modules.observed_module import ObservedModule
-from lazy_lightning.modules.stop import Stop
-from lazy_lightning.objective import Objective
-from lazy_lightning.observation import Observation, Record
+from lazy_lightning.modules.stopping_criteria import StoppingCriteria
+from lazy_lightning.objective.full_batch import Objective
+from lazy_lightning.objective.losses import Loss
+from lazy_lightning.runs.checkpoint_validation import CheckpointContent
+from lazy_lightning.runs.checkpoints import KEY
 
 
 class FullBatchObjective(Protocol):
@@ -71,7 +71,7 @@ class FlowModule(ObservedModule):
             ``published`` for the rule of the published runs, min(1e-3 sqrt(h) alpha, 1), with the network's ``width``
             h.
         mu: the Nesterov-like variant, tau = t/mu.
-        controller: step-size policy, ``slides``, ``reference``, or one with its own numbers.
+        controller: step-size policy, ``gradient_change``, ``reference``, or one with its own numbers.
         dt: first step size to try.
         stop: when a member ends.
         schedule: when to observe.
@@ -92,14 +92,14 @@ class FlowModule(ObservedModule):
         centering: bool = True,
         tau: MemoryTime = 0.0,
         mu: float | None = None,
-        controller: str | Band | ConstantStep = "slides",
+        controller: str | GradientChangeController | ConstantStep = "gradient_change",
         dt: float = 1.0,
-        stop: Stop | None = None,
+        stop: StoppingCriteria | None = None,
         schedule: Schedule | None = None,
         chunk_size: int | None = None,
         cuda_graphs: bool = True,
     ) -> None:
-        stop = stop or Stop()
+        stop = stop or StoppingCriteria()
         margin = 1.0 if stop.margin is None else stop.margin
         super().__init__(network, loss, alpha, seeds, centering, margin, chunk_size)
         self.automatic_optimization = False
@@ -112,7 +112,7 @@ class FlowModule(ObservedModule):
             "events": self.stop.events(self.loss),
         }
         self.cuda_graphs = cuda_graphs
-        check_memory_time(tau, self.roster)
+        check_memory_time(tau, self.ensemble)
         step_rule(1.0 if isinstance(tau, str) else tau, mu)  # out-of-range values are told before any data is read
         self.tau = tau
         self._seconds_per_step: float | None = None
@@ -130,14 +130,14 @@ class FlowModule(ObservedModule):
     @property
     def train_outputs(self) -> Tensor:
         """F on the training set."""
-        outputs = self.flow.flow.outputs
+        outputs = self.flow.flow_state.outputs
         assert outputs is not None  # our objectives report them
         return outputs
 
     @property
     def loss_start(self) -> Tensor:
         """(E,) the loss at w0, with its factor 1/alpha^2."""
-        return self.flow.flow.loss_start
+        return self.flow.flow_state.loss_start
 
     def shares_done(self, record: Record) -> NDArray[np.float64]:
         """(E,) in [0, 1]: by margins, flow time, steps or wall time, whichever is nearest."""
@@ -173,7 +173,7 @@ class FlowModule(ObservedModule):
         )
 
     def _options(self) -> dict[str, Any]:
-        return {**self._flow_options, "tau": memory_times(self.tau, self.roster, self.network.template)}
+        return {**self._flow_options, "tau": memory_times(self.tau, self.ensemble, self.network.template)}
 
     def companion_flow(self, w: nn.Parameter, steps: int) -> MomentumFlow:
         """The same flow of other weights (E, N'), which ends at no event: for what is trained side by side."""
@@ -248,8 +248,8 @@ class FlowModule(ObservedModule):
 
     def _warn_of_long_memory(self) -> None:
         template = self.network.template
-        t1 = expected_t1(self.flow.flow, self.roster, template)
-        sentence = warning_of_long_memory(memory_times(self.tau, self.roster, template), t1, self.roster)
+        t1 = expected_t1(self.flow.flow_state, self.ensemble, template)
+        sentence = warning_of_long_memory(memory_times(self.tau, self.ensemble, template), t1, self.ensemble)
         if sentence is not None:
             warnings.warn(sentence, stacklevel=2)
 
@@ -281,7 +281,7 @@ class FlowModule(ObservedModule):
             self.flow.stop_running(StopReason.MAX_WALL)
         flow, final = self.flow, self._all_stopped()
         columns: dict[str, Tensor] = {}
-        self.observe(Observation(self.observations, flow.flow, flow.trace, flow.active, final, columns), columns)
+        self.observe(Observation(self.observations, flow.flow_state, flow.trace, flow.active, final, columns), columns)
         self._show_step_size()
         self.trainer.should_stop = self.trainer.should_stop or final
 
@@ -310,6 +310,6 @@ def check_first_step(dt: object) -> float:
     return float(dt)
 
 
-def check_controller(spec: str | Band | ConstantStep) -> Band | ConstantStep:
+def check_controller(spec: str | GradientChangeController | ConstantStep) -> GradientChangeController | ConstantStep:
     """Resolves a preset's name now, so that a wrong one is told before any data is read."""
-    return cast("Band | ConstantStep", controller(spec))
+    return cast("GradientChangeController | ConstantStep", controller(spec))

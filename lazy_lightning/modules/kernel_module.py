@@ -9,21 +9,21 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
-from lazy_lightning.checkpoints import KEY, read_checkpoint
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.controllers import Band, ConstantStep
+from lazy_lightning.flow.controllers import ConstantStep, GradientChangeController
 from lazy_lightning.flow.events import MarginsMet
 from lazy_lightning.flow.schedule import Schedule
-from lazy_lightning.losses import Loss
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_objective import KernelObjective, kernel_outputs
 from lazy_lightning.modules.memory_time import MemoryTime
-from lazy_lightning.modules.stop import Stop
+from lazy_lightning.modules.stopping_criteria import StoppingCriteria
 from lazy_lightning.ntk.features import KernelFeatures, require_decomposable
-from lazy_lightning.ntk.frozen_kernel import Outputs, frozen_kernels
-from lazy_lightning.ntk.plan import LayerChoice
+from lazy_lightning.ntk.frozen_kernel import OutputMode, frozen_kernels
+from lazy_lightning.ntk.kernel_plan import LayerChoice
 from lazy_lightning.ntk.sharing import Sharing, distinct_members
-from lazy_lightning.objective import drop_single_output
+from lazy_lightning.objective.full_batch import drop_single_output
+from lazy_lightning.objective.losses import Loss
+from lazy_lightning.runs.checkpoints import KEY, read_checkpoint
 
 At = Literal["init", "end"]
 
@@ -72,20 +72,20 @@ class KernelModule(FlowModule):
         centering: bool = True,
         tau: MemoryTime = 0.0,
         mu: float | None = None,
-        controller: str | Band | ConstantStep = "slides",
+        controller: str | GradientChangeController | ConstantStep = "gradient_change",
         dt: float = 1.0,
-        stop: Stop | None = None,
+        stop: StoppingCriteria | None = None,
         schedule: Schedule | None = None,
         chunk_size: int | None = None,
         at: At = "init",
         checkpoint: str | None = None,
         layers: list[str] | str | None = None,
-        kernel_outputs: Outputs = "full",
+        kernel_outputs: OutputMode = "full",
         cuda_graphs: bool = True,
     ) -> None:
         super().__init__(network, loss, alpha, seeds, centering, tau, mu, controller, dt, stop, schedule, chunk_size)
         self.cuda_graphs = cuda_graphs
-        for name, value, known in (("at", at, get_args(At)), ("kernel_outputs", kernel_outputs, get_args(Outputs))):
+        for name, value, known in (("at", at, get_args(At)), ("kernel_outputs", kernel_outputs, get_args(OutputMode))):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}, expected {' or '.join(known)}")
         if at == "end" and checkpoint is None:
@@ -166,7 +166,7 @@ class KernelModule(FlowModule):
                 "with fit and the config.yaml in its folder"
             )
         saved_rows = {who: i for i, who in enumerate(zip(members["alphas"], members["seeds"], strict=True))}
-        own = list(zip(self.roster.alphas, self.roster.seeds, strict=True))
+        own = list(zip(self.ensemble.alphas, self.ensemble.seeds, strict=True))
         if any(who not in saved_rows for who in own):
             raise ConfigError(
                 f"{path} holds members of alpha {sorted(set(members['alphas']))} and seeds "

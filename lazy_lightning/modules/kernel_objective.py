@@ -8,16 +8,17 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.losses import Loss
 from lazy_lightning.ntk.sharing import Sharing
-from lazy_lightning.objective import drop_single_output, random_weights
+from lazy_lightning.objective.full_batch import drop_single_output, random_weights
+from lazy_lightning.objective.losses import Loss
 
 
 @dataclass(frozen=True)
 class KernelObjective:
     """L(v) = 1/(alpha^2 n) sum_i ell(F_i, y_i) with F = F(0) + alpha Phi v, for each member.
 
-    It stands in for :class:`~lazy_lightning.objective.Objective`, and needs two matrix-vector products, no graph.
+    It stands in for :class:`~lazy_lightning.objective.full_batch.Objective`, and needs two matrix-vector products, no
+    graph.
     """
 
     features: Tensor
@@ -55,7 +56,7 @@ class KernelObjective:
 
     @torch.enable_grad()
     def gradient_scale(self, v: Tensor) -> Tensor:
-        """As of :class:`~lazy_lightning.objective.Objective`."""
+        """As of :class:`~lazy_lightning.objective.full_batch.Objective`."""
         slope = self._slopes(v)[2]
         random = random_weights(len(self.y)).to(slope)
         norm: Tensor = torch.linalg.vector_norm(self._gradient(v, slope * random.view(-1, 1)), dim=1)

@@ -12,8 +12,8 @@ from torch.optim import Optimizer
 
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.member_groups import Rates, Rows
-from lazy_lightning.modules.roster import Roster
 
 Batch = tuple[Tensor, Tensor]
 
@@ -23,7 +23,7 @@ class Trainable(Protocol):
 
     models: tuple[str, ...]
     w0: Tensor
-    roster: Roster
+    ensemble: Ensemble
 
     @property
     def data(self) -> FlowData:
@@ -70,17 +70,17 @@ class LearningRateSearch:
     def search(self, module: Trainable) -> dict[str, list[float]]:
         """The best rate of every member, by model; members of one alpha share theirs."""
         trials = [_trial(module, rate, self.steps) for rate in self.candidates]
-        return {name: self.best(torch.stack([t[name] for t in trials]), module.roster) for name in trials[0]}
+        return {name: self.best(torch.stack([t[name] for t in trials]), module.ensemble) for name in trials[0]}
 
-    def best(self, losses: Tensor, roster: Roster) -> list[float]:
+    def best(self, losses: Tensor, ensemble: Ensemble) -> list[float]:
         """From the losses (rates, E) that the trials ended with; the smallest rate where no trial ended well.
 
         >>> losses = torch.tensor([[9.0, torch.nan], [1.0, 3.0], [2.0, 2.0]])
-        >>> LearningRateSearch((1.0, 0.1, 0.01)).best(losses, Roster.of([0.1, 10.0], 1))
+        >>> LearningRateSearch((1.0, 0.1, 0.01)).best(losses, Ensemble.of([0.1, 10.0], 1))
         [0.1, 0.01]
         """
         finite = torch.where(losses.isfinite(), losses, torch.inf).double().cpu()
-        group = roster.groups()
+        group = ensemble.groups()
         means = torch.stack([finite[:, group == g].mean(dim=1) for g in range(int(group.max()) + 1)], dim=1)
         rates = torch.tensor(self.candidates, dtype=torch.float64)
         chosen = torch.where(means.isfinite().any(dim=0), rates[means.argmin(dim=0)], rates.min())
@@ -115,15 +115,15 @@ def _batches(module: Trainable, steps: int) -> Iterable[Batch]:
         epoch += 1
 
 
-def told(rates: Mapping[str, Sequence[float]], roster: Roster) -> str:
+def format_rates(rates: Mapping[str, Sequence[float]], ensemble: Ensemble) -> str:
     """The rates by model and alpha, in a line each.
 
-    >>> told({"network": [0.1, 0.1, 1.0, 1.0]}, Roster.of([0.5, 2.0], 2))
+    >>> format_rates({"network": [0.1, 0.1, 1.0, 1.0]}, Ensemble.of([0.5, 2.0], 2))
     'learning rates of the network: 0.1 at alpha = 0.5, 1 at alpha = 2'
     """
     lines = []
     for name, values in rates.items():
-        by_alpha = dict(zip(roster.alphas, values, strict=True))
+        by_alpha = dict(zip(ensemble.alphas, values, strict=True))
         listed = ", ".join(f"{rate:g} at alpha = {alpha:g}" for alpha, rate in by_alpha.items())
         lines.append(f"learning rates of the {name.replace('_', ' ')}: {listed}")
     return "\n".join(lines)

@@ -16,34 +16,34 @@ from pytorch_lightning.loggers import Logger, MLFlowLogger
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.guarded import report_failure
-from lazy_lightning.messages import suggestion
-from lazy_lightning.modules.roster import Roster
-from lazy_lightning.observation import Record, Sink, finite_mean
+from lazy_lightning.modules.ensemble import Ensemble
+from lazy_lightning.modules.observation import Record, Sink, finite_mean
+from lazy_lightning.suggestions import suggestion
 
 _CODES = ("reason",)
 """Columns of which a mean says nothing."""
 
 
-def alpha_means(roster: Roster, record: Record) -> dict[float, dict[str, float]]:
+def alpha_means(ensemble: Ensemble, record: Record) -> dict[float, dict[str, float]]:
     """Means of all columns over the members of each alpha; NaN where no member has a finite value."""
-    alphas = np.asarray(roster.alphas)
+    alphas = np.asarray(ensemble.alphas)
     return {
         alpha: {name: finite_mean(c[alphas == alpha]) for name, c in record.columns.items() if name not in _CODES}
-        for alpha in dict.fromkeys(roster.alphas)
+        for alpha in dict.fromkeys(ensemble.alphas)
     }
 
 
-def metrics_of(roster: Roster, record: Record) -> dict[str, float]:
+def metrics_of(ensemble: Ensemble, record: Record) -> dict[str, float]:
     """Every column's mean over all members, and over those of each alpha as ``COLUMN/alpha=A``.
 
     >>> record = Record(0, 0.0, False, {"t": np.array([1.0, 3.0])})
-    >>> metrics_of(Roster.of([0.1, 10.0], 1), record)
+    >>> metrics_of(Ensemble.of([0.1, 10.0], 1), record)
     {'t': 2.0, 't/alpha=0.1': 1.0, 't/alpha=10': 3.0}
     """
     over_all = {name: finite_mean(column) for name, column in record.columns.items() if name not in _CODES}
     by_alpha = {
         f"{name}/alpha={alpha:g}": mean
-        for alpha, means in alpha_means(roster, record).items()
+        for alpha, means in alpha_means(ensemble, record).items()
         for name, mean in means.items()
     }
     return over_all | by_alpha

@@ -55,7 +55,7 @@ def require_schedule(scheduler: object) -> None:
     if isinstance(scheduler, ReduceLROnPlateau):
         raise ConfigError(
             "ReduceLROnPlateau looks at one loss, which members of several alphas do not have: choose a schedule of "
-            "epochs or steps, such as lazy_lightning.inverse_decay.InverseDecay"
+            "epochs or steps, such as lazy_lightning.modules.inverse_decay.InverseDecay"
         )
 
 

@@ -13,19 +13,19 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lazy_lightning.centering import Centering
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.losses import Loss, Task, build_loss
-from lazy_lightning.metrics import EnsembleError, MarginStatistics, MemberError, MemberLoss
-from lazy_lightning.modules.roster import Roster
+from lazy_lightning.modules.ensemble import Ensemble
+from lazy_lightning.modules.observation import finite_mean
 from lazy_lightning.nn.construction import count_weights
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_state import in_precision
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.memory import require_bytes
-from lazy_lightning.objective import drop_single_output, raw_outputs
-from lazy_lightning.observation import finite_mean
+from lazy_lightning.objective.centering import Centering
+from lazy_lightning.objective.full_batch import drop_single_output, raw_outputs
+from lazy_lightning.objective.losses import Loss, Task, build_loss
+from lazy_lightning.objective.metrics import EnsembleError, MarginStatistics, MemberError, MemberLoss
 
 _SINGLE_PRECISION = (
     "this Trainer computes in float32, Lightning's default, in which a large alpha leaves f - f0 few digits: build it "
@@ -67,11 +67,11 @@ class MemberModule(LightningModule):
         super().__init__()
         self.factory = network
         self.loss = build_loss(loss)
-        self.roster = Roster.of(alpha, seeds)
-        self.centering = Centering(self.roster.alpha_tensor(), enabled=centering)
+        self.ensemble = Ensemble.of(alpha, seeds)
+        self.centering = Centering(self.ensemble.alpha_tensor(), enabled=centering)
         self.margin_target = margin_target
         self.chunk_size = chunk_size
-        self.first_of_seed, self.seed_of_member = self.roster.rows_by_seed()
+        self.first_of_seed, self.seed_of_member = self.ensemble.rows_by_seed()
 
     # ------------------------------------------------------------------ building
 
@@ -103,8 +103,8 @@ class MemberModule(LightningModule):
         self.task: Task = data.task
         self.loss.check(self.task)
         dtype = self._run_dtype()
-        require_room(self.factory, len(set(self.roster.seeds)), data)
-        members = InitialMembers(self.factory, self.roster.seeds, data.input_shape, data.num_outputs, data.train.x)
+        require_room(self.factory, len(set(self.ensemble.seeds)), data)
+        members = InitialMembers(self.factory, self.ensemble.seeds, data.input_shape, data.num_outputs, data.train.x)
         if members.outputs != data.num_outputs:
             raise ConfigError(
                 f"the network {type(members.network.template).__name__} puts out {members.outputs} numbers a sample, "
@@ -172,11 +172,11 @@ class MemberModule(LightningModule):
         return _DTYPES[precision]
 
     def _build_metrics(self) -> nn.ModuleDict:
-        members = len(self.roster)
+        members = len(self.ensemble)
         metrics = nn.ModuleDict({"loss": MemberLoss(self.loss, members)})
         if self.task != "regression":
             metrics["error"] = MemberError(self.loss, members)
-            metrics["ensemble_error"] = EnsembleError(self.loss, self.roster.groups())
+            metrics["ensemble_error"] = EnsembleError(self.loss, self.ensemble.groups())
             metrics["margins"] = MarginStatistics(self.loss, members, self.margin_target)
         return metrics
 
@@ -245,9 +245,9 @@ class MemberModule(LightningModule):
         self._log_evaluated("test")
 
     def _log_evaluated(self, prefix: str) -> None:
-        alphas = np.asarray(self.roster.alphas)
+        alphas = np.asarray(self.ensemble.alphas)
         for name, host in on_host(self._computed("evaluated")).items():
-            for alpha in dict.fromkeys(self.roster.alphas):
+            for alpha in dict.fromkeys(self.ensemble.alphas):
                 mean = torch.tensor(finite_mean(host[alphas == alpha]), dtype=torch.float64)
                 self.log(f"{prefix}/{name}/alpha={alpha:g}", mean)
 

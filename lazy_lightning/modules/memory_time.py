@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.state import FlowState
-from lazy_lightning.modules.roster import Roster
+from lazy_lightning.modules.ensemble import Ensemble
 
 Rule = Literal["published"]
 MemoryTime = float | list[float] | Rule
@@ -32,7 +32,7 @@ def published(width: int, alpha: float) -> float:
     return min(_SHARE * math.sqrt(width) * alpha, _LONGEST)
 
 
-def check_memory_time(tau: object, roster: Roster) -> None:
+def check_memory_time(tau: object, ensemble: Ensemble) -> None:
     """Let pass what :func:`memory_times` can read.
 
     Raises:
@@ -46,14 +46,14 @@ def check_memory_time(tau: object, roster: Roster) -> None:
             f"tau is {tau!r}, expected a number (0 is gradient flow), a list of numbers, or {PUBLISHED} for "
             "min(1e-3 sqrt(h) alpha, 1)"
         )
-    alphas = len(dict.fromkeys(roster.alphas))
-    if isinstance(tau, (list, tuple)) and len(values) not in (alphas, len(roster)):
+    alphas = len(dict.fromkeys(ensemble.alphas))
+    if isinstance(tau, (list, tuple)) and len(values) not in (alphas, len(ensemble)):
         raise ConfigError(
-            f"tau has {len(values)} values, expected one for each of the {alphas} alphas or the {len(roster)} members"
+            f"tau has {len(values)} values, expected one for each of the {alphas} alphas or the {len(ensemble)} members"
         )
 
 
-def memory_times(tau: MemoryTime, roster: Roster, network: nn.Module) -> float | list[float]:
+def memory_times(tau: MemoryTime, ensemble: Ensemble, network: nn.Module) -> float | list[float]:
     """One number for all members, or one for each.
 
     Raises:
@@ -66,16 +66,16 @@ def memory_times(tau: MemoryTime, roster: Roster, network: nn.Module) -> float |
                 f"tau: {tau} needs the width h, but the network {type(network).__name__} has no attribute width: give "
                 "it one, or give tau as a number or a list"
             )
-        return [published(int(width), alpha) for alpha in roster.alphas]
+        return [published(int(width), alpha) for alpha in ensemble.alphas]
     if not isinstance(tau, (list, tuple)):
         return tau
-    if len(tau) == len(roster):
+    if len(tau) == len(ensemble):
         return list(tau)
-    by_alpha: dict[float, float] = dict(zip(dict.fromkeys(roster.alphas), tau, strict=True))
-    return [by_alpha[alpha] for alpha in roster.alphas]
+    by_alpha: dict[float, float] = dict(zip(dict.fromkeys(ensemble.alphas), tau, strict=True))
+    return [by_alpha[alpha] for alpha in ensemble.alphas]
 
 
-def expected_t1(state: FlowState, roster: Roster, network: nn.Module) -> Tensor:
+def expected_t1(state: FlowState, ensemble: Ensemble, network: nn.Module) -> Tensor:
     """(E,) the time to be expected for the loss to halve, at t = 0.
 
     The lesser of L/(2 ‖grad L‖^2), its time at the first speed, which is that of lazy training; and of sqrt(h) alpha,
@@ -85,7 +85,7 @@ def expected_t1(state: FlowState, roster: Roster, network: nn.Module) -> Tensor:
     width = _width(network)
     if width is None:
         return lazy
-    return torch.minimum(lazy, math.sqrt(width) * roster.alpha_tensor().to(lazy.device))
+    return torch.minimum(lazy, math.sqrt(width) * ensemble.alpha_tensor().to(lazy.device))
 
 
 def _width(network: nn.Module) -> int | float | None:
@@ -94,10 +94,10 @@ def _width(network: nn.Module) -> int | float | None:
     return width if isinstance(width, (int, float)) else None
 
 
-def warning_of_long_memory(tau: float | Sequence[float], t1: Tensor, roster: Roster) -> str | None:
+def warning_of_long_memory(tau: float | Sequence[float], t1: Tensor, ensemble: Ensemble) -> str | None:
     """What to say where the momentum remembers longer than the loss takes to halve; None where it does not."""
-    times = torch.as_tensor(tau, dtype=torch.float64).expand(len(roster)).tolist()
-    long = {alpha: (own, t) for alpha, own, t in zip(roster.alphas, times, t1.tolist(), strict=True) if own > t}
+    times = torch.as_tensor(tau, dtype=torch.float64).expand(len(ensemble)).tolist()
+    long = {alpha: (own, t) for alpha, own, t in zip(ensemble.alphas, times, t1.tolist(), strict=True) if own > t}
     if not long:
         return None
     told = ", ".join(f"{own:.3g} > {t:.3g} at alpha = {alpha:g}" for alpha, (own, t) in long.items())

@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from lazy_lightning.checkpoint_validation import CheckpointContent
-from lazy_lightning.checkpoints import KEY, RunCheckpointIO
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.flow.stop_reason import StopReason
@@ -28,8 +26,10 @@ from lazy_lightning.modules.logged_columns import (
     update_callback_metrics,
 )
 from lazy_lightning.modules.member_module import MemberModule, on_host
+from lazy_lightning.modules.observation import Observation, Observer, Record, Sink
 from lazy_lightning.modules.observers import ObserverRunner
-from lazy_lightning.observation import Observation, Observer, Record, Sink
+from lazy_lightning.runs.checkpoint_validation import CheckpointContent
+from lazy_lightning.runs.checkpoints import KEY, RunCheckpointIO
 
 _METRICS = "metrics."
 """What the names of the metrics' tensors begin with."""
@@ -83,7 +83,7 @@ class ObservedModule(MemberModule):
 
     def loss_shares(self, record: Record) -> NDArray[np.float64]:
         """(E,) the training loss of a record over its value at w0."""
-        start = self.loss_start.detach().double().cpu().numpy() * np.square(self.roster.alphas)
+        start = self.loss_start.detach().double().cpu().numpy() * np.square(self.ensemble.alphas)
         return np.asarray(record.columns["train/loss"] / start)
 
     def setup(self, stage: str) -> None:
@@ -190,7 +190,7 @@ class ObservedModule(MemberModule):
 
     def _publish(self, record: Record) -> None:
         """Hands a record to the trainer's metrics, its loggers, and all sinks; one that fails is reported once."""
-        metrics = metrics_of(self.roster, record)
+        metrics = metrics_of(self.ensemble, record)
         update_callback_metrics(self.trainer, metrics)
         if record.index == 0:
             require_known_monitors(self.trainer)
@@ -231,8 +231,8 @@ class ObservedModule(MemberModule):
         checkpoint[KEY] = {
             "observations": self.observations,
             "wall": self.seconds_so_far(),
-            "alphas": list(self.roster.alphas),
-            "seeds": list(self.roster.seeds),
+            "alphas": list(self.ensemble.alphas),
+            "seeds": list(self.ensemble.seeds),
             "samples": len(self.data.train.y),
             "objective": self._digest,
             "failed_observers": {name: list(columns) for name, columns in self._observers.failed.items()},
@@ -248,11 +248,11 @@ class ObservedModule(MemberModule):
         content = CheckpointContent(checkpoint, str(self.trainer.ckpt_path or "in memory"))
         saved = content.entry(checkpoint, KEY, dict)
         content.progress(saved)
-        if (tuple(saved["alphas"]), tuple(saved["seeds"])) != (self.roster.alphas, self.roster.seeds):
+        if (tuple(saved["alphas"]), tuple(saved["seeds"])) != (self.ensemble.alphas, self.ensemble.seeds):
             raise ConfigError(
                 f"the checkpoint holds members of alpha {sorted(set(saved['alphas']))} and seeds "
-                f"{sorted(set(saved['seeds']))}, the configuration asks for alpha {sorted(set(self.roster.alphas))} "
-                f"and seeds {sorted(set(self.roster.seeds))}: resume with the run's own config.yaml"
+                f"{sorted(set(saved['seeds']))}, the configuration asks for alpha {sorted(set(self.ensemble.alphas))} "
+                f"and seeds {sorted(set(self.ensemble.seeds))}: resume with the run's own config.yaml"
             )
         if self.trainer.training and saved["objective"] != self._digest:
             raise ConfigError(

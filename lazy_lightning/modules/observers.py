@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lazy_lightning.errors import LazyLightningError
 from lazy_lightning.guarded import is_out_of_memory, report_failure
-from lazy_lightning.observation import Observation, Observer
+from lazy_lightning.modules.observation import Observation, Observer
 
 
 class ObserverRunner:

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.softplus import SOFTPLUS_THRESHOLD, name_and_beta
+from lazy_lightning.nn.softplus import SOFTPLUS_THRESHOLD, name_and_beta
 
 # Panels [2^k, 2^(k+1)] on both sides of zero: kinks at zero and widths down to 1e-6 are resolved alike.
 _LARGEST_POWER = 4  # the Gaussian weight at 16 is 1e-56

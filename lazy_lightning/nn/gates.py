@@ -50,7 +50,7 @@ def check_gates(template: nn.Module) -> None:
 
 
 @contextmanager
-def gates_noted(template: nn.Module) -> Iterator[Gates]:
+def recorded_gates(template: nn.Module) -> Iterator[Gates]:
     """What is chosen while the network is evaluated.
 
     Raises:
@@ -67,7 +67,7 @@ def gates_noted(template: nn.Module) -> Iterator[Gates]:
 
 
 @contextmanager
-def gates_held(template: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None]:
+def frozen_gates(template: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None]:
     """The network chooses as it is told, whatever it is evaluated at."""
 
     def hold(key: str, module: Any, z: Tensor, output: Tensor) -> Tensor:

@@ -12,10 +12,10 @@ from torch.func import functional_call, vmap
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.attention import plain_attention
-from lazy_lightning.nn.gates import check_gates, gates_held, gates_noted
+from lazy_lightning.nn.gates import check_gates, frozen_gates, recorded_gates
 from lazy_lightning.nn.member_state import in_precision, trainable
-from lazy_lightning.nn.places import places_of
 from lazy_lightning.nn.recurrent import has_recurrent_layers, without_cudnn
+from lazy_lightning.nn.tensor_aliases import tensor_aliases
 
 Named = dict[str, Tensor]
 """Tensors by name."""
@@ -56,7 +56,7 @@ class MemberNetwork:
         self.shapes = [p.shape for p in weights.values()]
         self.sizes = [p.numel() for p in weights.values()]
         self.layers = layers_of(self.names)
-        self._places = places_of(template)
+        self._places = tensor_aliases(template)
         self._frozen = [name for name, p in template.named_parameters() if not p.requires_grad]
         self._batched = template if isinstance(template, BatchedOverMembers) else None  # a slow question, asked once
 
@@ -160,20 +160,20 @@ class MemberNetwork:
         check_gates(self.template)
 
         def one(p: Named, b: Named) -> Named:
-            with gates_noted(self.template) as noted:
+            with recorded_gates(self.template) as noted:
                 self._call(p, b, x)
             return noted
 
         return cast(Named, self._over_members(one, self.unpack(w), buffers or {}))
 
-    def held(self, w: Tensor, w0: Tensor, x: Tensor, buffers: Named | None = None) -> Tensor:
+    def with_frozen_gates(self, w: Tensor, w0: Tensor, x: Tensor, buffers: Named | None = None) -> Tensor:
         """f(w, x) with all ReLUs and max-pools choosing as they do at w0 on the same x, (E, n, c)."""
         check_gates(self.template)
 
         def one(p: Named, p0: Named, b: Named) -> Tensor:
-            with gates_noted(self.template) as gates, torch.no_grad():
+            with recorded_gates(self.template) as gates, torch.no_grad():
                 self._call(p0, b, x)
-            with gates_held(self.template, gates):
+            with frozen_gates(self.template, gates):
                 return as_columns(self._call(p, b, x), len(x), self.template)
 
         return cast(Tensor, self._over_members(one, self.unpack(w), self.unpack(w0), buffers or {}))

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.losses import is_class_index
 from lazy_lightning.ntk.one_device import require_one_device
+from lazy_lightning.objective.losses import is_class_index
 
 
 def relative_drift(now: Tensor, start: Tensor) -> Tensor:

@@ -13,13 +13,13 @@ from torch import Tensor, nn
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.factors import Contraction, Output
+from lazy_lightning.ntk.kernel_plan import LayerChoice, Method, Plan, plan_for
 from lazy_lightning.ntk.memory import require_bytes
-from lazy_lightning.ntk.plan import LayerChoice, Method, Plan, plan_for
+from lazy_lightning.ntk.progress_bar import with_progress_bar
 from lazy_lightning.ntk.tangent_map import TangentMap, kernel_products
-from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, told
+from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, explain_functorch_error
 from lazy_lightning.ntk.tangents import Tangents
 from lazy_lightning.ntk.tiles import Tile, kernel_tiles, tile_size
-from lazy_lightning.ntk.waiting import shown
 
 OUTPUTS = ("full", "diagonal", "trace", "mean")
 _COLUMNS_AT_ONCE = 16
@@ -212,7 +212,7 @@ class _Pair(NamedTuple):
             right = Tangents(self.model, there, self.x2, self.contraction)
         blocks = kernel_tiles(left, right, tile=tile, memory=memory)
         pairs = len(left) * len(left if right is None else right)
-        return shown(blocks, pairs, "tangent kernel", progress, size=lambda block: block.pairs)
+        return with_progress_bar(blocks, pairs, "tangent kernel", progress, size=lambda block: block.pairs)
 
     def target(self, out: Tensor | NDArray[Any] | None, *, kernels: int = 1) -> Tensor:
         """Where the result goes, as a tensor; an array on disk shares its memory with it."""
@@ -251,7 +251,7 @@ def _write_columns(pair: _Pair, target: Tensor, layers: LayerChoice, progress: b
     left.check_batches()
     if pair.output in ("trace", "mean"):
         target.zero_()
-    for k in shown(range(pair.outputs), pair.outputs, "tangent kernel", progress):
+    for k in with_progress_bar(range(pair.outputs), pair.outputs, "tangent kernel", progress):
         for start in range(0, len(right.x), _COLUMNS_AT_ONCE):
             cols = slice(start, min(start + _COLUMNS_AT_ONCE, len(right.x)))
             _put_columns(pair, target, cols, k, _columns(left, right, cols, k, pair.outputs))
@@ -265,7 +265,7 @@ def _columns(left: TangentMap, right: TangentMap, cols: slice, k: int, outputs: 
     unit[..., k] = torch.eye(count, dtype=model.dtype, device=model.device).unsqueeze(1)
     part = TangentMap(model, right.x[cols], right.names)
     remedy = "use method='auto'"
-    with torch.no_grad(), told(model.template, "cannot be differentiated in forward mode", remedy):
+    with torch.no_grad(), explain_functorch_error(model.template, "cannot be differentiated in forward mode", remedy):
         return kernel_products(left, part, unit).movedim(0, 2)
 
 

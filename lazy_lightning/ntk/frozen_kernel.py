@@ -10,9 +10,9 @@ from torch import Tensor
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.empirical import empirical_ntk
 from lazy_lightning.ntk.joint_kernel import joint_kernel
-from lazy_lightning.ntk.plan import LayerChoice
+from lazy_lightning.ntk.kernel_plan import LayerChoice
 
-Outputs = Literal["full", "mean"]
+OutputMode = Literal["full", "mean"]
 
 
 def frozen_kernels(
@@ -23,7 +23,7 @@ def frozen_kernels(
     x2: Tensor | None,
     *,
     outputs: int,
-    kernel_outputs: Outputs = "full",
+    kernel_outputs: OutputMode = "full",
     layers: LayerChoice = None,
 ) -> Tensor:
     """(E, n1 c, n2 c) between all pairs of samples and outputs, or (E, n1, n2) where the outputs share a kernel.

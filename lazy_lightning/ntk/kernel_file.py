@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lazy_lightning.atomic import written_atomically
+from lazy_lightning.runs.atomic import written_atomically
 
 
 @contextmanager

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.independence import check_independence
-from lazy_lightning.ntk.plan import LayerChoice, chosen_layers
+from lazy_lightning.ntk.kernel_plan import LayerChoice, chosen_layers
 from lazy_lightning.ntk.tangent_map import TangentMap, kernel_products
-from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, told
+from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, explain_functorch_error
 from lazy_lightning.ntk.trial_samples import trial_samples
 
 if TYPE_CHECKING:
@@ -136,7 +136,9 @@ class NTKOperator:
     def _product(self, vectors: Tensor) -> Tensor:
         """(k, E, n2 c) to (k, E, n1 c)."""
         cotangents = vectors.reshape(*vectors.shape[:2], len(self._right.x), -1)
-        with told(self._left.model.template, "has no products with its Jacobian", "use empirical_ntk"):
+        with explain_functorch_error(
+            self._left.model.template, "has no products with its Jacobian", "use empirical_ntk"
+        ):
             products = kernel_products(self._left, self._right, cotangents, at_once=self._vectors)
         return products.flatten(-2)
 

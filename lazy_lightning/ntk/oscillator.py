@@ -37,13 +37,13 @@ def decay(rate: Tensor, t: Tensor, tau: float = 0.0) -> Tensor:
     return torch.where(over, damped, oscillating).where(~t.isinf(), (rate == 0).to(rate.dtype))
 
 
-def travel(rate: Tensor, t: Tensor, tau: float = 0.0) -> Tensor:
+def integrated_decay(rate: Tensor, t: Tensor, tau: float = 0.0) -> Tensor:
     """g(t) = (1 - r(t))/k, with r of :func:`decay`; its limit t, or t - tau (1 - e^(-t/tau)), at k = 0.
 
     With momentum it is also (t^2/tau) exp[0, -a t, -b t], a divided difference of the exponential, which is summed as
     a series where a t and b t are at most 1 in size; there the quotient has few digits or none.
 
-    >>> travel(torch.tensor([0.0, 1e-30, 1.0]), torch.tensor(2.0))
+    >>> integrated_decay(torch.tensor([0.0, 1e-30, 1.0]), torch.tensor(2.0))
     tensor([2.0000, 2.0000, 0.8647])
     """
     if tau == 0:
@@ -55,7 +55,7 @@ def travel(rate: Tensor, t: Tensor, tau: float = 0.0) -> Tensor:
     oscillating = (1 - decay(rate, finite, tau)) / rate
     size = torch.where(over, (1 + delta) * x, (rate * finite).sqrt() * (finite / tau).sqrt())
     late = torch.where(over, damped, oscillating)
-    g = torch.where(size > 1, late, _early_travel(rate, finite, tau))
+    g = torch.where(size > 1, late, _early_integrated_decay(rate, finite, tau))
     return g.where(~t.isinf(), 1 / rate)
 
 
@@ -66,7 +66,7 @@ def _roots(rate: Tensor, tau: float) -> tuple[Tensor, Tensor, Tensor]:
     return 2 * rate / (1 + delta), delta, square >= 0  # a = (1 - delta)/(2 tau) has no digits at small k
 
 
-def _early_travel(rate: Tensor, t: Tensor, tau: float) -> Tensor:
+def _early_integrated_decay(rate: Tensor, t: Tensor, tau: float) -> Tensor:
     """(t^2/tau) sum_m h_m/(m + 2)!, with h_m the sum of all products of m of the numbers -a t and -b t.
 
     The h_m follow from the sum -t/tau and the product k t^2/tau of the two: real ones, damped or oscillating.

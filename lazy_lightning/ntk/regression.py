@@ -20,14 +20,14 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.losses import is_class_index
 from lazy_lightning.ntk.alignment import check_square
 from lazy_lightning.ntk.one_device import require_one_device
-from lazy_lightning.ntk.oscillator import decay, travel
+from lazy_lightning.ntk.oscillator import decay, integrated_decay
 from lazy_lightning.ntk.spectrum import eigensystem
+from lazy_lightning.objective.losses import is_class_index
 
 
-class Outputs(NamedTuple):
+class Predictions(NamedTuple):
     """Outputs on both sets."""
 
     train: Tensor
@@ -102,7 +102,7 @@ class KernelRegression:
         Raises:
             ConfigError: ``t`` or ``tau`` is negative or NaN, or ``tau`` infinite.
         """
-        return self._train(self._travel(t, tau), torch.as_tensor(t).shape)
+        return self._train(self._integrated_decay(t, tau), torch.as_tensor(t).shape)
 
     def test_outputs(self, t: float | Tensor, tau: float = 0.0) -> Tensor:
         """F on the test samples at the times ``t``, (*t.shape, ..., m) or (*t.shape, ..., m, c).
@@ -110,7 +110,7 @@ class KernelRegression:
         Raises:
             ConfigError: there is no test kernel, ``t`` or ``tau`` is negative or NaN, or ``tau`` infinite.
         """
-        return self._test(self._travel(t, tau), torch.as_tensor(t).shape)
+        return self._test(self._integrated_decay(t, tau), torch.as_tensor(t).shape)
 
     def loss(self, t: float | Tensor, tau: float = 0.0) -> Tensor:
         """The mean over samples of (F - y)^2/2, summed over outputs: alpha^2 L; (*t.shape, ...).
@@ -125,7 +125,7 @@ class KernelRegression:
         squares = (left.unsqueeze(-1) * self._missing).square().sum((-2, -1))
         return (squares / (2 * self.n)).reshape((*torch.as_tensor(t).shape, *squares.shape[1:]))
 
-    def ridge(self, lam: float | Tensor) -> Outputs:
+    def ridge(self, lam: float | Tensor) -> Predictions:
         """The minimum over dw of L + (lam/2) ‖dw‖^2, F = F_start + K (K + n lam)^-1 (y - F_start).
 
         So ``lam`` is a rate: it leaves lam/(k + lam) of a component, where gradient flow leaves exp(-k t). In the
@@ -139,8 +139,11 @@ class KernelRegression:
         """
         shape = torch.as_tensor(lam).shape
         ridge, rates = self._times(lam, 0.0, "lam")
-        travel = (1 / (rates + ridge)).masked_fill((ridge == 0) & self._flat, 0.0)
-        return Outputs(self._train(travel, shape), None if self._test_kernel is None else self._test(travel, shape))
+        integrated_decay = (1 / (rates + ridge)).masked_fill((ridge == 0) & self._flat, 0.0)
+        return Predictions(
+            self._train(integrated_decay, shape),
+            None if self._test_kernel is None else self._test(integrated_decay, shape),
+        )
 
     def coefficients(self, t: float | Tensor, tau: float = 0.0) -> Tensor:
         """a(t) with F(x, t) = F(x, 0) + Theta(x, X) a(t), (*t.shape, ..., n) or (*t.shape, ..., n, c).
@@ -150,7 +153,7 @@ class KernelRegression:
         Raises:
             ConfigError: ``t`` or ``tau`` is negative or NaN, or ``tau`` infinite.
         """
-        return self._shaped(self._dual(self._travel(t, tau)), torch.as_tensor(t).shape)
+        return self._shaped(self._dual(self._integrated_decay(t, tau)), torch.as_tensor(t).shape)
 
     # ------------------------------------------------------------------ all below has one time axis, first
 
@@ -163,9 +166,9 @@ class KernelRegression:
             raise ConfigError(f"tau is {tau}, expected a finite time >= 0: 0 is gradient flow.")
         return times.reshape(-1, *(1,) * self.rates.ndim), self.rates
 
-    def _travel(self, t: float | Tensor, tau: float) -> Tensor:
+    def _integrated_decay(self, t: float | Tensor, tau: float) -> Tensor:
         times, rates = self._times(t, tau)
-        return travel(rates, times, tau).masked_fill(times.isinf() & self._flat, 0.0)
+        return integrated_decay(rates, times, tau).masked_fill(times.isinf() & self._flat, 0.0)
 
     def _train(self, gain: Tensor, shape: torch.Size) -> Tensor:
         """F = F(0) + V k g V^T (y - F(0)), for the gains g (T, ..., N)."""

@@ -40,8 +40,8 @@ class Sharing:
         rows, width = columns.shape[1:]
         gathered = columns.new_zeros(len(kernels), self.slots, rows, width)
         gathered[self.own, self.slot] = columns
-        side_by_side = gathered.transpose(1, 2).reshape(len(kernels), rows, self.slots * width)
-        products = (kernels @ side_by_side).view(len(kernels), -1, self.slots, width)
+        comparison_models = gathered.transpose(1, 2).reshape(len(kernels), rows, self.slots * width)
+        products = (kernels @ comparison_models).view(len(kernels), -1, self.slots, width)
         return products[self.own, :, self.slot]
 
 

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 from torch.func import vjp, vmap
 
-from lazy_lightning.directional_derivative import directional_derivative, has_one_sided_rules, is_missing_rule
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.nn.directional_derivative import directional_derivative, has_one_sided_rules, is_missing_rule
 from lazy_lightning.ntk.independence import check_batch
 from lazy_lightning.ntk.tangent_model import TangentModel, gradients_of, gradients_on
-from lazy_lightning.objective import chunks
+from lazy_lightning.objective.full_batch import chunks
 
 Tangent = dict[str, Tensor]
 """A change of the weights by parameter name, (E, *shape) each."""

@@ -18,8 +18,8 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.attention import plain_attention
 from lazy_lightning.nn.member_state import trainable
 from lazy_lightning.nn.members import MemberNetwork, as_columns, layers_of
-from lazy_lightning.nn.places import places_of
 from lazy_lightning.nn.recurrent import has_recurrent_layers, without_cudnn
+from lazy_lightning.nn.tensor_aliases import tensor_aliases
 
 Parameters = Mapping[str, Tensor] | Tensor | None
 
@@ -86,7 +86,7 @@ class TangentModel:
             {name: _cast(b, dtype, device).clone() for name, b in held.items()},
             {name: _cast(b, dtype, device).clone() for name, b in shared.items()},
             single,
-            places_of(template),
+            tensor_aliases(template),
             frozenset(name for name, _ in template.named_parameters() if name not in free),
         )
 
@@ -183,7 +183,9 @@ class TangentModel:
         def one(params: Any, buffers: dict[str, Tensor], *arguments: Any) -> Any:
             return function(params, {**self.shared_buffers, **buffers}, *arguments)
 
-        with told(self.template, "cannot be mapped over members", "give the weights of one member at a time"):
+        with explain_functorch_error(
+            self.template, "cannot be mapped over members", "give the weights of one member at a time"
+        ):
             return vmap(one)(self.params, self.member_buffers, *per_member)
 
     def call(self, params: Mapping[str, Tensor], buffers: Mapping[str, Tensor], x: Tensor) -> Tensor:
@@ -212,7 +214,7 @@ class TangentModel:
 
 
 @contextmanager
-def told(template: nn.Module, what: str, remedy: str) -> Iterator[None]:
+def explain_functorch_error(template: nn.Module, what: str, remedy: str) -> Iterator[None]:
     """Turns what ``torch.func`` says of a network it cannot treat into our error; lack of memory stays what it is."""
     try:
         yield

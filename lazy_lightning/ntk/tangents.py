@@ -12,7 +12,7 @@ from lazy_lightning.ntk.capture import Passes, run_forward, run_passes
 from lazy_lightning.ntk.factors import Contraction, Dense, Factors, concatenated
 from lazy_lightning.ntk.independence import check_batch, looked_at, require_same
 from lazy_lightning.ntk.jacobian import jacobian_rows
-from lazy_lightning.ntk.plan import Plan, layer_factors
+from lazy_lightning.ntk.kernel_plan import Plan, layer_factors
 from lazy_lightning.ntk.tangent_model import TangentModel
 
 LayerFactors = dict[str, Factors]

@@ -13,8 +13,8 @@ import pandas as pd
 from lazy_lightning.duration import duration
 from lazy_lightning.figures.marks import plain
 from lazy_lightning.figures.sweep_table import KERNEL_AT_END, KERNEL_AT_INIT, NETWORK, sorted_widths
-from lazy_lightning.report.settings import shown
-from lazy_lightning.run_files import CONFIG
+from lazy_lightning.report.settings import format_value
+from lazy_lightning.runs.run_files import CONFIG
 
 _LIBRARIES = ("lazy-lightning", "torch", "pytorch-lightning", "numpy")
 _KERNELS = {KERNEL_AT_INIT: "at initialisation", KERNEL_AT_END: "at the end of training"}
@@ -93,7 +93,7 @@ def _took(runs: pd.DataFrame) -> str:
 
 
 def _named(runs: pd.DataFrame, column: str) -> str:
-    names = sorted({shown(value) for value in runs[column].dropna()}) if column in runs else []
+    names = sorted({format_value(value) for value in runs[column].dropna()}) if column in runs else []
     return listed(names) if names else ""
 
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.sweep_table import sorted_widths
 from lazy_lightning.report import elements
 from lazy_lightning.report.account import account, listed, subject, versions
-from lazy_lightning.run_files import CONFIG
+from lazy_lightning.runs.run_files import CONFIG
 
 TITLE = "Lazy training and feature learning"
 STYLE = Path(__file__).with_name("page.css")
@@ -33,7 +33,7 @@ class Section:
     runs: pd.DataFrame
     folder: Path
     """Where its figures lie."""
-    drawn: list[Drawn] = field(default_factory=list)
+    drawn: list[ReportFigure] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     """By the figure's name: what its data lack."""
     failed: dict[str, str] = field(default_factory=dict)
@@ -105,7 +105,7 @@ def _findings(sections: Sequence[Section], root: Path) -> str:
     return "\n".join([elements.heading(2, "Findings"), elements.paragraph(_ABOUT_ERRORS, "quiet"), *parts])
 
 
-def _figure(drawn: Drawn, section: Section, root: Path, level: int) -> str:
+def _figure(drawn: ReportFigure, section: Section, root: Path, level: int) -> str:
     stem = _stem(drawn, section, root)
     files = " · ".join(elements.link(f"{stem}.{kind}", kind.upper()) for kind in ("png", "pdf", "csv"))
     numbers = elements.frame_table(drawn.table, f"Drawn in “{drawn.title}”; the CSV file has every row and digit.")
@@ -170,7 +170,7 @@ def _configuration(folder: Path) -> str:
         return f"{CONFIG} cannot be read: {error.strerror}"
 
 
-def _stem(drawn: Drawn, section: Section, root: Path) -> str:
+def _stem(drawn: ReportFigure, section: Section, root: Path) -> str:
     """Of the figure's files, from the page; and its name on the page."""
     return (section.folder / drawn.name).relative_to(root).as_posix()
 

@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pandas as pd
 
-from lazy_lightning.atomic import written_atomically
 from lazy_lightning.errors import AnalysisError, LazyLightningError, RunError
 from lazy_lightning.figures.catalogue import FIGURES
-from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import save
 from lazy_lightning.report.events import write_events
 from lazy_lightning.report.own_folder import PAGE, claim
 from lazy_lightning.report.page import Section, render
 from lazy_lightning.report.settings import Setting, settings
+from lazy_lightning.runs.atomic import written_atomically
 
 _LONGEST_FOLDER = 80
 
@@ -31,7 +31,7 @@ class Report:
     """What has been written."""
 
     page: Path
-    drawn: list[Drawn]
+    drawn: list[ReportFigure]
     refused: dict[str, str]
     """By figure, with its setting's folder if there are several: what the data lack for it."""
     failed: dict[str, str]
@@ -43,7 +43,7 @@ def write_report(
     out: Path,
     *,
     tensorboard: bool = True,
-    figures: Mapping[str, Callable[[pd.DataFrame], Drawn]] = FIGURES,
+    figures: Mapping[str, Callable[[pd.DataFrame], ReportFigure]] = FIGURES,
 ) -> Report:
     """Draws every figure that the runs support, as PNG and PDF with its numbers in CSV, and the page ``index.html``.
 
@@ -103,7 +103,7 @@ def folder_name(title: str) -> str:
     return words
 
 
-def _drawn(section: Section, figures: Mapping[str, Callable[[pd.DataFrame], Drawn]]) -> Section:
+def _drawn(section: Section, figures: Mapping[str, Callable[[pd.DataFrame], ReportFigure]]) -> Section:
     for name, figure in figures.items():
         try:
             section.drawn.append(_written(figure(section.runs), section.folder))
@@ -120,7 +120,7 @@ def _drawn(section: Section, figures: Mapping[str, Callable[[pd.DataFrame], Draw
     return section
 
 
-def _written(drawn: Drawn, folder: Path) -> Drawn:
+def _written(drawn: ReportFigure, folder: Path) -> ReportFigure:
     save(drawn.figure, folder / drawn.name)
     with written_atomically(folder / f"{drawn.name}.csv") as temporary:
         drawn.table.to_csv(temporary, index=False)  # floats by their repr: the shortest that reads back the same

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from lazy_lightning.configuration import WITHOUT_EFFECT
 from lazy_lightning.figures.sweep_table import NETWORK
+from lazy_lightning.runs.configuration import WITHOUT_EFFECT
 
 _SWEPT = ("alpha", "seeds", "at", "checkpoint", "layers", "kernel_outputs")
 """Arguments of the model that differ within a setting: who a member is, and which kernel of its network was frozen."""
@@ -71,10 +71,10 @@ def is_compared(key: str) -> bool:
     return configured and key not in swept and key.rpartition(".")[2] not in WITHOUT_EFFECT
 
 
-def shown(value: Any) -> str:
+def format_value(value: Any) -> str:
     """A value of the configuration as one would write it.
 
-    >>> [shown(value) for value in (3.0, float("nan"), True, "softplus(5)")]
+    >>> [format_value(value) for value in (3.0, float("nan"), True, "softplus(5)")]
     ['3', 'none', 'true', 'softplus(5)']
     """
     if value is None or value != value:
@@ -87,7 +87,7 @@ def shown(value: Any) -> str:
 def _signatures(runs: pd.DataFrame, keys: Sequence[str]) -> list[Signature]:
     if not keys:
         return [()] * len(runs)
-    columns = [[shown(value) for value in runs[key].tolist()] for key in keys]
+    columns = [[format_value(value) for value in runs[key].tolist()] for key in keys]
     return list(zip(*columns, strict=True))
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from lazy_lightning.analysis import ensemble_statistics
 from lazy_lightning.analysis.student import widening
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.losses import CrossEntropy, Hinge
+from lazy_lightning.objective.losses import CrossEntropy, Hinge
 
 NAN = np.nan
 

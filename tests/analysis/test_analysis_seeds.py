@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from lazy_lightning.analysis import geometric_mean, mean_and_error, resampled_means, with_error
+from lazy_lightning.analysis.scan_data import checked_scan
 from lazy_lightning.analysis.seeds import covariance_of_means, error_over_resamples
 from lazy_lightning.analysis.student import normal_coverage, student_quantile, widening
-from lazy_lightning.analysis.sweep import checked_sweep
 from lazy_lightning.errors import AnalysisError
 
 NAN = np.nan
@@ -129,21 +129,21 @@ def test_errors_over_resamples_know_infinities():
 
 def test_sweeps_come_in_one_order():
     x, y = np.array([3.0, 1.0, 2.0]), holes(draw(3, 6), 0.5)
-    sweep = checked_sweep(x, y, positive=False)
+    sweep = checked_scan(x, y, positive=False)
     assert_close(sweep.x, np.array([1.0, 2.0, 3.0]))
     rows, columns = [2, 0, 1], [5, 3, 1, 0, 2, 4]
-    again = checked_sweep(x[rows], y[rows][:, columns], positive=False)
+    again = checked_scan(x[rows], y[rows][:, columns], positive=False)
     assert_close(again.y, sweep.y, rtol=0)
     assert sorted(map(str, sweep.y.T)) == sorted(map(str, y[[1, 2, 0]].T))  # whole columns have moved
 
 
 def test_what_is_not_there_is_left_out():
     y = np.array([[1.0, 2.0, NAN], [NAN, NAN, NAN], [NAN, 3.0, NAN], [4.0, 5.0, NAN]])
-    sweep = checked_sweep([1.0, 2.0, 3.0, 4.0], y, positive=True)
+    sweep = checked_scan([1.0, 2.0, 3.0, 4.0], y, positive=True)
     assert sweep.seeds == 2
     assert sweep.x.tolist() == [1.0, 4.0]  # at 3 there is one seed and no error
-    assert checked_sweep([1.0, 2.0, 3.0, 4.0], y[:, 1], positive=True).x.tolist() == [1.0, 3.0, 4.0]
-    assert checked_sweep([1.0, 2.0], np.full((2, 3), NAN), positive=True).x.size == 0
+    assert checked_scan([1.0, 2.0, 3.0, 4.0], y[:, 1], positive=True).x.tolist() == [1.0, 3.0, 4.0]
+    assert checked_scan([1.0, 2.0], np.full((2, 3), NAN), positive=True).x.size == 0
 
 
 @pytest.mark.parametrize(
@@ -153,11 +153,11 @@ def test_what_is_not_there_is_left_out():
         (lambda: mean_and_error(np.zeros((2, 0))), r"\(2, 0\)"),
         (lambda: mean_and_error([[1.0, 2.0], [3.0, np.inf]]), r"y\[1, 1\] is inf"),
         (lambda: geometric_mean([[1.0, 2.0], [0.0, 1.0]]), r"y\[1, 0\] is 0, expected a positive"),
-        (lambda: checked_sweep([1.0, -2.0], [1.0, 1.0], positive=True), r"x\[1\] is -2"),
-        (lambda: checked_sweep([1.0, NAN], [1.0, 1.0], positive=True), r"x\[1\] is nan"),
-        (lambda: checked_sweep([[1.0, 2.0]], [1.0, 1.0], positive=True), r"x has shape \(1, 2\)"),
-        (lambda: checked_sweep([1.0, 2.0], [1.0, 1.0, 1.0], positive=True), "2 points and y 3 rows"),
-        (lambda: checked_sweep([1.0, 2.0, 2.0], [1.0, 1.0, 1.0], positive=True), "x = 2 stands twice"),
+        (lambda: checked_scan([1.0, -2.0], [1.0, 1.0], positive=True), r"x\[1\] is -2"),
+        (lambda: checked_scan([1.0, NAN], [1.0, 1.0], positive=True), r"x\[1\] is nan"),
+        (lambda: checked_scan([[1.0, 2.0]], [1.0, 1.0], positive=True), r"x has shape \(1, 2\)"),
+        (lambda: checked_scan([1.0, 2.0], [1.0, 1.0, 1.0], positive=True), "2 points and y 3 rows"),
+        (lambda: checked_scan([1.0, 2.0, 2.0], [1.0, 1.0, 1.0], positive=True), "x = 2 stands twice"),
         (lambda: resampled_means(np.ones((2, 2)), resamples=10, rng=np.random.default_rng()), "resamples is 10"),
     ],
 )

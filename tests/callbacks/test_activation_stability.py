@@ -12,14 +12,20 @@ from observed import column, last, small, watch
 from lazy_lightning.callbacks import ActivationStability
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import ConstantStep
-from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.modules import FlowModule, StoppingCriteria
 from lazy_lightning.nn import FC
 
 NETWORK = functools.partial(FC, width=9, depth=2, activation="relu")
 
 
 def fitted(tmp_path, samples=200, network=NETWORK, **options):
-    given = {"alpha": [0.1, 1000.0], "seeds": 2, "dt": 0.5, "controller": ConstantStep(), "stop": Stop(max_steps=60)}
+    given = {
+        "alpha": [0.1, 1000.0],
+        "seeds": 2,
+        "dt": 0.5,
+        "controller": ConstantStep(),
+        "stop": StoppingCriteria(max_steps=60),
+    }
     return watch(tmp_path, ActivationStability(samples), model=FlowModule(network, **given | options))
 
 
@@ -48,7 +54,7 @@ def test_all_at_the_start_and_nearly_all_when_lazy(tmp_path):
 def test_held_error_is_that_of_the_held_network(tmp_path):
     run = fitted(tmp_path, chunk_size=5)
     m, split = run.module, run.module.test_split
-    F = (m.network.held(m.w.detach(), m.w0, split.x) - m.network(m.w0, split.x))[..., 0]
+    F = (m.network.with_frozen_gates(m.w.detach(), m.w0, split.x) - m.network(m.w0, split.x))[..., 0]
     assert_close(last(run, "activation_stability/held_error"), (F * split.y <= 0).double().mean(dim=1))
 
 
@@ -67,7 +73,7 @@ def test_regression_has_no_error(tmp_path):
     data.setup()
     data.train, data.test = (split._replace(y=0.5 * split.y) for split in (data.train, data.test))
     data.task = "regression"
-    model = FlowModule(NETWORK, loss="mse", stop=Stop(max_steps=3))
+    model = FlowModule(NETWORK, loss="mse", stop=StoppingCriteria(max_steps=3))
     run = watch(tmp_path, ActivationStability(), model=model, data=data)
     assert "activation_stability/total" in run.table
     assert "activation_stability/held_error" not in run.table

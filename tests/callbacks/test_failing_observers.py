@@ -20,18 +20,18 @@ from lazy_lightning.callbacks import (
     KernelDrift,
     KernelSnapshots,
     LearningCurves,
-    Outputs,
+    OutputsWriter,
     RunCheckpoint,
     TangentDeparture,
     WeightDisplacement,
 )
 from lazy_lightning.errors import ConfigError, DataError
-from lazy_lightning.modules import Stop
-from lazy_lightning.observation import Observer, Sink
-from lazy_lightning.run_files import CHECKPOINT, CURVES, OUTPUTS, SUMMARY
+from lazy_lightning.modules import StoppingCriteria
+from lazy_lightning.modules.observation import Observer, Sink
+from lazy_lightning.runs.run_files import CHECKPOINT, CURVES, OUTPUTS, SUMMARY
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
-SHORT = {**MEMBERS, "stop": Stop(max_steps=12)}
+SHORT = {**MEMBERS, "stop": StoppingCriteria(max_steps=12)}
 
 
 class Failing(Observer):
@@ -62,7 +62,7 @@ ERRORS = [
 @pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
 def test_columns_are_nan_from_the_failure_on(error, tmp_path, caplog):
     observer = Failing(error, start=3)
-    run = fit(tmp_path, callbacks=[observer, ClosingSummary(), RunCheckpoint(), Outputs()], **SHORT)
+    run = fit(tmp_path, callbacks=[observer, ClosingSummary(), RunCheckpoint(), OutputsWriter()], **SHORT)
     for name in ("failing/value", "failing/other"):
         assert run.table[run.table.observation < 3][name].notna().all()
         assert run.table[run.table.observation >= 3][name].isna().all()
@@ -126,7 +126,7 @@ def test_t1_bears_an_observer_that_failed(tmp_path, monkeypatch):
     monkeypatch.setattr(KernelDrift, "_measure", broken)
     monkeypatch.setattr(TangentDeparture, "_measure", broken)
     observers = [KernelDrift(), TangentDeparture(always=True), T1(("half_loss", "kernel_drift", "tangent_departure"))]
-    run = watch(tmp_path, *observers, **{**MEMBERS, "stop": Stop(loss=0.4, max_steps=300)})
+    run = watch(tmp_path, *observers, **{**MEMBERS, "stop": StoppingCriteria(loss=0.4, max_steps=300)})
     assert run.last("t1/half_loss")[0] > 0
     assert pd.isna(run.last("t1/kernel_drift")).all()
     assert pd.isna(run.last("tangent_departure")).all()
@@ -156,7 +156,7 @@ class BadSink(Sink):
 
 
 def test_a_failing_sink_costs_nothing_else(tmp_path, caplog):
-    fit(tmp_path, callbacks=[BadSink(), ClosingSummary(), RunCheckpoint(), Outputs()], **SHORT)
+    fit(tmp_path, callbacks=[BadSink(), ClosingSummary(), RunCheckpoint(), OutputsWriter()], **SHORT)
     assert all((tmp_path / name).is_file() for name in (SUMMARY, CHECKPOINT, OUTPUTS, CURVES))
     told = [record.message for record in caplog.records if "BadSink" in record.message]
     assert len(told) == 4  # once each
@@ -168,7 +168,7 @@ def test_a_figure_that_cannot_be_drawn(tmp_path, monkeypatch, caplog):
         raise ValueError("nothing to draw")
 
     monkeypatch.setattr("lazy_lightning.callbacks.learning_curves.learning_curves", broken)
-    fit(tmp_path, callbacks=[LearningCurves(), ClosingSummary(), Outputs()], **SHORT)
+    fit(tmp_path, callbacks=[LearningCurves(), ClosingSummary(), OutputsWriter()], **SHORT)
     assert (tmp_path / SUMMARY).is_file()
     assert "LearningCurves failed in on_train_end (ValueError: nothing to draw)" in caplog.text
 
@@ -235,14 +235,14 @@ def everything() -> list[Callback]:
     import yaml
 
     from lazy_lightning import callbacks
-    from lazy_lightning.bundled import bundled_configs, find_config
+    from lazy_lightning.cli.bundled import bundled_configs, find_config
 
     names = {}
     for preset in (name for name in bundled_configs() if name.startswith("callbacks/")):
         for item in yaml.safe_load(find_config(preset).read_text())["trainer"]["callbacks+"]:
             cls = getattr(callbacks, item["class_path"].rpartition(".")[2])
             names[cls.__name__] = cls(**item.get("init_args", {}))
-    return [*names.values(), ClosingSummary(), RunCheckpoint(), Outputs()]
+    return [*names.values(), ClosingSummary(), RunCheckpoint(), OutputsWriter()]
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")  # of vmap, for want of a rule
@@ -251,7 +251,7 @@ def test_all_observers_on_networks_that_are_hard_to_differentiate(network, tmp_p
     from lazy_lightning.modules import FlowModule
 
     caplog.set_level(logging.WARNING)
-    model = FlowModule(network, loss="mse", alpha=1.0, seeds=1, stop=Stop(max_steps=4), dt=0.1)
+    model = FlowModule(network, loss="mse", alpha=1.0, seeds=1, stop=StoppingCriteria(max_steps=4), dt=0.1)
     run = watch(tmp_path, *everything(), model=model, data=small(n_train=6, n_test=5))
     assert all((tmp_path / name).is_file() for name in (SUMMARY, CHECKPOINT, OUTPUTS, CURVES))
     summary = json.loads((tmp_path / SUMMARY).read_text())
@@ -264,8 +264,8 @@ def test_all_observers_on_networks_that_are_hard_to_differentiate(network, tmp_p
 
 
 def test_callbacks_are_switched_off_by_name(tmp_path):
-    off = DisableCallbacks(["TangentDeparture", "Outputs", "KernelSnapshots"])
-    run = fit(tmp_path, callbacks=[Outputs(), KernelSnapshots(), off], **SHORT)
+    off = DisableCallbacks(["TangentDeparture", "OutputsWriter", "KernelSnapshots"])
+    run = fit(tmp_path, callbacks=[OutputsWriter(), KernelSnapshots(), off], **SHORT)
     assert "tangent_departure" not in run.table
     assert not (tmp_path / OUTPUTS).exists()
     assert "displacement/total" in run.table

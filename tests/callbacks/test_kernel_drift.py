@@ -16,14 +16,14 @@ from lazy_lightning.callbacks import KernelDrift
 from lazy_lightning.data import TeacherStudent
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import StopReason
-from lazy_lightning.modules import FlowModule, KernelModule, Stop
+from lazy_lightning.modules import FlowModule, KernelModule, StoppingCriteria
 from lazy_lightning.nn import FC
 from lazy_lightning.ntk import empirical_ntk_by_layer
 from lazy_lightning.ntk.alignment import kernel_alignment, label_alignment, relative_drift
 from lazy_lightning.ntk.reference import KernelReference
 
 TOTAL = "kernel_drift/total"
-SHORT = {**MEMBERS, "stop": Stop(max_steps=12)}
+SHORT = {**MEMBERS, "stop": StoppingCriteria(max_steps=12)}
 
 
 def dense(module, w, x):
@@ -70,7 +70,7 @@ class Measured:
     [
         ({}, {}),
         ({}, {"tau": 0.5, "centering": False}),
-        ({"labels": "multiclass"}, {"loss": "cross_entropy", "stop": Stop(max_steps=8)}),
+        ({"labels": "multiclass"}, {"loss": "cross_entropy", "stop": StoppingCriteria(max_steps=8)}),
     ],
     ids=["gradient flow", "momentum, not centred", "classes"],
 )
@@ -97,7 +97,7 @@ def test_any_network(tmp_path, hold):
 
 
 def test_float32(tmp_path):
-    options = {"alpha": [0.1, 1.0], "stop": Stop(max_steps=12)}
+    options = {"alpha": [0.1, 1.0], "stop": StoppingCriteria(max_steps=12)}
     single, double = (watch(tmp_path / p, KernelDrift(), precision=p, **options) for p in ("32-true", "64-true"))
     assert single.module.w.dtype == torch.float32
     np.testing.assert_allclose(single.last(TOTAL), double.last(TOTAL), rtol=1e-4)
@@ -106,7 +106,7 @@ def test_float32(tmp_path):
 def test_layers_may_be_left_out_and_outputs_summed_over(tmp_path):
     data = small(labels="multiclass")
     drift = KernelDrift(layers=False, output="trace", samples=5)
-    run = watch(tmp_path, drift, data=data, loss="cross_entropy", stop=Stop(max_steps=5))
+    run = watch(tmp_path, drift, data=data, loss="cross_entropy", stop=StoppingCriteria(max_steps=5))
     m, x = run.module, data.test.x[:5]
     now, start = (sum(empirical_ntk_by_layer(m.network, w, x, output="trace").values()) for w in (m.w.detach(), m.w0))
     assert list(run.table.filter(like="kernel_drift/")) == [TOTAL]
@@ -116,7 +116,7 @@ def test_layers_may_be_left_out_and_outputs_summed_over(tmp_path):
 
 def test_real_targets(tmp_path):
     data = TeacherStudent(d=4, n_train=10, n_test=6)
-    run = watch(tmp_path, KernelDrift(), data=data, loss="mse", stop=Stop(max_steps=5))
+    run = watch(tmp_path, KernelDrift(), data=data, loss="mse", stop=StoppingCriteria(max_steps=5))
     for name, values in expected(run.module, run.module.w.detach(), data.test, 6).items():
         assert_close(last(run, name), values, rtol=1e-12)
 
@@ -141,7 +141,7 @@ def test_samples_it_looks_at(tmp_path, split, n_kernel, chosen):
 
 def test_members_of_one_seed_share_their_start(tmp_path, monkeypatch):
     measured = Measured(monkeypatch)
-    watch(tmp_path, KernelDrift(), alpha=[0.1, 1.0, 10.0], seeds=[5, 3], stop=Stop(max_steps=5))
+    watch(tmp_path, KernelDrift(), alpha=[0.1, 1.0, 10.0], seeds=[5, 3], stop=StoppingCriteria(max_steps=5))
     assert {reference.start.model.members for reference in measured.references} == {2}
 
 
@@ -192,7 +192,7 @@ def test_both_ends(tmp_path):
 
 
 def test_without_a_network_there_is_nothing_to_measure(tmp_path):
-    model = KernelModule(functools.partial(FC, width=6, depth=1), stop=Stop(max_steps=3))
+    model = KernelModule(functools.partial(FC, width=6, depth=1), stop=StoppingCriteria(max_steps=3))
     assert not any("kernel" in name for name in watch(tmp_path, KernelDrift(), model=model).table)
 
 
@@ -255,7 +255,7 @@ class Mixing(nn.Module):
 
 
 def test_samples_that_depend_on_each_other_are_told_and_not_measured(tmp_path, caplog):
-    run = watch(tmp_path, KernelDrift(), model=FlowModule(Mixing, stop=Stop(max_steps=3)))
+    run = watch(tmp_path, KernelDrift(), model=FlowModule(Mixing, stop=StoppingCriteria(max_steps=3)))
     assert "Mixing gives another output" in caplog.text
     assert "replace the layer that mixes samples" in caplog.text
     assert run.table[TOTAL].isna().all()

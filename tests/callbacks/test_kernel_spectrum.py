@@ -12,13 +12,13 @@ from lazy_lightning.callbacks import KernelSpectrum
 from lazy_lightning.callbacks.kernel_spectrum import NAMES
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import StopReason
-from lazy_lightning.modules import FlowModule, KernelModule, Stop
+from lazy_lightning.modules import FlowModule, KernelModule, StoppingCriteria
 from lazy_lightning.nn import FC
 from lazy_lightning.ntk import empirical_ntk
 from lazy_lightning.ntk.intrinsic_dimension import intrinsic_dimension
 
 COLUMNS = [f"kernel_spectrum/{name}" for name in NAMES]
-SHORT = {**MEMBERS, "stop": Stop(max_steps=12)}
+SHORT = {**MEMBERS, "stop": StoppingCriteria(max_steps=12)}
 
 
 def expected(module, w, split, samples=None, directions=10):
@@ -116,7 +116,7 @@ def test_members_that_a_raised_limit_lets_go_on_are_looked_at_again(tmp_path):
 
 
 def test_without_a_network_there_is_nothing_to_measure(tmp_path):
-    model = KernelModule(functools.partial(FC, width=6, depth=1), stop=Stop(max_steps=2))
+    model = KernelModule(functools.partial(FC, width=6, depth=1), stop=StoppingCriteria(max_steps=2))
     assert COLUMNS[0] not in watch(tmp_path, KernelSpectrum(), model=model).table
 
 

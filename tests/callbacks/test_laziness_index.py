@@ -12,8 +12,8 @@ from lazy_lightning.callbacks import RunCheckpoint
 from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.data import TeacherStudent
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.laziness import PowerMethod, jacobian_norm, laziness_index, second_derivative_norm
-from lazy_lightning.modules import Stop
+from lazy_lightning.modules import StoppingCriteria
+from lazy_lightning.ntk.laziness import PowerMethod, jacobian_norm, laziness_index, second_derivative_norm
 
 QUICK = PowerMethod(tolerance=1e-3, max_iterations=20, starts=1)
 COLUMNS = ["laziness_index", "laziness/jacobian_norm", "laziness/second_derivative_norm"]
@@ -22,7 +22,7 @@ Observed = functools.partial(LazinessIndex, samples=7, method=QUICK)
 
 
 def run(folder, observer, data=None, **options):
-    model = module(network={"width": 6, "depth": 1}, **{"stop": Stop(max_steps=12), **MEMBERS, **options})
+    model = module(network={"width": 6, "depth": 1}, **{"stop": StoppingCriteria(max_steps=12), **MEMBERS, **options})
     return fit(folder, model, data or digits(pca=4), [observer])
 
 
@@ -66,7 +66,7 @@ def test_always_is_that_of_the_present(tmp_path):
 
 
 def test_without_centering_F_has_a_start(tmp_path):
-    fitted = run(tmp_path, Observed(), centering=False, stop=Stop(max_steps=1))
+    fitted = run(tmp_path, Observed(), centering=False, stop=StoppingCriteria(max_steps=1))
     m = fitted.module
     F = m.centering.alpha.unsqueeze(1) * m.network(m.w0, m.data.train.x[:7])[..., 0]
     distance = (F - m.data.train.y[:7]).square().mean(dim=1).sqrt()
@@ -82,7 +82,7 @@ def test_without_centering_F_has_a_start(tmp_path):
     ids=["classes", "real"],
 )
 def test_other_targets(tmp_path, data, loss, distance):
-    fitted = run(tmp_path, Observed(), data, loss=loss, stop=Stop(max_steps=1), chunk_size=3)
+    fitted = run(tmp_path, Observed(), data, loss=loss, stop=StoppingCriteria(max_steps=1), chunk_size=3)
     m = fitted.module
     expected = laziness_index(distance(m.data.train.y), *norms(fitted, m.w0), m.centering.alpha)
     assert_close(numbers(fitted, COLUMNS[0]), expected, rtol=1e-12)
@@ -110,7 +110,7 @@ class Interrupt(Callback):
 
 
 def test_is_kept_across_a_resume(tmp_path):
-    options = {**MEMBERS, "stop": Stop(max_steps=12)}
+    options = {**MEMBERS, "stop": StoppingCriteria(max_steps=12)}
     observers = [Once(), Once()]
     first = fit(tmp_path / "a", callbacks=[observers[0], Interrupt(), RunCheckpoint()], **options)
     second = fit(tmp_path / "b", callbacks=[observers[1]], ckpt_path=tmp_path / "a/checkpoint.ckpt", **options)
@@ -121,7 +121,7 @@ def test_is_kept_across_a_resume(tmp_path):
 
 
 def test_added_to_a_resumed_run_it_still_finds_the_start(tmp_path, at_start):
-    model = functools.partial(module, network={"width": 6, "depth": 1}, **MEMBERS, stop=Stop(max_steps=12))
+    model = functools.partial(module, network={"width": 6, "depth": 1}, **MEMBERS, stop=StoppingCriteria(max_steps=12))
     fit(tmp_path / "a", model(), digits(pca=4), [Interrupt(), RunCheckpoint()])
     path = tmp_path / "a/checkpoint.ckpt"
     late = fit(tmp_path / "b", model(), digits(pca=4), [Observed()], ckpt_path=path)

@@ -21,11 +21,11 @@ from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 from lazy_lightning.callbacks import Curves, KernelDrift
 from lazy_lightning.cli import main
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.modules import ScaledModule, Stop
+from lazy_lightning.modules import MiniBatchModule, StoppingCriteria
 from lazy_lightning.nn import FC
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
-SHORT = {**MEMBERS, "stop": Stop(max_steps=20)}
+SHORT = {**MEMBERS, "stop": StoppingCriteria(max_steps=20)}
 
 
 def means(table, column):
@@ -152,10 +152,10 @@ def test_mlflow_has_every_column(tmp_path):
 
 def test_early_stopping_acts_at_observations(tmp_path):
     stopping = EarlyStopping(monitor="train/loss", stopping_threshold=0.9, patience=10**6)
-    run = watch(tmp_path, stopping, alpha=0.1, stop=Stop(max_steps=10**6))
+    run = watch(tmp_path, stopping, alpha=0.1, stop=StoppingCriteria(max_steps=10**6))
     assert run.last("train/loss")[0] < 0.9 <= run.table["train/loss"].iloc[-2]
     impatient = EarlyStopping(monitor="test/loss/alpha=10", patience=1, mode="max")
-    run = watch(tmp_path / "b", impatient, **MEMBERS, stop=Stop(max_steps=10**6))
+    run = watch(tmp_path / "b", impatient, **MEMBERS, stop=StoppingCriteria(max_steps=10**6))
     assert run.table.observation.max() <= 3
 
 
@@ -167,7 +167,9 @@ def test_model_checkpoint_keeps_the_best(tmp_path):
     assert keeper.best_model_score == pytest.approx(losses.min(), rel=1e-12)
     assert len(list((tmp_path / "best").glob("*.ckpt"))) == 2
     again = ModelCheckpoint(tmp_path / "best", "{step}", monitor="train/loss", save_top_k=2)
-    resumed = watch(tmp_path / "b", again, ckpt_path=keeper.best_model_path, **MEMBERS, stop=Stop(max_steps=25))
+    resumed = watch(
+        tmp_path / "b", again, ckpt_path=keeper.best_model_path, **MEMBERS, stop=StoppingCriteria(max_steps=25)
+    )
     assert resumed.table.tried.max() == 25
 
 
@@ -196,7 +198,7 @@ def test_learning_rate_monitor_shows_the_step_size(tmp_path):
 
 
 def test_mini_batches(tmp_path):
-    model = ScaledModule(functools.partial(FC, width=8), loss="softhinge(20)", alpha=[0.5, 2.0])
+    model = MiniBatchModule(functools.partial(FC, width=8), loss="softhinge(20)", alpha=[0.5, 2.0])
     recorded, keeper = Recorded(), ModelCheckpoint(tmp_path, monitor="test/loss")
     stopping = EarlyStopping(monitor="train/loss/alpha=2", stopping_threshold=1e9)
     trainer = trained(

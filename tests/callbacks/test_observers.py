@@ -9,12 +9,12 @@ from fits import fit, module
 from observed import watch
 from pytorch_lightning import Callback
 
+from lazy_lightning.analysis.regime import Regime, regime
 from lazy_lightning.callbacks import ActivationDrift, TangentDeparture
-from lazy_lightning.callbacks.regime import Regime, regime
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.linearize import tangent_departure
-from lazy_lightning.modules import Stop
-from lazy_lightning.observation import Observer
+from lazy_lightning.modules import StoppingCriteria
+from lazy_lightning.modules.observation import Observer
+from lazy_lightning.nn.linearize import tangent_departure
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
 
@@ -29,7 +29,7 @@ def run(tmp_path_factory):
 
 
 def test_displacement_by_layer(run):
-    dw, w0 = run.module.flow.flow.displacement, run.module.w0
+    dw, w0 = run.module.flow.flow_state.displacement, run.module.w0
     sizes = {"hidden.0": 12 * 64, "hidden.1": 12 * 12, "head": 12}
     for (layer, size), part, start in zip(
         sizes.items(), dw.split(list(sizes.values()), 1), w0.split(list(sizes.values()), 1), strict=True
@@ -60,7 +60,7 @@ def gradient_at(m, w):
 @pytest.mark.parametrize("options", [{}, {"tau": 0.5}, {"centering": False, "chunk_size": 13}], ids=str)
 def test_activation_velocity(tmp_path, options):
     """Against the difference of two tiny steps of gradient flow, forth and back; the same in every record."""
-    run = fit(tmp_path, **MEMBERS, **options, stop=Stop(max_steps=5))
+    run = fit(tmp_path, **MEMBERS, **options, stop=StoppingCriteria(max_steps=5))
     m, x, s = run.module, run.module.data.test.x[:20], 1e-4
     step = s * gradient_at(m, m.w0)
     step = step * m.centering.alpha.unsqueeze(1)  # alike for all: the gradient is ~ 1/alpha
@@ -74,7 +74,7 @@ def test_activation_velocity(tmp_path, options):
 def test_tangent_departure_at_the_end_only(run):
     m = run.module
     x, s = m.data.test.x[:20], 1e-5
-    step = s * m.flow.flow.displacement
+    step = s * m.flow_state.flow_state.displacement
     # Central differences, relative to a step of which the square is 1e-10.
     J = (m.network(m.w0 + step, x) - m.network(m.w0 - step, x)) / (2 * s)
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_tangent_departure_without_centering_starts_at_zero(tmp_path):
 
 
 def test_tangent_departure_always(tmp_path):
-    run = fit(tmp_path, callbacks=[TangentDeparture(samples=10, always=True)], stop=Stop(max_steps=5))
+    run = fit(tmp_path, callbacks=[TangentDeparture(samples=10, always=True)], stop=StoppingCriteria(max_steps=5))
     assert run.last("t")[0] > 0
     assert run.table[run.table.t > 0]["tangent_departure"].notna().all()  # at t = 0, F = 0
 
@@ -137,7 +137,7 @@ class Own(Observer):
 
 
 def test_observer_of_ones_own(tmp_path):
-    table = fit(tmp_path, callbacks=[Own()], **MEMBERS, stop=Stop(max_steps=5)).table
+    table = fit(tmp_path, callbacks=[Own()], **MEMBERS, stop=StoppingCriteria(max_steps=5)).table
     assert (table["twice_t"] == 2 * table["t"]).all()
 
 
@@ -148,7 +148,7 @@ class Bursts(Callback):
         self.tried = []
 
     def on_train_batch_end(self, trainer, module, *args):
-        self.tried.append(int(module.flow.flow.tried.max()))
+        self.tried.append(int(module.flow.flow_state.tried.max()))
 
 
 def test_one_observation_a_burst(tmp_path):

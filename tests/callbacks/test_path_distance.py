@@ -16,19 +16,19 @@ from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.callbacks.path_distance import rms_distance
 from lazy_lightning.data import Stripe, TeacherStudent
 from lazy_lightning.errors import RunError
-from lazy_lightning.flow import Band, ConstantStep, MomentumFlow
-from lazy_lightning.laziness import PowerMethod
-from lazy_lightning.linearize import LinearizedNetwork
-from lazy_lightning.modules import FlowModule, KernelModule, Stop
+from lazy_lightning.flow import ConstantStep, GradientChangeController, MomentumFlow
+from lazy_lightning.modules import FlowModule, KernelModule, StoppingCriteria
 from lazy_lightning.modules.kernel_objective import KernelObjective
 from lazy_lightning.nn import FC
 from lazy_lightning.nn.initial_members import InitialMembers
+from lazy_lightning.nn.linearize import LinearizedNetwork
 from lazy_lightning.ntk import empirical_ntk, memory
-from lazy_lightning.objective import Objective
+from lazy_lightning.ntk.laziness import PowerMethod
+from lazy_lightning.objective.full_batch import Objective
 
 RMS, SUP = "path_distance/rms", "path_distance/sup"
 NETWORK = functools.partial(FC, width=6, depth=1)
-SHORT = {**MEMBERS, "stop": Stop(max_steps=30)}
+SHORT = {**MEMBERS, "stop": StoppingCriteria(max_steps=30)}
 
 
 class Trials(Seen):
@@ -51,15 +51,15 @@ def linearised(module, seen, **rule):
     """F_lin at each observation, (E, n) or (E, n, c): the first-order network by forward mode, over the same times."""
     x, y = module.train_split.x, module.train_split.y
     factory = functools.partial(LinearizedNetwork, NETWORK)
-    members = InitialMembers(factory, module.roster.seeds, module.data.input_shape, module.data.num_outputs)
+    members = InitialMembers(factory, module.ensemble.seeds, module.data.input_shape, module.data.num_outputs)
     f0 = module.initial_outputs(x)
     objective = Objective(members.network, module.loss, module.centering, x, y, f0, members.buffers)
     w = nn.Parameter(members.w0.clone())
     flow = MomentumFlow([w], members=len(w), dt=1e100, steps=50, controller=module._flow_options["controller"], **rule)
     for times in seen.times:
         flow.advance(times, lambda: objective.backward(w))
-        assert torch.equal(flow.flow.t, times[-1])
-        yield flow.flow.outputs
+        assert torch.equal(flow.flow_state.t, times[-1])
+        yield flow.flow_state.outputs
 
 
 # ---------------------------------------------------------------------- what the companion is
@@ -100,7 +100,7 @@ def test_companion_solves_its_own_equation(tmp_path):
     kernel = empirical_ntk(m.network, m.w0, x, output="trace", method="jacobian")[0]
     exact = y - torch.linalg.matrix_exp(-kernel * t / len(y)) @ y
     for row in (0, 1):
-        assert_close(observer._companion.flow.flow.outputs[row], exact, rtol=0.02)
+        assert_close(observer._companion.flow.flow_state.outputs[row], exact, rtol=0.02)
     assert t == pytest.approx(0.6)
 
 
@@ -133,7 +133,7 @@ def test_rms_over_samples_and_outputs():
 def test_falls_as_one_over_alpha(tmp_path, options):
     """Over four decades: the errors of the steps, larger than most of these distances, cancel."""
     alphas = [30.0, 300.0, 3e3, 3e5]
-    run = watch(tmp_path, PathDistance(), alpha=alphas, stop=Stop(max_steps=150), **options)
+    run = watch(tmp_path, PathDistance(), alpha=alphas, stop=StoppingCriteria(max_steps=150), **options)
     for name in (RMS, SUP):
         slopes = np.diff(np.log(run.last(name))) / np.diff(np.log(alphas))
         assert slopes == pytest.approx(-1, abs=0.1)
@@ -141,7 +141,7 @@ def test_falls_as_one_over_alpha(tmp_path, options):
 
 BOUND = "path_distance/bound"
 QUICK = PowerMethod(max_iterations=100, starts=1)
-SQUARE = {"loss": "mse", "stop": Stop(max_steps=60)}
+SQUARE = {"loss": "mse", "stop": StoppingCriteria(max_steps=60)}
 
 
 @pytest.mark.parametrize("centering", [True, False])
@@ -198,7 +198,7 @@ def test_costs_one_evaluation_a_step_of_the_network(tmp_path, monkeypatch):
     members = []
     backward = KernelObjective.backward
     monkeypatch.setattr(KernelObjective, "backward", lambda self, v: (members.append(len(v)), backward(self, v))[1])
-    run = watch(tmp_path / "lazy", PathDistance(), alpha=[10.0, 100.0], stop=Stop(max_steps=100))
+    run = watch(tmp_path / "lazy", PathDistance(), alpha=[10.0, 100.0], stop=StoppingCriteria(max_steps=100))
     assert max(run.last("accepted")) <= len(members) <= max(run.last("tried")) + 1
     members.clear()
     run = watch(tmp_path / "apart", PathDistance(), **APART)
@@ -211,12 +211,12 @@ def test_kernel_of_a_seed_is_decomposed_once(tmp_path, monkeypatch):
 
     shapes, of = [], room.KernelFeatures.of
     monkeypatch.setattr(room.KernelFeatures, "of", lambda kernel: (shapes.append(kernel.shape), of(kernel))[1])
-    watch(tmp_path, PathDistance(), alpha=[0.1, 1.0, 10.0], seeds=[4, 2], stop=Stop(max_steps=2))
+    watch(tmp_path, PathDistance(), alpha=[0.1, 1.0, 10.0], seeds=[4, 2], stop=StoppingCriteria(max_steps=2))
     assert shapes == [(2, 20, 20)]
 
 
 def test_without_a_network_there_is_nothing_to_compare(tmp_path):
-    run = watch(tmp_path, PathDistance(), model=KernelModule(NETWORK, stop=Stop(max_steps=3)))
+    run = watch(tmp_path, PathDistance(), model=KernelModule(NETWORK, stop=StoppingCriteria(max_steps=3)))
     assert RMS not in run.table
 
 
@@ -226,12 +226,14 @@ def test_without_a_network_there_is_nothing_to_compare(tmp_path):
 def test_where_the_companion_cannot_follow_the_distance_is_not_known(tmp_path):
     """At a kink of the hinge its steps shrink to nothing; with a shortest step it goes on."""
     data, network = small(pca=None), {"width": 30, "depth": 2}
-    options = {"loss": "hinge", "stop": Stop(max_steps=150), "data": data, "network": network}
+    options = {"loss": "hinge", "stop": StoppingCriteria(max_steps=150), "data": data, "network": network}
     stuck = watch(tmp_path / "a", PathDistance(), **options).table
     first = stuck[RMS].isna().argmax()
     assert first > 1
     assert stuck[first:][[RMS, SUP]].isna().all(axis=None)
-    forced = watch(tmp_path / "b", PathDistance(), controller=Band(1e-2, 1e-4, dt_min=1e-3), **options).table
+    forced = watch(
+        tmp_path / "b", PathDistance(), controller=GradientChangeController(1e-2, 1e-4, dt_min=1e-3), **options
+    ).table
     assert forced[RMS].notna().all()
 
 
@@ -249,7 +251,7 @@ class Gate(nn.Module):
 
 
 def test_member_that_is_not_finite_keeps_to_itself(tmp_path):
-    run = watch(tmp_path, PathDistance(), model=FlowModule(Gate, seeds=6, stop=Stop(max_steps=5)))
+    run = watch(tmp_path, PathDistance(), model=FlowModule(Gate, seeds=6, stop=StoppingCriteria(max_steps=5)))
     failed = ~torch.isfinite(run.module.w0).all(dim=1)
     assert 0 < failed.sum() < 6
     assert torch.equal(last(run, RMS).isnan(), failed)
@@ -273,7 +275,7 @@ def test_resumed_run_has_the_undisturbed_table(tmp_path, rule, bursts):
 def test_prolonged_run_goes_on_where_it_was(tmp_path, between):
     """Also if it was opened on the way when there was nothing left to do."""
     run = prolonged(tmp_path, lambda: [PathDistance()], between=between, **MEMBERS)
-    whole = watch(tmp_path / "whole", PathDistance(), **MEMBERS, stop=Stop(max_steps=40)).table
+    whole = watch(tmp_path / "whole", PathDistance(), **MEMBERS, stop=StoppingCriteria(max_steps=40)).table
     assert_close(last(run, RMS), torch.tensor(whole[RMS].tail(4).to_numpy()), rtol=1e-11)
     for _, member in run.table.groupby("member"):
         assert (member[SUP] == member[RMS].cummax()).all()

@@ -18,15 +18,15 @@ from safetensors.torch import load_file
 
 from lazy_lightning.callbacks import KernelDrift, LearningCurves, RunCheckpoint
 from lazy_lightning.callbacks.kernel_snapshots import KernelSnapshots
-from lazy_lightning.callbacks.outputs import Outputs
+from lazy_lightning.callbacks.outputs import OutputsWriter
 from lazy_lightning.cli import main
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.modules import FlowModule, KernelModule, Stop
+from lazy_lightning.modules import FlowModule, KernelModule, StoppingCriteria
 from lazy_lightning.nn import FC
 from lazy_lightning.ntk import empirical_ntk
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 3}
-SHORT = {**MEMBERS, "stop": Stop(max_steps=12)}
+SHORT = {**MEMBERS, "stop": StoppingCriteria(max_steps=12)}
 TOTAL = "kernel_drift/total"
 
 
@@ -51,13 +51,13 @@ def arrays(folder: Path, name: str) -> dict[str, torch.Tensor]:
     ids=["one output", "not centred", "one member", "classes"],
 )
 def test_outputs(tmp_path: Path, data: dict[str, Any], options: dict[str, Any], shape: tuple[int, ...]) -> None:
-    run = watch(tmp_path, Outputs(), data=small(**data), **{**SHORT, **options})
+    run = watch(tmp_path, OutputsWriter(), data=small(**data), **{**SHORT, **options})
     module, found = run.module, arrays(tmp_path, "outputs")
-    assert found["alpha"].tolist() == list(module.roster.alphas)
-    assert found["seed"].tolist() == list(module.roster.seeds)
+    assert found["alpha"].tolist() == list(module.ensemble.alphas)
+    assert found["seed"].tolist() == list(module.ensemble.seeds)
     for name, split in (("train", module.data.train), ("test", module.data.test)):
         F = found[f"{name}/outputs"]
-        assert F.shape == (len(module.roster), len(split.y), *shape)
+        assert F.shape == (len(module.ensemble), len(split.y), *shape)
         assert F.dtype == torch.float64
         assert_close(F, module.centered_outputs(split.x), rtol=1e-12)
         assert F.abs().amax() > 1e-3  # it has been trained
@@ -66,7 +66,7 @@ def test_outputs(tmp_path: Path, data: dict[str, Any], options: dict[str, Any], 
 
 
 def test_errors_can_be_computed_from_the_outputs(tmp_path: Path) -> None:
-    run = watch(tmp_path, Outputs(), **SHORT)
+    run = watch(tmp_path, OutputsWriter(), **SHORT)
     found = arrays(tmp_path, "outputs")
     for name in ("train", "test"):
         wrong = found[f"{name}/outputs"] * found[f"{name}/labels"] <= 0
@@ -88,7 +88,7 @@ def test_outputs_are_what_predict_says(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_float32(tmp_path: Path) -> None:
-    watch(tmp_path, Outputs(), KernelSnapshots(samples=5), precision="32-true", **SHORT)
+    watch(tmp_path, OutputsWriter(), KernelSnapshots(samples=5), precision="32-true", **SHORT)
     assert arrays(tmp_path, "outputs")["test/outputs"].dtype == torch.float32
     assert arrays(tmp_path, "kernels")["end"].dtype == torch.float32
 
@@ -137,8 +137,8 @@ def test_kernels_of_any_network(tmp_path: Path) -> None:
 
 
 def test_frozen_kernels_have_outputs_and_no_snapshots(tmp_path: Path) -> None:
-    model = KernelModule(functools.partial(FC, width=6, depth=1), **{**MEMBERS, "stop": Stop(max_steps=5)})
-    run = watch(tmp_path, Outputs(), KernelSnapshots(samples=50), model=model)
+    model = KernelModule(functools.partial(FC, width=6, depth=1), **{**MEMBERS, "stop": StoppingCriteria(max_steps=5)})
+    run = watch(tmp_path, OutputsWriter(), KernelSnapshots(samples=50), model=model)
     assert not (tmp_path / "kernels.safetensors").exists()
     F = arrays(tmp_path, "outputs")["test/outputs"]
     assert_close(F, run.module.centered_outputs(run.module.data.test.x), rtol=1e-12)
@@ -161,9 +161,9 @@ def test_what_is_wrong_is_told_before_the_run(tmp_path: Path) -> None:
 
 def test_a_resumed_run_keeps_what_it_would_have(tmp_path: Path) -> None:
     whole, first, second = tmp_path / "whole", tmp_path / "first", tmp_path / "second"
-    watch(whole, Outputs(), KernelSnapshots(samples=5), **SHORT)
-    watch(first, Outputs(), KernelSnapshots(samples=5), RunCheckpoint(), StopAt(4), **SHORT)
-    watch(second, Outputs(), KernelSnapshots(samples=5), ckpt_path=first / "checkpoint.ckpt", **SHORT)
+    watch(whole, OutputsWriter(), KernelSnapshots(samples=5), **SHORT)
+    watch(first, OutputsWriter(), KernelSnapshots(samples=5), RunCheckpoint(), StopAt(4), **SHORT)
+    watch(second, OutputsWriter(), KernelSnapshots(samples=5), ckpt_path=first / "checkpoint.ckpt", **SHORT)
     for name in ("outputs", "kernels"):
         expected, found, cut = (arrays(folder, name) for folder in (whole, second, first))
         assert set(found) == set(expected)
@@ -180,9 +180,9 @@ def test_a_member_that_has_failed_leaves_the_others(tmp_path: Path) -> None:
         def on_train_batch_end(self, trainer: Any, module: Any, *args: Any) -> None:
             if module.observations == 4:
                 module.w.data[1] = torch.nan
-                module.flow.flow.displacement[1] = torch.nan
+                module.flow.flow_state.displacement[1] = torch.nan
 
-    watch(tmp_path, Outputs(), Spoil(samples=5, seeds=3), **{**SHORT, "stop": Stop(max_steps=40)})
+    watch(tmp_path, OutputsWriter(), Spoil(samples=5, seeds=3), **{**SHORT, "stop": StoppingCriteria(max_steps=40)})
     finite = arrays(tmp_path, "outputs")["test/outputs"].isfinite().all(dim=1)
     assert finite.tolist() == [True, False, True, True, True, True]
     assert arrays(tmp_path, "kernels")["end"].isfinite().flatten(1).all(dim=1).tolist() == finite.tolist()
@@ -191,5 +191,5 @@ def test_a_member_that_has_failed_leaves_the_others(tmp_path: Path) -> None:
 def test_nothing_is_written_without_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("pytorch_lightning.Trainer.log_dir", None)
-    fit(tmp_path / "x", callbacks=[Outputs(), KernelSnapshots(samples=5)], stop=Stop(max_steps=3))
+    fit(tmp_path / "x", callbacks=[OutputsWriter(), KernelSnapshots(samples=5)], stop=StoppingCriteria(max_steps=3))
     assert not list(tmp_path.rglob("*.safetensors"))

@@ -16,7 +16,6 @@ from pytorch_lightning import Callback, Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lazy_lightning.bundled import bundled_configs
 from lazy_lightning.callbacks import (
     ClosingSummary,
     Curves,
@@ -29,10 +28,11 @@ from lazy_lightning.callbacks import (
 from lazy_lightning.callbacks.progress import progress_share
 from lazy_lightning.callbacks.scalars import alpha_folder, tag_of
 from lazy_lightning.cli import main
+from lazy_lightning.cli.bundled import bundled_configs
 from lazy_lightning.flow import StopReason
-from lazy_lightning.modules import Stop
-from lazy_lightning.observation import Record
-from lazy_lightning.run_files import CHECKPOINT, CURVES
+from lazy_lightning.modules import StoppingCriteria
+from lazy_lightning.modules.observation import Record
+from lazy_lightning.runs.run_files import CHECKPOINT, CURVES
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
 
@@ -150,7 +150,7 @@ def test_no_temporary_files_are_left(run):
 
 
 def test_progress_in_a_log(tmp_path, capsys):
-    fit(tmp_path, callbacks=[FlowProgressBar(every_seconds=0)], **MEMBERS, stop=Stop(max_steps=4))
+    fit(tmp_path, callbacks=[FlowProgressBar(every_seconds=0)], **MEMBERS, stop=StoppingCriteria(max_steps=4))
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("flow")]
     assert len(lines) == 5
     assert "100.0 %" in lines[-1]
@@ -161,12 +161,12 @@ def test_progress_in_a_log(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("stop", "columns", "expected"),
     [
-        (Stop(), {"train/margin_met": [0.5, 1.0]}, 0.75),
-        (Stop(margin_share=0.5), {"train/margin_met": [0.25, 0.0]}, 0.25),
-        (Stop(t_max=4.0), {"t": [1.0, 3.0]}, 0.5),
-        (Stop(max_steps=10), {"tried": [5.0, 5.0], "reason": [0.0, 1.0]}, 0.75),
-        (Stop(max_wall=4.0), {}, 0.25),
-        (Stop(t_max=1.0), {"t": [5.0, np.nan]}, 0.5),
+        (StoppingCriteria(), {"train/margin_met": [0.5, 1.0]}, 0.75),
+        (StoppingCriteria(margin_share=0.5), {"train/margin_met": [0.25, 0.0]}, 0.25),
+        (StoppingCriteria(t_max=4.0), {"t": [1.0, 3.0]}, 0.5),
+        (StoppingCriteria(max_steps=10), {"tried": [5.0, 5.0], "reason": [0.0, 1.0]}, 0.75),
+        (StoppingCriteria(max_wall=4.0), {}, 0.25),
+        (StoppingCriteria(t_max=1.0), {"t": [5.0, np.nan]}, 0.5),
     ],
 )
 def test_progress_share(stop, columns, expected):
@@ -180,7 +180,7 @@ def test_progress_share(stop, columns, expected):
 def test_scalars_of_tensorboard(tmp_path):
     from fits import module
 
-    curves, model = Curves(), module(**MEMBERS, stop=Stop(max_steps=5))
+    curves, model = Curves(), module(**MEMBERS, stop=StoppingCriteria(max_steps=5))
     trainer = Trainer(
         accelerator="cpu",
         precision="64-true",

@@ -15,9 +15,9 @@ from observed import APART, MEMBERS, interrupted, watch
 from lazy_lightning.callbacks import T1, KernelDrift, TangentDeparture
 from lazy_lightning.callbacks.t1 import first_crossing
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.modules import KernelModule, Stop
+from lazy_lightning.modules import KernelModule, StoppingCriteria
+from lazy_lightning.modules.observation import Observation
 from lazy_lightning.nn import FC
-from lazy_lightning.observation import Observation
 
 NAN = float("nan")
 
@@ -64,7 +64,9 @@ def test_members_apart():
 
 def test_of_a_run_is_found_between_observations(tmp_path):
     """It lies between the observations at which the loss is over and under half its start, and then stays."""
-    table = fit(tmp_path, alpha=[0.1, 10.0], seeds=2, stop=Stop(max_steps=400), schedule=LONG_AND_COARSE).table
+    table = fit(
+        tmp_path, alpha=[0.1, 10.0], seeds=2, stop=StoppingCriteria(max_steps=400), schedule=LONG_AND_COARSE
+    ).table
     for _, member in table.groupby("member"):
         under = member[member["train/loss"] <= member["train/loss"].iloc[0] / 2]
         over = member[member["train/loss"] > member["train/loss"].iloc[0] / 2]
@@ -159,7 +161,7 @@ def test_resumed_run_has_the_undisturbed_table(table, tmp_path, bursts):
 
 
 def test_on_a_kernel_it_is_half_loss_alone(tmp_path):
-    model = KernelModule(functools.partial(FC, width=6, depth=1), stop=Stop(max_steps=2))
+    model = KernelModule(functools.partial(FC, width=6, depth=1), stop=StoppingCriteria(max_steps=2))
     assert list(watch(tmp_path, *three(), model=model).table.filter(like="t1/")) == ["t1/half_loss"]
 
 

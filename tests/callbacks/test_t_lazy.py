@@ -10,14 +10,14 @@ from observed import MEMBERS, Scaled, interrupted, last, small, watch
 from lazy_lightning.callbacks import TLazy
 from lazy_lightning.callbacks.t_lazy import label_time
 from lazy_lightning.data import TeacherStudent
-from lazy_lightning.laziness import PowerMethod
-from lazy_lightning.modules import FlowModule, KernelModule, Stop
+from lazy_lightning.modules import FlowModule, KernelModule, StoppingCriteria
 from lazy_lightning.nn import FC
 from lazy_lightning.ntk import empirical_ntk
+from lazy_lightning.ntk.laziness import PowerMethod
 
 NORM, LABELS = "t_lazy/norm", "t_lazy/labels"
 EXACT = PowerMethod(tolerance=0.0, max_iterations=3000)
-SHORT = {**MEMBERS, "stop": Stop(max_steps=6)}
+SHORT = {**MEMBERS, "stop": StoppingCriteria(max_steps=6)}
 
 
 def dense(module):
@@ -64,7 +64,7 @@ def test_default_method_is_precise_enough(tmp_path):
 
 def test_do_not_depend_on_alpha(tmp_path):
     """To the digits that are left of g ~ 1/alpha."""
-    run = watch(tmp_path, TLazy(), alpha=[1e-3, 1.0, 1e4], seeds=2, stop=Stop(max_steps=2))
+    run = watch(tmp_path, TLazy(), alpha=[1e-3, 1.0, 1e4], seeds=2, stop=StoppingCriteria(max_steps=2))
     for name, rtol in ((NORM, 0.0), (LABELS, 1e-12)):
         values = last(run, name).view(3, 2)
         assert_close(values, values[:1].expand(3, 2), rtol=rtol)
@@ -102,5 +102,5 @@ def test_added_to_a_resumed_run_it_does_not_know(tmp_path):
 
 
 def test_without_a_network_there_is_nothing_to_measure(tmp_path):
-    model = KernelModule(functools.partial(FC, width=6, depth=1), stop=Stop(max_steps=2))
+    model = KernelModule(functools.partial(FC, width=6, depth=1), stop=StoppingCriteria(max_steps=2))
     assert NORM not in watch(tmp_path, TLazy(), model=model).table

@@ -15,14 +15,14 @@ from lazy_lightning.callbacks import NeuronPaths, PopulationLoss, RunCheckpoint
 from lazy_lightning.data import Stripe, TeacherStudent
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import ConstantStep
-from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.modules import FlowModule, StoppingCriteria
 from lazy_lightning.nn import FC, TwoLayer
 
 
 def students(**options) -> FlowModule:
     network = functools.partial(TwoLayer, width=6, symmetric=True)
     given = {"alpha": [0.1, 10.0], "seeds": 2, "loss": "mse", "centering": False, "dt": 0.1}
-    stop = {"controller": ConstantStep(), "stop": Stop(max_steps=80)}
+    stop = {"controller": ConstantStep(), "stop": StoppingCriteria(max_steps=80)}
     return FlowModule(options.pop("network", network), **given | stop | options)
 
 
@@ -53,7 +53,7 @@ def test_fresh_samples_are_in_no_set_and_never_the_same():
 
 
 def test_labels_have_an_error(tmp_path):
-    model = FlowModule(functools.partial(FC, width=5, depth=1), stop=Stop(max_steps=20))
+    model = FlowModule(functools.partial(FC, width=5, depth=1), stop=StoppingCriteria(max_steps=20))
     run = watch(tmp_path, PopulationLoss(), model=model, data=Stripe(d=3, n_train=20, n_test=10))
     assert last(run, "population/error").item() < 1.0
 
@@ -63,7 +63,12 @@ def test_real_data_are_passed_over(tmp_path):
 
 
 def test_resumed_run_draws_the_same(tmp_path):
-    options = {"network": {"width": 4, "depth": 1}, "loss": "mse", "data": teacher(), "stop": Stop(max_steps=60)}
+    options = {
+        "network": {"width": 4, "depth": 1},
+        "loss": "mse",
+        "data": teacher(),
+        "stop": StoppingCriteria(max_steps=60),
+    }
     whole = watch(tmp_path / "whole", PopulationLoss(20), **options)
     second = interrupted(tmp_path, lambda: [PopulationLoss(20)], **options)
     assert_same_curves(second.table, whole.table)
@@ -112,7 +117,7 @@ def test_resumed_run_has_whole_paths(tmp_path):
             tmp_path / name,
             NeuronPaths(),
             RunCheckpoint(),
-            model=students(stop=Stop(max_steps=steps)),
+            model=students(stop=StoppingCriteria(max_steps=steps)),
             data=teacher(),
             ckpt_path=path,
         )

@@ -26,7 +26,7 @@ from lazy_lightning.cli import main
 from lazy_lightning.data import ArrayFile, Digits, FromDataModule, FromDataset, Stripe, TableFile, idx
 from lazy_lightning.data.npz import read_npz
 from lazy_lightning.errors import ConfigError, DataError, LazyLightningError
-from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.modules import FlowModule, StoppingCriteria
 from lazy_lightning.nn import FC
 
 PLAIN = {"centre": False, "sphere": False}
@@ -403,13 +403,13 @@ def test_a_regression_on_a_table_from_the_command_line() -> None:
 
 @pytest.mark.usefixtures("own_folder")
 def test_a_plain_datamodule_is_told_how_it_is_used() -> None:
-    module = FlowModule(functools.partial(FC, width=4, depth=1), stop=Stop(max_steps=2))
+    module = FlowModule(functools.partial(FC, width=4, depth=1), stop=StoppingCriteria(max_steps=2))
     options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
     trainer = pl.Trainer(max_epochs=-1, accelerator="cpu", precision="64-true", enable_progress_bar=False, **options)
     with pytest.raises(ConfigError, match=r"given a Halves, .* datamodule=FromDataModule"):
         trainer.fit(module, datamodule=Halves())
     trainer = pl.Trainer(max_epochs=-1, accelerator="cpu", precision="64-true", enable_progress_bar=False, **options)
-    module = FlowModule(functools.partial(FC, width=4, depth=1), stop=Stop(max_steps=2))
+    module = FlowModule(functools.partial(FC, width=4, depth=1), stop=StoppingCriteria(max_steps=2))
     trainer.fit(module, datamodule=FromDataModule(Halves(), labels=[5, 9]))
     x = np.arange(6).reshape(2, 3)
     expected = module(torch.from_numpy(x).double())

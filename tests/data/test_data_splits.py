@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lazy_lightning.data.splits import Drawn, Seeds, Sizes, draw_splits, interleave
+from lazy_lightning.data.splits import Seeds, Sizes, SplitIndices, draw_splits, interleave
 from lazy_lightning.errors import DataError
 
 
@@ -79,10 +79,10 @@ def test_every_prefix_of_an_interleaved_order_is_balanced(case: tuple[Tensor, Si
 def test_each_set_depends_on_its_seeds_only(seeds: Seeds, changed: set[str]) -> None:
     classes = torch.arange(300) % 4
     base, other = (draw_splits(classes, Sizes(60, 50, 40, 30), s) for s in (Seeds(), seeds))
-    assert {name for name in Drawn._fields if set_of(base, name) != set_of(other, name)} == changed
+    assert {name for name in SplitIndices._fields if set_of(base, name) != set_of(other, name)} == changed
 
 
-def set_of(drawn: Drawn, name: str) -> set[int]:
+def set_of(drawn: SplitIndices, name: str) -> set[int]:
     return set(getattr(drawn, name).tolist())
 
 

@@ -22,12 +22,12 @@ from emulated.memory import NAME
 from lazy_lightning.callbacks import Curves
 from lazy_lightning.data import FlowData
 from lazy_lightning.flow import Schedule
-from lazy_lightning.modules import FlowModule, KernelModule, ScaledModule, Stop
+from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
 from lazy_lightning.nn import FC
 
 HOST, DEVICE = "cpu", NAME
 MEMBERS: dict[str, Any] = {"alpha": [0.1, 10.0], "seeds": 2}
-APART = Stop(loss=0.6, max_steps=20)
+APART = StoppingCriteria(loss=0.6, max_steps=20)
 """Members end at different times."""
 COARSE = Schedule(max_burst=8, min_burst=4, step_factor=2.0, t_factor=10.0)
 
@@ -59,9 +59,9 @@ class ReLUNetwork(nn.Sequential):
         return super().forward(x.index_select(1, self.order))
 
 
-def scaled(**options: Any) -> ScaledModule:
+def scaled(**options: Any) -> MiniBatchModule:
     companions = ["linearized", "frozen_activations"]
-    return ScaledModule(
+    return MiniBatchModule(
         options.pop("network", ReLUNetwork), **{**MEMBERS, "companions": companions, "loss": "mse", **options}
     )
 
@@ -90,10 +90,10 @@ def fitted(
 ) -> tuple[Trainer, pd.DataFrame]:
     """The trainer after a fit, and the table of the curves."""
     curves = Curves()
-    if isinstance(module, ScaledModule):
+    if isinstance(module, MiniBatchModule):
         options = {"max_epochs": 2, **options}
     run = trainer(folder / device, device, [*callbacks, curves], **options)
-    data = data or (small(batch_size=8) if isinstance(module, ScaledModule) else small())
+    data = data or (small(batch_size=8) if isinstance(module, MiniBatchModule) else small())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         run.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)

@@ -20,7 +20,7 @@ from lazy_lightning.callbacks import (
     KernelSpectrum,
     LazinessIndex,
     NeuronPaths,
-    Outputs,
+    OutputsWriter,
     PathDistance,
     PopulationLoss,
     TangentDeparture,
@@ -28,9 +28,9 @@ from lazy_lightning.callbacks import (
     WeightDisplacement,
 )
 from lazy_lightning.data import TeacherStudent
-from lazy_lightning.laziness import PowerMethod
+from lazy_lightning.modules.observation import Observer
 from lazy_lightning.nn import TwoLayer
-from lazy_lightning.observation import Observer
+from lazy_lightning.ntk.laziness import PowerMethod
 
 # By observer: how to build it, and the most waits of an observation after the first (whose kernels, plans and power
 # methods are made once). KernelDrift asks which members are due, and names those whose kernel is not finite;
@@ -110,7 +110,7 @@ def test_t1_by_all_definitions(tmp_path):
 def test_files_of_a_run_equal_the_hosts(build, tmp_path):
     """Outputs and kernels; the summary and the hyperparameters are written without an error."""
     for device in (HOST, DEVICE):
-        fitted(tmp_path, device, build(), [Outputs(), KernelSnapshots(5), ClosingSummary(), HParams()])
+        fitted(tmp_path, device, build(), [OutputsWriter(), KernelSnapshots(5), ClosingSummary(), HParams()])
         assert (tmp_path / device / "summary.json").is_file()
     for name in ("outputs.safetensors", "kernels.safetensors"):
         expected, found = (load_file(tmp_path / device / name) for device in (HOST, DEVICE))

@@ -8,8 +8,8 @@ from emulated.fitting import DEVICE, fitted, flow, kernel, scaled
 from emulated.memory import NAME
 from emulated.waits import HostWaitError, counted, forbidden
 from lazy_lightning.callbacks import FlowProgressBar, TensorBoardScalars
-from lazy_lightning.flow import Band, ConstantStep, LossReached, MarginsMet, StepsTried, TimeReached
-from lazy_lightning.modules import FlowModule, ObservedModule, ScaledModule, Stop
+from lazy_lightning.flow import ConstantStep, GradientChangeController, LossReached, MarginsMet, StepsTried, TimeReached
+from lazy_lightning.modules import FlowModule, MiniBatchModule, ObservedModule, StoppingCriteria
 from lazy_lightning.ntk.infinite_width import infinite_width_kernels
 from lazy_lightning.ntk.sharing import Sharing, distinct_members
 
@@ -33,8 +33,8 @@ def assert_no_wait_in_a_step(setting, **options):
     flow, closure = setting.flow(steps=2, **options)
     flow.step(closure)
     with forbidden():
-        flow._burst(flow.flow, closure, flow.dynamics)
-    assert flow.flow.tried.tolist() == [4, 4]
+        flow._burst(flow.flow_state, closure, flow.dynamics)
+    assert flow.flow_state.tried.tolist() == [4, 4]
 
 
 @pytest.mark.parametrize(("loss", "options", "events"), list(cases()))
@@ -43,7 +43,7 @@ def test_no_wait_in_a_tried_step(loss, options, events):
     assert_no_wait_in_a_step(setting, events=events, dt=1e-3)
 
 
-POLICIES = ["slides", "reference", ConstantStep(), Band(1e-2, 1e-4, dt_min=1e-6)]
+POLICIES = ["gradient_change", "reference", ConstantStep(), GradientChangeController(1e-2, 1e-4, dt_min=1e-6)]
 SETTINGS = [{}, {"chunk_size": 4}, {"activation": "relu"}, {"centering": False}]
 
 
@@ -92,7 +92,7 @@ def waits_of(monkeypatch, owner, method, run):
 @pytest.mark.parametrize("tau", [0.0, 0.5])
 def test_a_burst_and_its_observation_take_two_reads(loss, tau, alpha, monkeypatch, tmp_path):
     """The clocks of the members, and the record; also where some members have stopped."""
-    module = flow(loss=loss, tau=tau, alpha=alpha, stop=Stop(margin=1.0, loss=0.6, max_steps=20))
+    module = flow(loss=loss, tau=tau, alpha=alpha, stop=StoppingCriteria(margin=1.0, loss=0.6, max_steps=20))
     found = waits_of(monkeypatch, FlowModule, "training_step", lambda: fitted(tmp_path, DEVICE, module))
     assert len(found) >= 4
     assert [len(waits) for waits in found] == [2] * len(found), found
@@ -114,10 +114,10 @@ def test_a_burst_on_the_kernel_selects_members_with_one_read(monkeypatch, tmp_pa
 def test_a_mini_batch_step_waits_only_to_observe(loss, monkeypatch, tmp_path):
     """With both companions: none in a step, two in an observation (whether all have failed, and the record)."""
     module = scaled(loss=loss)
-    observations = waits_of(monkeypatch, ScaledModule, "_observe", lambda: fitted(tmp_path, DEVICE, module))
+    observations = waits_of(monkeypatch, MiniBatchModule, "_observe", lambda: fitted(tmp_path, DEVICE, module))
     assert [len(waits) for waits in observations[1:]] == [2] * (len(observations) - 1), observations
     steps = waits_of(
-        monkeypatch, ScaledModule, "training_step", lambda: fitted(tmp_path / "again", DEVICE, scaled(loss=loss))
+        monkeypatch, MiniBatchModule, "training_step", lambda: fitted(tmp_path / "again", DEVICE, scaled(loss=loss))
     )
     assert steps == [[]] * len(steps)
     assert len(steps) == 4
@@ -143,7 +143,7 @@ def test_a_companion_flow_reads_once_a_burst(monkeypatch):
         follower.advance(times, closure)
     assert len(bursts) > 1
     assert len(waits) == 1 + len(bursts) + 1, [str(wait) for wait in waits]
-    torch.testing.assert_close(follower.flow.t.cpu(), times[-1].cpu())
+    torch.testing.assert_close(follower.flow_state.t.cpu(), times[-1].cpu())
 
 
 def test_expansions_are_copied_to_the_device_once():

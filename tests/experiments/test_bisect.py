@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazy_lightning.experiments.bisect import Search, search
-from lazy_lightning.experiments.declaration import Bisection
+from lazy_lightning.experiments.sweep_spec import Bisection
 
 LEVEL = 0.5
 

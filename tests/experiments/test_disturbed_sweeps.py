@@ -18,7 +18,7 @@ import pandas as pd
 import pytest
 
 from lazy_lightning.cli import main
-from lazy_lightning.experiments import load_runs
+from lazy_lightning.runs import load_runs
 
 CONFIG = """
 trainer:

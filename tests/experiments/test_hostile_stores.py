@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from made_runs import made_sweep
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.experiments.axes import axis_values, seed_values
-from lazy_lightning.experiments.declaration import Declaration, declared
-from lazy_lightning.experiments.index import FILE_NAME, _index_text, scan
-from lazy_lightning.experiments.plan import Cost, Family
-from lazy_lightning.experiments.runs import without_damaged_arrays
-from lazy_lightning.experiments.sweep import Limits, Sweep
+from lazy_lightning.experiments.batching import ConfigGroup, MemberCost
+from lazy_lightning.experiments.sweep import BatchLimits, Sweep
 from lazy_lightning.experiments.sweep_folder import SweepFolder
+from lazy_lightning.experiments.sweep_spec import SweepSpec, parse_sweep_spec
+from lazy_lightning.runs import load_runs
+from lazy_lightning.runs.index import FILE_NAME, _index_text, scan
+from lazy_lightning.runs.load import without_damaged_arrays
 
-ONE = Cost(1, 1.0, 1.0)
+ONE = MemberCost(1, 1.0, 1.0)
 PATHS = st.one_of(
     st.sampled_from(["../victim", "/victim", "..", ".", "a/../../victim", "link", "version_0/../../victim", "", "~"]),
     st.text(max_size=20),
@@ -39,12 +39,12 @@ def swept(folder: Path, run: Path) -> Sweep:
     """A sweep over the members of a run."""
     config = yaml.safe_load((run / "config.yaml").read_text())
     members = [(float(row["alpha"]), int(row["seed"])) for row in scan(run)]
-    return Sweep(Declaration("mine"), (Family.of(config, {}, members),), SweepFolder(folder))
+    return Sweep(SweepSpec("mine"), (ConfigGroup.of(config, {}, members),), SweepFolder(folder))
 
 
 def planned(sweep: Sweep, run: Path) -> Path:
     """The same run, as the sweep itself would have made it, with its plan."""
-    (batch,) = sweep.batches([], lambda family: ONE, Limits(1e9, 1, None))
+    (batch,) = sweep.batches([], lambda group: ONE, BatchLimits(1e9, 1, None))
     sweep.folder.keep_plan(batch)
     shutil.copytree(run, sweep.folder.path / batch.key)
     return sweep.folder.path / batch.key
@@ -63,7 +63,7 @@ def test_a_sweep_removes_the_checkpoints_of_its_own_runs_alone(tmp_path: Path) -
     others = [store / "version_0", store / "version_1", tmp_path / "outside/run"]
     for run in (own, *others):
         (run / "checkpoint.ckpt").write_text("weights")
-    sweep.drop_checkpoints(sweep.tally(sweep.rows()))
+    sweep.drop_checkpoints(sweep.status(sweep.rows()))
     assert not (own / "checkpoint.ckpt").exists()
     assert all((run / "checkpoint.ckpt").exists() for run in others)
 
@@ -101,22 +101,22 @@ def test_no_name_in_a_file_leads_out_of_the_store(tmp_path_factory: Any, name: s
     rows = sweep.rows()
     assert {str(row["run"]) for row in rows} <= {"version_0", "link"}
     assert not sweep.folder.is_own(name)
-    sweep.drop_checkpoints(sweep.tally(rows))
+    sweep.drop_checkpoints(sweep.status(rows))
     assert (root / "victim/checkpoint.ckpt").exists()
 
 
 def test_a_kernel_that_was_followed_for_another_depth_hides_none_that_is_lost(tmp_path: Path) -> None:
     config = yaml.safe_load((made(tmp_path / "made") / "version_0/config.yaml").read_text())
-    families = []
+    groups = []
     for depth in (2, 3):
         own = json.loads(json.dumps(config))
         own["model"]["init_args"]["network"]["init_args"]["depth"] = depth
-        families.append(Family.of(own, {"depth": depth}, [(1.0, 0)]))
-    sweep = Sweep(Declaration("mine", kernels=("end",)), tuple(families), SweepFolder(tmp_path / "sweep"))
+        groups.append(ConfigGroup.of(own, {"depth": depth}, [(1.0, 0)]))
+    sweep = Sweep(SweepSpec("mine", kernels=("end",)), tuple(groups), SweepFolder(tmp_path / "sweep"))
     who = {"alpha": 1.0, "seed": 0, "h": 30, "status": "finished"}
     networks = [
         {**who, "run": f"r{i}", "family": f.key, "id": f.member_id((1.0, 0)), "model": "network"}
-        for i, f in enumerate(families)
+        for i, f in enumerate(groups)
     ]
     (sweep.folder.path / "r0").mkdir(parents=True)
     (sweep.folder.path / "r0/checkpoint.ckpt").touch()
@@ -293,7 +293,7 @@ def test_absurd_seeds_are_refused_at_once(spec: Any) -> None:
 def test_absurd_grids_are_refused_at_once() -> None:
     axes = {f"model.{name}": list(range(1000)) for name in "abc"}
     with pytest.raises(ConfigError, match="the grid has 1000000000 configurations"):
-        declared({"grid": axes}, "mine")
+        parse_sweep_spec({"grid": axes}, "mine")
     with pytest.raises(ConfigError, match="expected 1000000 at most"):
         axis_values("x", {"from": 1.0, "to": 10.0, "per_decade": 10**6})
     assert len(axis_values("x", list(range(100_000)))) == 100_000
@@ -303,17 +303,17 @@ def test_absurd_grids_are_refused_at_once() -> None:
 def test_a_damaged_plan_is_made_anew(tmp_path: Path, content: str) -> None:
     store = made(tmp_path / "runs")
     sweep = swept(tmp_path / "sweep", store / "version_0")
-    (batch,) = sweep.batches([], lambda family: ONE, Limits(1e9, 1, None))
+    (batch,) = sweep.batches([], lambda group: ONE, BatchLimits(1e9, 1, None))
     sweep.folder.keep_plan(batch)
     sweep.folder.config_path(batch.key).write_text(content)
-    assert [b.key for b in sweep.batches([], lambda family: ONE, Limits(1e9, 1, None))] == [batch.key]
+    assert [b.key for b in sweep.batches([], lambda group: ONE, BatchLimits(1e9, 1, None))] == [batch.key]
 
 
 def test_a_damaged_summary_of_a_sweep_is_trained_again(tmp_path: Path) -> None:
     store = made(tmp_path / "runs")
     sweep = swept(tmp_path / "sweep", store / "version_0")
     own = planned(sweep, store / "version_0")
-    assert sweep.batches(sweep.rows(), lambda family: ONE, Limits(1e9, 1, None)) == []
+    assert sweep.batches(sweep.rows(), lambda group: ONE, BatchLimits(1e9, 1, None)) == []
     (own / "summary.json").write_text('{"schema": 1')
-    (batch,) = sweep.batches(sweep.rows(), lambda family: ONE, Limits(1e9, 1, None))
+    (batch,) = sweep.batches(sweep.rows(), lambda group: ONE, BatchLimits(1e9, 1, None))
     assert sweep.folder.make_room(batch.key).path == own

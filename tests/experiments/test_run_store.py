@@ -16,11 +16,10 @@ import yaml
 from made_runs import made_kernels, made_sweep
 from safetensors.numpy import load_file
 
-from lazy_lightning import configuration
 from lazy_lightning.errors import ConfigError, DataError
-from lazy_lightning.experiments import load_runs
-from lazy_lightning.experiments.index import FILE_NAME, scan
-from lazy_lightning.experiments.run_folder import RunFolder
+from lazy_lightning.runs import configuration, load_runs
+from lazy_lightning.runs.index import FILE_NAME, scan
+from lazy_lightning.runs.run_folder import RunFolder
 
 SCALES = (0.1, 1.0, 10.0)
 
@@ -79,8 +78,8 @@ def test_a_row_a_member(tmp_path: Path) -> None:
 def test_ids_are_those_of_the_configuration(tmp_path: Path) -> None:
     made(tmp_path)
     config = yaml.safe_load((tmp_path / "version_0/config.yaml").read_text())
-    family = configuration.family(config)
-    expected = {configuration.member(configuration.point(family, a), s) for a, s in configuration.members(config)}
+    group = configuration.family(config)
+    expected = {configuration.member(configuration.point(group, a), s) for a, s in configuration.members(config)}
     assert set(load_runs(tmp_path / "version_0")["id"]) == expected
 
 

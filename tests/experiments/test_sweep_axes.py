@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazy_lightning.configuration import significant
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.axes import axis_values, positive_values, seed_values
+from lazy_lightning.runs.configuration import significant
 
 ROUNDED = 1e-11  # values are rounded to 12 significant digits
 scales = st.floats(1e-6, 1e6)

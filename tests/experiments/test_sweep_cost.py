@@ -17,10 +17,10 @@ from lazy_lightning.data import TeacherStudent
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments import costs
+from lazy_lightning.experiments.batching import Batch, ConfigGroup
 from lazy_lightning.experiments.cost import StepCost, step_cost
-from lazy_lightning.experiments.costs import Costs
-from lazy_lightning.experiments.plan import Batch, Family
-from lazy_lightning.modules import FlowModule, KernelModule, ScaledModule, Stop
+from lazy_lightning.experiments.costs import CostModel
+from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
 from lazy_lightning.nn import FC
 
 CPU = torch.device("cpu")
@@ -91,7 +91,7 @@ def of_batches(companions: list[str], n_train: int = 400, **data_options: Any) -
     data = digits(n_train=n_train, n_test=20, batch_size=50, **data_options)
     data.setup()
     network = functools.partial(FC, width=50, depth=3, activation="relu")
-    module = ScaledModule(network, "cross_entropy" if data_options else "hinge", companions=companions)
+    module = MiniBatchModule(network, "cross_entropy" if data_options else "hinge", companions=companions)
     return step_cost(module, data, CPU, torch.float64)
 
 
@@ -108,7 +108,7 @@ def test_classes_and_real_targets_have_a_cost_too() -> None:
     assert of_batches([], labels="multiclass").seconds > 0
     data = TeacherStudent(d=4, n_train=30, n_test=10)
     data.setup()
-    module = FlowModule(functools.partial(FC, width=4), loss="mse", stop=Stop(max_steps=1))
+    module = FlowModule(functools.partial(FC, width=4), loss="mse", stop=StoppingCriteria(max_steps=1))
     assert step_cost(module, data, CPU, torch.float64).seconds > 0
 
 
@@ -131,11 +131,11 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def family(width: int = 4, **arguments: Any) -> Family:
+def group(width: int = 4, **arguments: Any) -> ConfigGroup:
     config = copy.deepcopy(CONFIG)
     config["model"]["init_args"]["network"]["init_args"]["width"] = width
     config["model"]["init_args"] |= arguments
-    return Family.of(config, {"width": width}, [(1.0, 0)])
+    return ConfigGroup.of(config, {"width": width}, [(1.0, 0)])
 
 
 def build(config: Mapping[str, Any]) -> tuple[FlowModule, FlowData]:
@@ -148,7 +148,7 @@ def counted(steps: int) -> int:
     return steps + 2 * costs.observations(steps)
 
 
-def row(one: Family, tried: float | None, status: str = "finished") -> dict[str, Any]:
+def row(one: ConfigGroup, tried: float | None, status: str = "finished") -> dict[str, Any]:
     return {"family": one.key, "tried": tried, "status": status}
 
 
@@ -166,9 +166,9 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[FlowModule]:
 
 
 def test_steps_are_those_of_runs_that_have_finished(evaluations: list[FlowModule]) -> None:
-    one, other, known = family(4), family(5), Costs(build, CPU)
+    one, other, known = group(4), group(5), CostModel(build, CPU)
     assert known.of([])(one).seconds == 2.0 * counted(1000)  # nothing is known
-    rows = [row(one, 10), row(one, 30), row(family(6), 80), row(family(6), None)]
+    rows = [row(one, 10), row(one, 30), row(group(6), 80), row(group(6), None)]
     assert known.of(rows)(one).seconds == 2.0 * counted(20)  # its own
     assert known.of(rows)(other).seconds == 2.0 * counted(40)  # those of all
     assert "40 steps a member" in known.steps_are
@@ -176,16 +176,16 @@ def test_steps_are_those_of_runs_that_have_finished(evaluations: list[FlowModule
 
 
 def test_a_limit_of_steps_is_heeded(evaluations: list[FlowModule]) -> None:
-    assert Costs(build, CPU).of([])(family(stop={"max_steps": 60})).seconds == 2.0 * counted(60)
+    assert CostModel(build, CPU).of([])(group(stop={"max_steps": 60})).seconds == 2.0 * counted(60)
 
 
 def test_observers_and_the_start_of_a_batch_are_counted(evaluations: list[FlowModule]) -> None:
     """Each callback is an evaluation at each observation; a batch of two members starts once."""
-    plain = family(4)
+    plain = group(4)
     config = copy.deepcopy(dict(plain.config))
     config["trainer"]["callbacks"] = [{"class_path": "x.One"}, {"class_path": "x.Other"}]
-    watched = Family.of(config, {}, [(1.0, 0), (1.0, 1)])
-    cost = Costs(build, CPU).of([])
+    watched = ConfigGroup.of(config, {}, [(1.0, 0), (1.0, 1)])
+    cost = CostModel(build, CPU).of([])
     assert cost(watched).seconds - cost(plain).seconds == 2.0 * 2 * costs.observations(1000)
     assert Batch(watched, (1.0,), (0, 1), cost(watched)).seconds == costs.START + 2 * cost(watched).seconds
 
@@ -200,8 +200,8 @@ def test_what_cannot_be_timed_does_not_stop_the_rest(monkeypatch: pytest.MonkeyP
         return step
 
     monkeypatch.setattr(costs, "step_cost", fails(torch.OutOfMemoryError("no")))
-    cost = Costs(build, CPU).of([])(family())
+    cost = CostModel(build, CPU).of([])(group())
     assert (cost.weights, cost.bytes, cost.seconds) == (0, 0.0, 0.0)
     monkeypatch.setattr(costs, "step_cost", fails(ConfigError("no such loss")))
     with pytest.raises(ConfigError, match="no such loss"):
-        Costs(build, CPU).of([])(family())
+        CostModel(build, CPU).of([])(group())

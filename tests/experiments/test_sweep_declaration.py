@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.experiments.declaration import Bisection, as_argument, as_yaml, declared
+from lazy_lightning.experiments.sweep_spec import Bisection, as_argument, as_yaml, parse_sweep_spec
 
 
 def test_all_of_it() -> None:
@@ -24,7 +24,7 @@ def test_all_of_it() -> None:
       kernels: [init, end]
       keep_checkpoints: true
     """
-    found = declared(yaml.safe_load(content), "file")
+    found = parse_sweep_spec(yaml.safe_load(content), "file")
     assert (found.name, found.scale, found.scales, found.seeds) == ("mine", "sqrt_h_alpha", (0.1, 1.0, 10.0), (0, 1))
     assert found.kernels == ("init", "end")
     assert found.keep_checkpoints
@@ -33,24 +33,26 @@ def test_all_of_it() -> None:
 
 
 def test_nothing_is_the_configuration_itself() -> None:
-    found = declared({}, "file")
+    found = parse_sweep_spec({}, "file")
     assert list(found.combinations()) == [{}]
     assert (found.name, found.scale, found.seeds, found.kernels, found.bisect) == ("file", None, None, (), None)
 
 
 @pytest.mark.parametrize("long", ["model.alpha", "model.init_args.alpha"])
 def test_alpha_by_its_long_name(long: str) -> None:
-    assert declared({"grid": {long: [0.1, 1]}}, "file") == declared({"grid": {"alpha": [0.1, 1]}}, "file")
-    assert declared({"grid": {long.replace("alpha", "seeds"): 2}}, "file").seeds == (0, 1)
+    assert parse_sweep_spec({"grid": {long: [0.1, 1]}}, "file") == parse_sweep_spec(
+        {"grid": {"alpha": [0.1, 1]}}, "file"
+    )
+    assert parse_sweep_spec({"grid": {long.replace("alpha", "seeds"): 2}}, "file").seeds == (0, 1)
 
 
 def test_one_kernel_may_be_a_word() -> None:
-    assert declared({"kernels": "end"}, "file").kernels == ("end",)
-    assert declared({"kernels": ["end", "end"]}, "file").kernels == ("end",)
+    assert parse_sweep_spec({"kernels": "end"}, "file").kernels == ("end",)
+    assert parse_sweep_spec({"kernels": ["end", "end"]}, "file").kernels == ("end",)
 
 
 def test_bisection() -> None:
-    found = declared({"bisect": {"from": 1, "to": 100, "level": 0.3, "points": 5}}, "file").bisect
+    found = parse_sweep_spec({"bisect": {"from": 1, "to": 100, "level": 0.3, "points": 5}}, "file").bisect
     assert found == Bisection("sqrt_h_alpha", 1.0, 100.0, level=0.3, points=5)
 
 
@@ -91,7 +93,7 @@ def test_bisection() -> None:
 )
 def test_what_is_wrong_is_told(content: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        declared(content, "file")
+        parse_sweep_spec(content, "file")
 
 
 plain = st.recursive(

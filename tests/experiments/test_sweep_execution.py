@@ -16,33 +16,42 @@ import pytest
 import torch
 import yaml
 
-from lazy_lightning import configuration
 from lazy_lightning.errors import RunError
-from lazy_lightning.experiments.board import Board, Clock
-from lazy_lightning.experiments.conduct import conduct
-from lazy_lightning.experiments.declaration import Declaration
+from lazy_lightning.experiments.batching import Batch, ConfigGroup, MemberCost
 from lazy_lightning.experiments.execution import Execution, stops_on_signal
-from lazy_lightning.experiments.plan import Batch, Cost, Family
-from lazy_lightning.experiments.run_folder import RunFolder
-from lazy_lightning.experiments.sweep import Limits, Sweep, Tally
+from lazy_lightning.experiments.run_sweep import run_sweep
+from lazy_lightning.experiments.sweep import BatchLimits, Sweep, SweepStatus
 from lazy_lightning.experiments.sweep_folder import SweepFolder
-from lazy_lightning.experiments.workers import Ending, News, Office, Outcome, Post, Task
+from lazy_lightning.experiments.sweep_progress import SweepProgress, TimeEstimate
+from lazy_lightning.experiments.sweep_spec import SweepSpec
+from lazy_lightning.experiments.worker_pool import (
+    BatchResult,
+    BatchStatus,
+    ProgressMessage,
+    Task,
+    WorkerChannel,
+    WorkerPool,
+)
+from lazy_lightning.runs import configuration
+from lazy_lightning.runs.run_folder import RunFolder
 
-ENDED, FAILED, STOPPED, MEMORY = (Outcome(e) for e in (Ending.ENDED, Ending.FAILED, Ending.STOPPED, Ending.MEMORY))
+ENDED, FAILED, STOPPED, MEMORY = (
+    BatchResult(e) for e in (BatchStatus.ENDED, BatchStatus.FAILED, BatchStatus.STOPPED, BatchStatus.MEMORY)
+)
 DIED = BrokenProcessPool("killed")
-End = Outcome | Exception
+End = BatchResult | Exception
 
 
-def family(width: int = 8, alphas: tuple[float, ...] = (0.1,), seeds: int = 1) -> Family:
+def group(width: int = 8, alphas: tuple[float, ...] = (0.1,), seeds: int = 1) -> ConfigGroup:
     network = {"class_path": "lazy_lightning.nn.FC", "init_args": {"width": width}}
     model = {"class_path": "lazy_lightning.modules.FlowModule", "init_args": {"network": network}}
     config = {"trainer": {"precision": "64-true"}, "model": model, "data": {"class_path": "Digits", "init_args": {}}}
-    return Family.of(config, {"model.network.width": width}, [(a, s) for a in alphas for s in range(seeds)])
+    return ConfigGroup.of(config, {"model.network.width": width}, [(a, s) for a in alphas for s in range(seeds)])
 
 
 def batch(width: int = 8, alphas: tuple[float, ...] = (0.1,), seeds: int = 1) -> Batch:
-    one = family(width, alphas, seeds)
-    return Batch(one, alphas, tuple(range(seeds)), Cost(1, 1.0, 1.0))
+    one = group(width, alphas, seeds)
+    return Batch(one, alphas, tuple(range(seeds)), MemberCost(1, 1.0, 1.0))
 
 
 def leave_a_result(task: Task) -> None:
@@ -60,23 +69,23 @@ class Actor:
     def __init__(self, script: Callable[[Task], End], seen: list[str]) -> None:
         self._script, self._seen = script, seen
 
-    def start(self, task: Task) -> Future[Outcome]:
+    def start(self, task: Task) -> Future[BatchResult]:
         self._seen.append(task.key)
         end = self._script(task)
         if end == ENDED:
             leave_a_result(task)
-        future: Future[Outcome] = Future()
+        future: Future[BatchResult] = Future()
         future.set_exception(end) if isinstance(end, Exception) else future.set_result(end)
         return future
 
-    def news(self) -> list[News]:
+    def news(self) -> list[ProgressMessage]:
         return []
 
     def end(self, at_once: bool) -> None:
         pass
 
 
-class Stage(Office):
+class Stage(WorkerPool):
     """Of some actors."""
 
     def __init__(self, script: Callable[[Task], End], workers: int = 1) -> None:
@@ -88,13 +97,13 @@ class Stage(Office):
         self.told_to_stop += 1
 
 
-def board() -> Board:
-    return Board(Tally(frozenset("abcd"), frozenset("a"), {}), 1)
+def progress() -> SweepProgress:
+    return SweepProgress(SweepStatus(frozenset("abcd"), frozenset("a"), {}), 1)
 
 
 def executed(folder: Path, batches: list[Batch], script: Callable[[Task], End], workers: int = 1) -> Stage:
     stage = Stage(script, workers)
-    Execution(SweepFolder(folder), stage, board()).train(batches)
+    Execution(SweepFolder(folder), stage, progress()).train(batches)
     return stage
 
 
@@ -126,7 +135,7 @@ def test_an_exception_of_the_worker_itself_is_the_reason(tmp_path: Path) -> None
     executed(tmp_path, [one, other], lambda task: ValueError("odd") if task.key == one.key else ENDED)
     assert RunFolder(tmp_path / one.key).failure == "ValueError: odd"
     rows = RunFolder(tmp_path / one.key).rows("x")  # though the run has not got so far as to save its configuration
-    assert [(row["status"], row["id"]) for row in rows] == [("failed", one.family.member_id((0.1, 0)))]
+    assert [(row["status"], row["id"]) for row in rows] == [("failed", one.group.member_id((0.1, 0)))]
     assert RunFolder(tmp_path / other.key).ended
 
 
@@ -169,10 +178,10 @@ def test_after_a_stop_nothing_begins(tmp_path: Path) -> None:
 
 def test_a_death_after_a_stop_is_no_failure(tmp_path: Path) -> None:
     one, stage = batch(), Stage(lambda task: DIED)
-    execution = Execution(SweepFolder(tmp_path), stage, board())
+    execution = Execution(SweepFolder(tmp_path), stage, progress())
     start = stage.workers[0].start
 
-    def stopping(task: Task) -> Future[Outcome]:
+    def stopping(task: Task) -> Future[BatchResult]:
         execution.stop()
         return start(task)
 
@@ -194,21 +203,21 @@ def test_a_run_that_has_ended_is_made_anew(tmp_path: Path) -> None:
 
 
 def conducted(folder: Path, script: Callable[[Task], End], retry: bool = False, seeds: int = 3) -> tuple[Sweep, Stage]:
-    sweep = Sweep(Declaration("mine"), (family(seeds=seeds),), SweepFolder(folder))
-    stage, shown = Stage(script), board()
+    sweep = Sweep(SweepSpec("mine"), (group(seeds=seeds),), SweepFolder(folder))
+    stage, shown = Stage(script), progress()
 
     class Free:
         def of(self, rows: Any) -> Any:
-            return lambda family: Cost(1, 1.0, 1.0)
+            return lambda group: MemberCost(1, 1.0, 1.0)
 
-    conduct(sweep, Execution(sweep.folder, stage, shown), shown, Free(), Limits(1e9), retry)  # type: ignore[arg-type]
+    run_sweep(sweep, Execution(sweep.folder, stage, shown), shown, Free(), BatchLimits(1e9), retry)  # type: ignore[arg-type]
     return sweep, stage
 
 
 def test_conducted_until_all_is_settled(tmp_path: Path) -> None:
     sweep, stage = conducted(tmp_path, lambda task: ENDED)
     assert len(stage.seen) == 1
-    assert len(sweep.tally(sweep.rows()).finished) == 3
+    assert len(sweep.status(sweep.rows()).finished) == 3
     assert not conducted(tmp_path, lambda task: ENDED)[1].seen
     assert len(conducted(tmp_path, lambda task: ENDED, seeds=5)[1].seen) == 1
 
@@ -219,11 +228,11 @@ def test_what_fails_is_tried_once_a_command(tmp_path: Path) -> None:
     assert len(conducted(tmp_path, lambda task: FAILED, retry=True)[1].seen) == 1
     sweep, stage = conducted(tmp_path, lambda task: ENDED, retry=True)
     assert len(stage.seen) == 1
-    assert len(sweep.tally(sweep.rows()).finished) == 3
+    assert len(sweep.status(sweep.rows()).finished) == 3
 
 
 def test_a_run_whose_members_are_others_is_not_trained_for_ever(tmp_path: Path) -> None:
-    def another(task: Task) -> Outcome:
+    def another(task: Task) -> BatchResult:
         config = yaml.safe_load(Path(task.config).read_text())
         config["data"]["init_args"]["n_train"] = 5
         Path(task.config).write_text(yaml.safe_dump(config))
@@ -249,32 +258,32 @@ def test_the_first_signal_stops_and_the_second_interrupts() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def echo(task: Task, post: Post) -> Outcome:
-    post.put(News(task.key, 1, 0, 0.5))
-    return Outcome(Ending.STOPPED if post.stopping else Ending.ENDED, task.folder)
+def echo(task: Task, channel: WorkerChannel) -> BatchResult:
+    channel.put(ProgressMessage(task.key, 1, 0, 0.5))
+    return BatchResult(BatchStatus.STOPPED if channel.stopping else BatchStatus.ENDED, task.folder)
 
 
 def test_a_worker_in_this_process() -> None:
-    office = Office(echo, workers=0)
-    (worker,) = office.workers
-    assert worker.start(Task("a", "", "folder")).result() == (Ending.ENDED, "folder")
-    assert office.news() == [("a", 1, 0, 0.5)]
-    assert office.news() == []
-    office.stop()
-    assert worker.start(Task("b", "", "")).result().ending == Ending.STOPPED
-    office.close()
+    pool = WorkerPool(echo, workers=0)
+    (worker,) = pool.workers
+    assert worker.start(Task("a", "", "folder")).result() == (BatchStatus.ENDED, "folder")
+    assert pool.messages() == [("a", 1, 0, 0.5)]
+    assert pool.messages() == []
+    pool.stop()
+    assert worker.start(Task("b", "", "")).result().status == BatchStatus.STOPPED
+    pool.close()
 
 
 @pytest.mark.parametrize(("threads", "workers", "each"), [(8, 2, 4), (8, 3, 2), (2, 4, 1), (8, 0, 8)])
 def test_threads_are_shared_out(monkeypatch: pytest.MonkeyPatch, threads: int, workers: int, each: int) -> None:
     """Those that torch would use here, and not all cores of a machine that may be shared."""
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    given = [worker._given[-1] for worker in Office(echo, workers).workers if hasattr(worker, "_given")]
+    given = [worker._given[-1] for worker in WorkerPool(echo, workers).workers if hasattr(worker, "_given")]
     assert given == [each] * workers
 
 
 def test_time_left() -> None:
-    clock = Clock(workers=2)
+    clock = TimeEstimate(workers=2)
     assert clock.seconds_left(0.0) is None
     slow, fast = batch(1, seeds=10), batch(2, seeds=10)  # ten seconds each, as estimated
     clock.pending = [slow, fast]
@@ -310,9 +319,9 @@ def test_what_is_shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "160")
     monkeypatch.setattr(sys, "stdout", terminal)
     one, other = batch(8, seeds=3), batch(12, seeds=2)
-    with Board(Tally(frozenset("abcdefg"), frozenset("ab"), {"c": "why"}), 1) as shown:
+    with SweepProgress(SweepStatus(frozenset("abcdefg"), frozenset("ab"), {"c": "why"}), 1) as shown:
         shown.begins(one, [other])
-        shown.hears([News(one.key, 2, 1, 0.5)])
+        shown.hears([ProgressMessage(one.key, 2, 1, 0.5)])
         assert shown.line().startswith("3 of 7 members done, 2 failed, 1 running")
         assert "left" in shown.line()
         shown.ends(one, 2, 1, True, "ended")
@@ -323,9 +332,9 @@ def test_what_is_shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     one = batch(8, seeds=3)
-    with board() as shown:
+    with progress() as shown:
         shown.begins(one, [])
-        shown.hears([News(one.key, 2, 1, 0.5)])
+        shown.hears([ProgressMessage(one.key, 2, 1, 0.5)])
         shown.ends(one, 2, 1, True, "ended, 1 failed")
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("sweep: width 8")

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.experiments.declaration import Bisection, Declaration
-from lazy_lightning.experiments.plan import Cost, Family, Member
-from lazy_lightning.experiments.sweep import Limits, Sweep, settled
+from lazy_lightning.experiments.batching import ConfigGroup, Member, MemberCost
+from lazy_lightning.experiments.sweep import BatchLimits, Sweep, completed_ids
 from lazy_lightning.experiments.sweep_folder import SweepFolder
+from lazy_lightning.experiments.sweep_spec import Bisection, SweepSpec
 
 CONFIG = {
     "trainer": {"precision": "64-true"},
@@ -26,23 +26,23 @@ CONFIG = {
     "data": {"class_path": "lazy_lightning.data.Digits", "init_args": {"n_train": 40}},
 }
 ALL = [(alpha, seed) for alpha in (0.1, 1.0) for seed in (0, 1, 2)]
-ONE = Cost(1, 1.0, 1.0)
+ONE = MemberCost(1, 1.0, 1.0)
 STATES = st.sampled_from(["finished", "failed", "unfinished"])
 
 
 def swept(folder: Path, members: Sequence[Member] = ALL, **declared: Any) -> Sweep:
-    return Sweep(Declaration("mine", **declared), (Family.of(CONFIG, {}, members),), SweepFolder(folder))
+    return Sweep(SweepSpec("mine", **declared), (ConfigGroup.of(CONFIG, {}, members),), SweepFolder(folder))
 
 
-def row(family: Family, member: Member, status: str = "finished", run: str = "r", **columns: Any) -> dict[str, Any]:
+def row(group: ConfigGroup, member: Member, status: str = "finished", run: str = "r", **columns: Any) -> dict[str, Any]:
     alpha, seed = member
-    who = {"run": run, "id": family.member_id(member), "family": family.key, "alpha": alpha, "seed": seed, "h": 16}
+    who = {"run": run, "id": group.member_id(member), "family": group.key, "alpha": alpha, "seed": seed, "h": 16}
     reason = "non_finite" if status == "failed" else "max_steps"
     return {**who, "model": "network", "status": status, "reason": reason, **columns}
 
 
 def batches(sweep: Sweep, rows: Sequence[Mapping[str, Any]], retry: bool = False, most: int | None = None) -> list[Any]:
-    return sweep.batches(rows, lambda family: ONE, Limits(1e9, 1, most), retry)
+    return sweep.batches(rows, lambda group: ONE, BatchLimits(1e9, 1, most), retry)
 
 
 # ---------------------------------------------------------------------- what is still to be trained
@@ -51,29 +51,29 @@ def batches(sweep: Sweep, rows: Sequence[Mapping[str, Any]], retry: bool = False
 @given(st.lists(STATES | st.none(), min_size=6, max_size=6), st.booleans())
 def test_what_is_pending_is_what_is_neither_finished_nor_failed(states: list[str | None], retry: bool) -> None:
     sweep = swept(Path("nowhere"))
-    family = sweep.networks[0]
-    rows = [row(family, m, s) for m, s in zip(ALL, states, strict=True) if s is not None]
+    group = sweep.networks[0]
+    rows = [row(group, m, s) for m, s in zip(ALL, states, strict=True) if s is not None]
     found = [member for batch in batches(sweep, rows, retry) for member in batch.members]
     assert len(found) == len(set(found))
     ended = {"finished"} if retry else {"finished", "failed"}
     assert set(found) == {m for m, s in zip(ALL, states, strict=True) if s not in ended}
-    tally = sweep.tally(rows, retry)
-    assert len(tally.wanted) == 6
-    assert len(tally.finished) == states.count("finished")
-    assert len(tally.failed) == (0 if retry else states.count("failed"))
+    sweep_status = sweep.status(rows, retry)
+    assert len(sweep_status.wanted) == 6
+    assert len(sweep_status.finished) == states.count("finished")
+    assert len(sweep_status.failed) == (0 if retry else states.count("failed"))
 
 
 def test_a_member_that_was_trained_again_counts_as_finished() -> None:
     sweep = swept(Path("nowhere"))
     rows = [row(sweep.networks[0], ALL[0], "failed"), row(sweep.networks[0], ALL[0], "finished", "again")]
-    assert len(settled(rows)) == len(settled(rows, retry_failed=True)) == 1
-    assert (len(sweep.tally(rows).finished), len(sweep.tally(rows).failed)) == (1, 0)
+    assert len(completed_ids(rows)) == len(completed_ids(rows, retry_failed=True)) == 1
+    assert (len(sweep.status(rows).finished), len(sweep.status(rows).failed)) == (1, 0)
 
 
 def test_rows_of_other_sweeps_do_not_count() -> None:
     sweep = swept(Path("nowhere"))
-    other = Family.of({**CONFIG, "data": {}}, {}, ALL)
-    assert len(sweep.tally([row(other, m) for m in ALL]).finished) == 0
+    other = ConfigGroup.of({**CONFIG, "data": {}}, {}, ALL)
+    assert len(sweep.status([row(other, m) for m in ALL]).finished) == 0
 
 
 def test_a_plan_that_has_been_made_is_kept(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_plans_that_overlap_train_no_member_twice(tmp_path_factory: Any, plans: 
     folder = tmp_path_factory.mktemp("sweep")
     for members in plans:
         part = swept(folder, members)
-        for batch in part.batches([], lambda family: ONE, Limits(1e9, 1, data.draw(st.integers(1, 4)))):
+        for batch in part.batches([], lambda group: ONE, BatchLimits(1e9, 1, data.draw(st.integers(1, 4)))):
             part.folder.keep_plan(batch)
     found = [member for batch in batches(swept(folder), []) for member in batch.members]
     assert sorted(found) == sorted(ALL)
@@ -126,7 +126,7 @@ def test_kernels_at_initialisation_have_no_alpha(tmp_path: Path) -> None:
 def test_kernels_at_initialisation_have_an_alpha_without_centering(tmp_path: Path) -> None:
     config = {**CONFIG, "model": {**CONFIG["model"]}}  # type: ignore[dict-item]
     config["model"]["init_args"] = {**CONFIG["model"]["init_args"], "centering": False}  # type: ignore[index]
-    sweep = Sweep(Declaration("mine", kernels=("init",)), (Family.of(config, {}, ALL),), SweepFolder(tmp_path))
+    sweep = Sweep(SweepSpec("mine", kernels=("init",)), (ConfigGroup.of(config, {}, ALL),), SweepFolder(tmp_path))
     assert [batch.members for batch in batches(sweep, [])] == [ALL, ALL]
 
 
@@ -150,7 +150,7 @@ def test_kernels_at_the_end_are_of_finished_members(tmp_path: Path) -> None:
     sweep.folder.checkpoint("a").unlink()
     assert {m for f in sweep.kernels_at_end(rows) for m in f.members} == {(0.1, 1)}
     assert sweep.runs_without_checkpoint(rows) == ["a"]
-    assert len(sweep.tally(rows).wanted) == 7
+    assert len(sweep.status(rows).wanted) == 7
 
 
 def test_a_member_that_two_runs_have_finished_has_one_kernel(tmp_path: Path) -> None:
@@ -185,15 +185,15 @@ def test_scales_are_found_again_whatever_the_width(tmp_path: Path, odd: float) -
     for width in (3, 17, 1000):
         network = {"class_path": "lazy_lightning.nn.FC", "init_args": {"width": width}}
         model = {"class_path": "lazy_lightning.modules.FlowModule", "init_args": {"network": network}}
-        family = Family.of({**CONFIG, "model": model}, {}, [(1.0, 0)])
-        sweep = Sweep(Declaration("mine", bisect=bisect), (family,), SweepFolder(tmp_path))
+        group = ConfigGroup.of({**CONFIG, "model": model}, {}, [(1.0, 0)])
+        sweep = Sweep(SweepSpec("mine", bisect=bisect), (group,), SweepFolder(tmp_path))
         rows: list[dict[str, Any]] = []
         for _ in range(20):
             new = [m for b in batches(sweep, rows) for m in b.members]
             if not new:
                 break
-            rows += [row(family, m, drift=0.5 * (10 * odd / (m[0] * width**0.5)) ** 0.9) for m in new]
-        found = sweep.search(family, rows)
+            rows += [row(group, m, drift=0.5 * (10 * odd / (m[0] * width**0.5)) ** 0.9) for m in new]
+        found = sweep.search(group, rows)
         assert found is not None
         assert found.complete
         assert found.interval is not None
@@ -204,26 +204,26 @@ def test_scales_are_found_again_whatever_the_width(tmp_path: Path, odd: float) -
 
 def test_a_bisection_waits_for_all_of_its_seeds(tmp_path: Path) -> None:
     sweep = searching(tmp_path)
-    family = sweep.networks[0]
+    group = sweep.networks[0]
     drifts = dict(zip(FIRST, (2.0, 0.6, 0.1), strict=True))
-    one_seed = [row(family, (alpha, 0), drift=drifts[alpha]) for alpha in FIRST]
+    one_seed = [row(group, (alpha, 0), drift=drifts[alpha]) for alpha in FIRST]
     (batch,) = batches(sweep, one_seed)
     assert batch.members == [(alpha, 1) for alpha in FIRST]
-    others = [row(family, (alpha, seed), drift=9.0) for alpha in FIRST for seed in (5, 6)]
+    others = [row(group, (alpha, seed), drift=9.0) for alpha in FIRST for seed in (5, 6)]
     assert batches(sweep, [*one_seed, *others]) == [batch]  # seeds that are not its own
-    twice = [row(family, (alpha, 0), "failed", "old") for alpha in FIRST]
+    twice = [row(group, (alpha, 0), "failed", "old") for alpha in FIRST]
     assert batches(sweep, [*one_seed, *twice]) == [batch]  # one seed that was trained twice
     assert batches(sweep, [*twice, *one_seed]) == [batch]
-    whole = [*one_seed, *[row(family, (alpha, 1), drift=drifts[alpha]) for alpha in FIRST]]
+    whole = [*one_seed, *[row(group, (alpha, 1), drift=drifts[alpha]) for alpha in FIRST]]
     (batch,) = batches(sweep, whole)
     assert all(1.0 < alpha < 10.0 for alpha in batch.alphas)
 
 
 def test_a_failed_seed_does_not_count_in_the_mean(tmp_path: Path) -> None:
     sweep = searching(tmp_path)
-    family = sweep.networks[0]
-    rows = [row(family, (alpha, 0), drift=drift) for alpha, drift in zip(FIRST, (2.0, 0.6, 0.1), strict=True)]
-    rows += [row(family, (alpha, 1), "failed") for alpha in FIRST]
+    group = sweep.networks[0]
+    rows = [row(group, (alpha, 0), drift=drift) for alpha, drift in zip(FIRST, (2.0, 0.6, 0.1), strict=True)]
+    rows += [row(group, (alpha, 1), "failed") for alpha in FIRST]
     (batch,) = batches(sweep, rows)
     assert all(1.0 < alpha < 10.0 for alpha in batch.alphas)
 

@@ -93,18 +93,18 @@ def run(folder: Path, counts: dict[str, int], seed: int, show: Callable[[str], N
         seed: of the generators.
         show: is called with each violation as it is found.
     """
-    outcome = Outcome()
+    result = Outcome()
     with _prepared(folder), canary() as called:
         for name, count in counts.items():
             (folder / name).mkdir()
             for trial in itertools.islice(KINDS[name](folder / name, count, seed), count):
                 begin = time.monotonic()
                 answer, wrong = _attempt(trial, called)
-                outcome.counts[trial.kind]["violation" if wrong else answer] += 1
+                result.counts[trial.kind]["violation" if wrong else answer] += 1
                 if wrong:
-                    outcome.violations.append(f"{trial.kind}: {trial.name}: {wrong}")
-                    show(f"VIOLATION {time.monotonic() - begin:.1f} s {outcome.violations[-1]}")
-    return outcome
+                    result.violations.append(f"{trial.kind}: {trial.name}: {wrong}")
+                    show(f"VIOLATION {time.monotonic() - begin:.1f} s {result.violations[-1]}")
+    return result
 
 
 def _attempt(trial: Trial, called: list[str]) -> tuple[str, str]:
@@ -179,9 +179,9 @@ def main() -> int:
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         counts = {name: round(given.count * share) for name, share in shares.items()}
-        outcome = run(Path(folder), counts, given.seed, functools.partial(print, flush=True))
-    print(f"{outcome}, in {time.monotonic() - begin:.0f} s, seed {given.seed}")
-    return int(bool(outcome.violations))
+        result = run(Path(folder), counts, given.seed, functools.partial(print, flush=True))
+    print(f"{result}, in {time.monotonic() - begin:.0f} s, seed {given.seed}")
+    return int(bool(result.violations))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from pickles import calling, pickles
 from tiny_run import fit, sound_run
 from trial import REFUSED, SOUND, Answer, Trial
 
-from lazy_lightning.run_files import CHECKPOINT, CURVES, OUTPUTS
+from lazy_lightning.runs.run_files import CHECKPOINT, CURVES, OUTPUTS
 
 _VALUES = (
     None,

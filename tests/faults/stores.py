@@ -25,7 +25,7 @@ from safetensors.numpy import load, save
 from tiny_run import sound_run
 from trial import ANY, Answer, Trial, WrongAnswerError, sentence, told
 
-from lazy_lightning.run_files import CHECKPOINT, CONFIG, CURVES, FAILURE, KERNELS, OUTPUTS, SUMMARY
+from lazy_lightning.runs.run_files import CHECKPOINT, CONFIG, CURVES, FAILURE, KERNELS, OUTPUTS, SUMMARY
 
 _RUN = "version_1"
 _FILES = (SUMMARY, CONFIG, CURVES, OUTPUTS, KERNELS, FAILURE, "index.json")
@@ -41,7 +41,7 @@ def trials(folder: Path, count: int, seed: int) -> Iterator[Trial]:
     """
     if count == 0:
         return
-    from lazy_lightning.experiments import load_runs
+    from lazy_lightning.runs import load_runs
 
     rng, sound = random.Random(seed), folder / "sound"
     made_sweep(sound, widths=(30, 100), scales=(1.0,), seeds=2, failed=[1])
@@ -65,9 +65,9 @@ def trials(folder: Path, count: int, seed: int) -> Iterator[Trial]:
 
 
 def _look(sound: Path, folder: Path, path: Path, raw: bytes) -> Answer:
-    from lazy_lightning.experiments import load_runs
-    from lazy_lightning.experiments.runs import without_damaged_arrays
     from lazy_lightning.report import write_report
+    from lazy_lightning.runs import load_runs
+    from lazy_lightning.runs.load import without_damaged_arrays
 
     store, victim = folder / "store", folder / "victim"
     try:

@@ -14,10 +14,10 @@ COUNTS = {"configurations": 0, "checkpoints": 14, "arrays": 63, "stores": 21}  #
 @pytest.mark.parametrize("kind", [kind for kind, count in COUNTS.items() if count])
 def test_no_malformed_file_is_a_violation(kind: str, tmp_path: Path) -> None:
     if kind == "checkpoints":
-        pytest.importorskip("lazy_lightning.checkpoint_validation", reason="nothing checks their content")
-    outcome = run(tmp_path, {kind: COUNTS[kind]}, seed=1)
-    assert sum(sum(counts.values()) for counts in outcome.counts.values()) == COUNTS[kind]
-    assert outcome.violations == []
+        pytest.importorskip("lazy_lightning.runs.checkpoint_validation", reason="nothing checks their content")
+    result = run(tmp_path, {kind: COUNTS[kind]}, seed=1)
+    assert sum(sum(counts.values()) for counts in result.counts.values()) == COUNTS[kind]
+    assert result.violations == []
 
 
 def test_the_campaign_is_seeded(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from closeness import assert_close
 from made_runs import LAYERS, made_sweep
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.activation_velocity import activation_velocity
 from lazy_lightning.figures.layers import some_of
+from lazy_lightning.runs import load_runs
 
 EXPONENTS = dict(zip(LAYERS, (0.125, -0.25, 0.25, 0.5), strict=True))
 

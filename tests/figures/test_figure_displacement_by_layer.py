@@ -6,8 +6,8 @@ from closeness import assert_close
 from made_runs import LAYERS, made_sweep, seed_factor
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.displacement_by_layer import displacement_by_layer
+from lazy_lightning.runs import load_runs
 
 
 @pytest.fixture(scope="module")

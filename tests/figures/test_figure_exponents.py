@@ -10,14 +10,14 @@ from made_runs import SCALES, STAR, WIDTHS, made_kernels, made_sweep, seed_facto
 from numpy.testing import assert_allclose
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.flow_curves import flow_curves
+from lazy_lightning.figures.generalization_error import generalization_error as error_figure
 from lazy_lightning.figures.kernel_drift import kernel_drift
 from lazy_lightning.figures.leaving_time import DEFINITIONS, leaving_time
 from lazy_lightning.figures.output_growth import output_growth
 from lazy_lightning.figures.phase_diagram import edges, phase_diagram
 from lazy_lightning.figures.style import paper_style, save
-from lazy_lightning.figures.test_error import test_error as error_figure
+from lazy_lightning.runs import load_runs
 
 FIGURES = {
     "test_error": error_figure,

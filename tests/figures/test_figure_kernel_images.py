@@ -9,10 +9,10 @@ from made_runs import made_sweep
 from safetensors.numpy import load_file, save_file
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.kernel_choice import chosen_kernels
 from lazy_lightning.figures.kernel_images import class_order, correlation, kernel_images
 from lazy_lightning.figures.spectra import resolved, spectra
+from lazy_lightning.runs import load_runs
 
 N = 40
 """Samples of the made kernels I + y y^T/2: correlations +-1/3, eigenvalues 1 + N/2 and 1."""

@@ -5,8 +5,8 @@ from closeness import assert_close
 from made_runs import made_sweep
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.lazy_comparison import lazy_comparison
+from lazy_lightning.runs import load_runs
 
 
 def made(folder, **options):

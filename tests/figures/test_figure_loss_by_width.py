@@ -5,9 +5,9 @@ from closeness import assert_close
 from made_runs import made_sweep
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.loss_by_width import loss_by_width
 from lazy_lightning.figures.style import space_labels
+from lazy_lightning.runs import load_runs
 
 WIDTHS = (16, 64, 256, 1024)
 

@@ -9,7 +9,6 @@ from made_runs import SCALES, WIDTHS, made_kernels, made_sweep, seed_factor
 from numpy.testing import assert_allclose
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.sweep_table import (
     KERNEL_AT_INIT,
     WidthCurve,
@@ -19,6 +18,7 @@ from lazy_lightning.figures.sweep_table import (
     unfinished_note,
     width_curves,
 )
+from lazy_lightning.runs import load_runs
 
 NAN = float("nan")
 TIGHT = 1e-13

@@ -9,8 +9,8 @@ from made_runs import NOISE, made_sweep
 from safetensors.numpy import load_file, save_file
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.variance import variance
+from lazy_lightning.runs import load_runs
 
 
 @pytest.fixture(scope="module")

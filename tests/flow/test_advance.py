@@ -43,7 +43,7 @@ def counted(closure):
 
 
 def numbers(flow):
-    return {name: x.clone() for name, x in flow.flow.tensors().items() if x is not None}
+    return {name: x.clone() for name, x in flow.flow_state.tensors().items() if x is not None}
 
 
 def assert_same(flow, expected, *, but=()):
@@ -57,11 +57,11 @@ def test_lands_on_each_members_time(rule, compact):
     setting = ensemble()
     flow, closure = setting.flow(steps=20, compact=compact, **rule)
     loss = flow.advance(TIMES, closure)
-    assert flow.flow.t.tolist() == TIMES.tolist()
+    assert flow.flow_state.t.tolist() == TIMES.tolist()
     assert flow.reasons == [StopReason.T_MAX] * 4
     # The parameters are those of all members, where they have landed.
     assert_close(loss, setting.objective.backward(flow.rows.parameters[0]).loss)
-    assert torch.equal(loss, flow.flow.loss)
+    assert torch.equal(loss, flow.flow_state.loss)
 
 
 @rules
@@ -69,9 +69,9 @@ def test_is_the_run_to_an_event_at_that_time(rule):
     flow, closure = ensemble().flow(steps=20, **rule)
     flow.advance(TIMES, closure)
     for row, t in enumerate(TIMES.tolist()):
-        alone = ensemble().member([row]).to_end(events=[TimeReached(t)], **rule).flow
-        assert flow.flow.tried[row] == alone.tried
-        assert_close(flow.flow.displacement[row], alone.displacement[0])
+        alone = ensemble().member([row]).to_end(events=[TimeReached(t)], **rule).flow_state
+        assert flow.flow_state.tried[row] == alone.tried
+        assert_close(flow.flow_state.displacement[row], alone.displacement[0])
 
 
 @rules
@@ -98,8 +98,8 @@ def test_several_times_on_the_way(rule):
         other.advance(row, closure)
     # Those who wait for others see no evaluations of their own: nothing of theirs differs.
     assert_same(flow, numbers(other))
-    assert flow.flow.t.tolist() == times[-1].double().tolist()
-    assert flow.flow.tried[2] == 0
+    assert flow.flow_state.t.tolist() == times[-1].double().tolist()
+    assert flow.flow_state.tried[2] == 0
 
 
 def test_takes_given_steps_as_they_are():
@@ -109,7 +109,7 @@ def test_takes_given_steps_as_they_are():
     closure, calls = counted(closure)
     flow.advance(times, closure)
     assert len(calls) == 1 + 17
-    assert flow.flow.t.tolist() == [3.0] * 4
+    assert flow.flow_state.t.tolist() == [3.0] * 4
 
 
 @rules
@@ -134,7 +134,7 @@ def test_members_that_wait_are_not_moved_by_those_that_go_far(rule):
     for name, x in numbers(flow).items():
         assert x.isfinite().all(), name
         assert torch.equal(x[:3], before[name][:3]), name
-    assert flow.flow.t[3] == 2.0
+    assert flow.flow_state.t[3] == 2.0
 
 
 def test_one_time_for_all_and_no_member_axis():
@@ -148,7 +148,7 @@ def test_one_time_for_all_and_no_member_axis():
         return loss
 
     flow.advance(torch.tensor(0.7), closure)
-    assert flow.flow.t.tolist() == [float(torch.tensor(0.7))]
+    assert flow.flow_state.t.tolist() == [float(torch.tensor(0.7))]
 
 
 @pytest.mark.parametrize("times", [[math.inf, 1.0, 1.0, 1.0], [1.0, math.nan, 1.0, 1.0]], ids=str)
@@ -166,18 +166,18 @@ def test_other_events_end_a_member_for_good(event):
     before = numbers(flow)
     flow.advance(torch.full((4,), 60.0), closure)
     assert flow.reasons == [event.reason] * 4
-    assert (flow.flow.t < 50).all()
+    assert (flow.flow_state.t < 50).all()
     assert_same(flow, before)
 
 
 def test_nobody_goes_past_an_events_t_max():
     flow, closure = ensemble().flow(steps=20, events=[TimeReached(0.5)])
     flow.advance(torch.tensor([0.2, 0.5, 0.9, 9.0]), closure)
-    assert flow.flow.t.tolist() == [float(torch.tensor(0.2)), 0.5, 0.5, 0.5]
-    tried = flow.flow.tried.clone()
+    assert flow.flow_state.t.tolist() == [float(torch.tensor(0.2)), 0.5, 0.5, 0.5]
+    tried = flow.flow_state.tried.clone()
     flow.advance(torch.full((4,), 3.0), closure)
-    assert flow.flow.t.tolist() == [0.5] * 4
-    assert torch.equal(flow.flow.tried[1:], tried[1:])
+    assert flow.flow_state.t.tolist() == [0.5] * 4
+    assert torch.equal(flow.flow_state.tried[1:], tried[1:])
 
 
 def test_stationary_member_stays():
@@ -185,7 +185,7 @@ def test_stationary_member_stays():
     flow, closure = quadratic(w, dt=0.1)
     flow.advance(torch.tensor([1.0, 1.0]), closure)
     assert flow.reasons == [StopReason.STATIONARY, StopReason.T_MAX]
-    assert flow.flow.t[1] == 1.0
+    assert flow.flow_state.t[1] == 1.0
 
 
 def quadratic(w, **options):
@@ -231,10 +231,10 @@ def test_non_finite_member_ends_and_leaves_the_others_alone(compact):
 
     flow.advance(TIMES, closure)
     assert flow.reasons == [StopReason.NON_FINITE] + [StopReason.T_MAX] * 3
-    assert flow.flow.t.tolist() == [0.0, *TIMES[1:].tolist()]
+    assert flow.flow_state.t.tolist() == [0.0, *TIMES[1:].tolist()]
     other, closure = setting.flow(steps=50)
     other.advance(TIMES, closure)
-    assert_close(flow.flow.displacement[1:], other.flow.displacement[1:])
+    assert_close(flow.flow_state.displacement[1:], other.flow_state.displacement[1:])
 
 
 def test_failed_from_the_start():
@@ -243,7 +243,7 @@ def test_failed_from_the_start():
     flow, closure = setting.flow(steps=50)
     flow.advance(TIMES, closure)
     assert flow.reasons[1] is StopReason.NON_FINITE
-    assert flow.flow.t[[0, 2, 3]].tolist() == TIMES[[0, 2, 3]].tolist()
+    assert flow.flow_state.t[[0, 2, 3]].tolist() == TIMES[[0, 2, 3]].tolist()
 
 
 def test_closure_that_raises_leaves_the_flow_usable():
@@ -261,9 +261,9 @@ def test_closure_that_raises_leaves_the_flow_usable():
         flow.advance(TIMES, breaks)
     assert flow.dynamics is dynamics
     assert flow.steps == 20
-    assert torch.equal(flow.rows.parameters[0].detach(), flow.flow.weights())
+    assert torch.equal(flow.rows.parameters[0].detach(), flow.flow_state.weights())
     flow.advance(TIMES, closure)
-    assert flow.flow.t.tolist() == TIMES.tolist()
+    assert flow.flow_state.t.tolist() == TIMES.tolist()
 
 
 def test_costs_the_steps_that_are_needed():
@@ -290,4 +290,4 @@ def test_resumed_is_undisturbed_to_the_bit(rule):
 def test_float32_weights_land_too():
     flow, closure = problem((0.1, 10.0), (0, 1), dtype=torch.float32).flow(steps=20)
     flow.advance(TIMES, closure)
-    assert flow.flow.t.tolist() == TIMES.tolist()
+    assert flow.flow_state.t.tolist() == TIMES.tolist()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow import Band, Change, ConstantStep, reference, slides
+from lazy_lightning.flow import Change, ConstantStep, GradientChangeController, gradient_change, reference
 from lazy_lightning.flow.controllers import controller
 
 NAN, INF = float("nan"), float("inf")
@@ -26,13 +26,13 @@ GROWN, KEPT, SHRUNK = (True, 0.3 * 1.1), (True, 0.3), (False, 0.3 / 10)
 @pytest.mark.parametrize(
     ("policy", "r", "out", "expected"),
     [
-        (slides(), 0.0, None, GROWN),
-        (slides(), 0.99e-4, None, GROWN),
-        (slides(), 1e-4, None, KEPT),
-        (slides(), 0.99e-2, None, KEPT),
-        (slides(), 1e-2, None, SHRUNK),
-        (slides(), INF, None, SHRUNK),
-        (slides(), NAN, None, SHRUNK),
+        (gradient_change(), 0.0, None, GROWN),
+        (gradient_change(), 0.99e-4, None, GROWN),
+        (gradient_change(), 1e-4, None, KEPT),
+        (gradient_change(), 0.99e-2, None, KEPT),
+        (gradient_change(), 1e-2, None, SHRUNK),
+        (gradient_change(), INF, None, SHRUNK),
+        (gradient_change(), NAN, None, SHRUNK),
         (reference(), 0.49e-4, 0.049, GROWN),
         (reference(), 0.51e-4, 0.049, KEPT),
         (reference(), 0.49e-4, 0.051, KEPT),
@@ -44,9 +44,9 @@ GROWN, KEPT, SHRUNK = (True, 0.3 * 1.1), (True, 0.3), (False, 0.3 / 10)
         (ConstantStep(), 1e300, None, KEPT),
         (ConstantStep(), NAN, None, SHRUNK),
         (ConstantStep(), INF, None, SHRUNK),
-        (Band(1e300, 1e-300), 1e299, None, KEPT),  # wide open: a constant step
-        (Band(1.0, 0.5, growth=1.0, shrink=2.0), 0.1, None, KEPT),
-        (Band(1.0, 0.5, growth=1.0, shrink=2.0), 2.0, None, (False, 0.15)),
+        (GradientChangeController(1e300, 1e-300), 1e299, None, KEPT),  # wide open: a constant step
+        (GradientChangeController(1.0, 0.5, growth=1.0, shrink=2.0), 0.1, None, KEPT),
+        (GradientChangeController(1.0, 0.5, growth=1.0, shrink=2.0), 2.0, None, (False, 0.15)),
     ],
 )
 def test_regions(policy, r, out, expected):
@@ -54,14 +54,20 @@ def test_regions(policy, r, out, expected):
 
 
 def test_members_are_judged_apart():
-    accept, dt = slides()(torch.ones(3, dtype=torch.float64), Change(torch.tensor([0.0, 1e-3, NAN]).double(), None))
+    accept, dt = gradient_change()(
+        torch.ones(3, dtype=torch.float64), Change(torch.tensor([0.0, 1e-3, NAN]).double(), None)
+    )
     assert accept.tolist() == [True, True, False]
     assert dt.tolist() == [1.1, 1.0, 0.1]
 
 
 @given(r=st.floats(0, 1e290), dt=st.floats(1e-300, 1e300))
 def test_wide_band_is_the_constant_step(r, dt):
-    assert judge(Band(1e300, 1e300, growth=1.0), r, dt=dt) == judge(ConstantStep(), r, dt=dt) == (True, dt)
+    assert (
+        judge(GradientChangeController(1e300, 1e300, growth=1.0), r, dt=dt)
+        == judge(ConstantStep(), r, dt=dt)
+        == (True, dt)
+    )
 
 
 @pytest.mark.parametrize(
@@ -79,10 +85,10 @@ def test_wide_band_is_the_constant_step(r, dt):
 )
 def test_refused(options, message):
     with pytest.raises(ConfigError, match=message):
-        Band(**options)
+        GradientChangeController(**options)
 
 
 def test_by_name():
     assert controller("reference") == reference()
-    with pytest.raises(ConfigError, match=r"'slide'.*reference, slides"):
+    with pytest.raises(ConfigError, match=r"'slide'.*gradient_change, reference"):
         controller("slide")

@@ -30,8 +30,8 @@ def start(device="cuda", steps=3, **options):
 def test_burst_never_waits_for_the_device(tau):
     flow, closure = start(tau=tau, steps=5)
     with no_device_waits():
-        flow._burst(flow.flow, closure, flow.dynamics)
-    assert flow.flow.tried.tolist() == [10] * 4
+        flow._burst(flow.flow_state, closure, flow.dynamics)
+    assert flow.flow_state.tried.tolist() == [10] * 4
 
 
 @RULES
@@ -42,7 +42,7 @@ def test_step_replays_from_a_cuda_graph(tau):
     eager.step(closure)
 
     flow, closure = start(tau=tau)
-    state, dynamics = flow.flow, flow.dynamics
+    state, dynamics = flow.flow_state, flow.dynamics
     buffer, evaluate = torch.empty_like(state.displacement), flow._evaluator(closure)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
@@ -56,16 +56,16 @@ def test_step_replays_from_a_cuda_graph(tau):
     for _ in range(9):
         graph.replay()
 
-    assert torch.equal(state.accepted, eager.flow.accepted)
+    assert torch.equal(state.accepted, eager.flow_state.accepted)
     # Libraries may choose another algorithm while recording: rounding only.
     for name in ("t", "dt", "displacement", "loss"):
         for row in range(4):
-            assert_close(getattr(state, name)[row], getattr(eager.flow, name)[row], rtol=1e-12)
+            assert_close(getattr(state, name)[row], getattr(eager.flow_state, name)[row], rtol=1e-12)
 
 
 @RULES
 def test_same_trajectory_as_on_the_cpu(tau):
-    gpu, cpu = (start(device, steps=30, tau=tau)[0].flow for device in ("cuda", "cpu"))
+    gpu, cpu = (start(device, steps=30, tau=tau)[0].flow_state for device in ("cuda", "cpu"))
     assert torch.equal(gpu.origin.cpu(), cpu.origin)
     assert torch.equal(gpu.accepted.cpu(), cpu.accepted)
     for row in range(4):
@@ -76,8 +76,8 @@ def test_state_returns_to_another_device():
     flow, _ = start()
     other, closure = start("cpu")
     other.load_state_dict(flow.state_dict())
-    assert other.flow.t.device.type == "cpu"
-    assert torch.equal(other.flow.displacement, flow.flow.displacement.cpu())
+    assert other.flow_state.t.device.type == "cpu"
+    assert torch.equal(other.flow_state.displacement, flow.flow_state.displacement.cpu())
     other.step(closure)
 
 

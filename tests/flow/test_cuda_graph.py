@@ -38,7 +38,14 @@ class Repeats:
 
 def made(tau, *, graphs, device="cpu", steps=7, monkeypatch=None):
     setting = problem(ALPHAS, SEEDS, "softhinge(20)", samples=16, width=8, device=device)
-    options = {"tau": tau, "controller": "slides", "dt": 0.1, "events": EVENTS, "steps": steps, "compact": True}
+    options = {
+        "tau": tau,
+        "controller": "gradient_change",
+        "dt": 0.1,
+        "events": EVENTS,
+        "steps": steps,
+        "compact": True,
+    }
     flow, _ = setting.flow(**options, cuda_graphs=graphs)
     if monkeypatch is not None:
         monkeypatch.setattr(flow, "recorder", Repeats(), raising=False)
@@ -66,20 +73,20 @@ def followed(flow, closure, bursts=30):
 
 def assert_same(found, expected, rtol=0.0):
     assert found.reasons == expected.reasons
-    for name, value in expected.flow.tensors().items():
+    for name, value in expected.flow_state.tensors().items():
         if value is not None:
-            assert_close(getattr(found.flow, name).cpu().double(), value.cpu().double(), rtol=rtol)
+            assert_close(getattr(found.flow_state, name).cpu().double(), value.cpu().double(), rtol=rtol)
 
 
 @RULES
 def test_recorded_steps_are_the_eager_ones(tau, monkeypatch):
     eager = followed(*made(tau, graphs=False))
-    assert len(set(eager.flow.tried.tolist())) > 2, "members are to end at different times"
+    assert len(set(eager.flow_state.tried.tolist())) > 2, "members are to end at different times"
     flow = followed(*made(tau, graphs=True, monkeypatch=monkeypatch))
     assert_same(flow, eager)
-    sets_of_members = len(set(eager.flow.tried.tolist()))
+    sets_of_members = len(set(eager.flow_state.tried.tolist()))
     assert 1 < flow.recorder.recordings <= sets_of_members + 1
-    assert flow.recorder.steps >= eager.flow.tried.max()
+    assert flow.recorder.steps >= eager.flow_state.tried.max()
 
 
 def test_a_state_that_is_loaded_is_recorded_anew(monkeypatch):
@@ -113,9 +120,9 @@ def test_times_are_landed_on_between_recorded_bursts(monkeypatch):
     runs = [made(0.0, graphs=False), made(0.0, graphs=True, monkeypatch=monkeypatch)]
     for flow, closure in runs:
         flow.step(closure)
-        flow.advance(flow.flow.t + 0.01, closure)
+        flow.advance(flow.flow_state.t + 0.01, closure)
         flow.reopen(wall=False)
-        flow.flow.reason.masked_fill_(flow.flow.reason == int(StopReason.T_MAX), int(StopReason.RUNNING))
+        flow.flow_state.reason.masked_fill_(flow.flow_state.reason == int(StopReason.T_MAX), int(StopReason.RUNNING))
         flow._clock = None
         followed(flow, closure, 3)
     assert_same(runs[1][0], runs[0][0])
@@ -145,8 +152,8 @@ def test_replayed_burst_never_waits_for_the_device():
     flow.step(closure)
     recording = flow._recording
     with no_device_waits():
-        flow._burst(flow.flow, closure, flow.dynamics, recording)
-    assert flow.flow.tried.max() == 20
+        flow._burst(flow.flow_state, closure, flow.dynamics, recording)
+    assert flow.flow_state.tried.max() == 20
 
 
 @pytest.mark.gpu

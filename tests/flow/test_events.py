@@ -9,10 +9,10 @@ from torch import nn
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import (
-    Band,
     ConstantStep,
     Decision,
     Evaluation,
+    GradientChangeController,
     LossReached,
     MarginsMet,
     MomentumFlow,
@@ -139,49 +139,62 @@ def test_reason_recorded(events, reason):
 def test_step_limit_counts_rejected_steps():
     flow, closure = valley(controller=Never(), events=[StepsTried(4)], steps=10)
     flow.step(closure)
-    assert (flow.reasons, flow.flow.tried.tolist(), flow.flow.accepted.tolist()) == ([R.MAX_STEPS], [4], [0])
+    assert (flow.reasons, flow.flow_state.tried.tolist(), flow.flow_state.accepted.tolist()) == (
+        [R.MAX_STEPS],
+        [4],
+        [0],
+    )
 
 
 def test_other_events_wait_for_an_accepted_step():
     """The margin is met at the rejected trial, and not at w0, where the member stays."""
-    flow, closure = valley(controller=Band(1e-3, 1e-3), dt=0.9, events=[MarginsMet(margin=0.5)], steps=1)
+    flow, closure = valley(
+        controller=GradientChangeController(1e-3, 1e-3), dt=0.9, events=[MarginsMet(margin=0.5)], steps=1
+    )
     flow.step(closure)
-    assert (flow.reasons, flow.flow.accepted.tolist()) == ([R.RUNNING], [0])
+    assert (flow.reasons, flow.flow_state.accepted.tolist()) == ([R.RUNNING], [0])
 
 
 def test_step_shortened_for_t_max_leaves_dt():
-    flow, closure = valley(controller=Band(1e9, 1e9, growth=2.0), dt=0.5, events=[TimeReached(1.0)], steps=2)
+    flow, closure = valley(
+        controller=GradientChangeController(1e9, 1e9, growth=2.0), dt=0.5, events=[TimeReached(1.0)], steps=2
+    )
     flow.step(closure)
-    assert flow.flow.t.tolist() == [1.0]
-    assert flow.flow.dt.tolist() == [1.0]  # grown by the first step, not by the second, which took 0.5 of it
+    assert flow.flow_state.t.tolist() == [1.0]
+    assert flow.flow_state.dt.tolist() == [1.0]  # grown by the first step, not by the second, which took 0.5 of it
 
 
 def test_rejected_shortened_step_is_retried_shorter():
-    flow, closure = valley(controller=Band(1e-3, 1e-3, shrink=10), dt=5.0, events=[TimeReached(0.5)], steps=1)
+    flow, closure = valley(
+        controller=GradientChangeController(1e-3, 1e-3, shrink=10), dt=5.0, events=[TimeReached(0.5)], steps=1
+    )
     flow.step(closure)
-    assert (flow.flow.t.tolist(), flow.flow.dt.tolist()) == ([0.0], [0.05])
+    assert (flow.flow_state.t.tolist(), flow.flow_state.dt.tolist()) == ([0.0], [0.05])
 
 
 def test_gradient_exactly_zero_is_stationary():
     flow, closure = valley(controller=ConstantStep(), dt=1.0, steps=3)  # w = 1 - 1
     flow.step(closure)
     assert flow.reasons == [R.STATIONARY]
-    assert (flow.flow.t.tolist(), flow.flow.tried.tolist()) == ([1.0], [1])  # at once, not when the burst ends
+    assert (flow.flow_state.t.tolist(), flow.flow_state.tried.tolist()) == (
+        [1.0],
+        [1],
+    )  # at once, not when the burst ends
 
 
 def test_moving_member_at_zero_gradient_is_not_stationary():
     flow, closure = valley(curvature=0.0, tau=1.0, controller=ConstantStep(), steps=1)
     flow.start(closure)
-    flow.flow.velocity.fill_(1.0)
+    flow.flow_state.velocity.fill_(1.0)
     flow.step(closure)
     assert flow.reasons == [R.RUNNING]
-    assert float(flow.flow.displacement) > 0.3
+    assert float(flow.flow_state.displacement) > 0.3
 
 
 def test_steps_too_short_to_move_t_underflow():
     flow, closure = valley(controller=Never(), steps=20)
     flow.start(closure)
-    flow.flow.t.fill_(1.0)
+    flow.flow_state.t.fill_(1.0)
     flow.step(closure)
     assert flow.reasons == [R.DT_UNDERFLOW]
     assert flow.reasons[0].failed
@@ -196,7 +209,7 @@ def test_margins_need_a_closure_that_reports_them():
 def test_stopped_from_outside():
     flow, closure = problem(seeds=(0, 1)).flow(events=[StepsTried(1)], steps=1)
     flow.start(closure)
-    flow.flow.reason[0] = int(R.T_MAX)
+    flow.flow_state.reason[0] = int(R.T_MAX)
     flow.stop_running(R.MAX_WALL)
     assert flow.reasons == [R.T_MAX, R.MAX_WALL]
 

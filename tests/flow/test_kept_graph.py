@@ -33,6 +33,6 @@ def test_graphs_kept_while_members_leave(dtype, split):
 
     flow = run(keep=True)
     assert flow.reasons == [StopReason.LOSS_REACHED, StopReason.LOSS_REACHED, StopReason.LOSS_REACHED]
-    assert len(set(flow.flow.tried.tolist())) == 3  # one after the other
-    assert torch.equal(flow.flow.displacement, run(keep=False).flow.displacement)
+    assert len(set(flow.flow_state.tried.tolist())) == 3  # one after the other
+    assert torch.equal(flow.flow_state.displacement, run(keep=False).flow_state.displacement)
     kept[0].sum().backward()  # of no use any more, but no error

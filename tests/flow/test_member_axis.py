@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from problems import problem
 from torch import nn
 
-from lazy_lightning.flow import Band, ConstantStep, MarginsMet, MomentumFlow, StepsTried, StopReason, TimeReached
+from lazy_lightning.flow import (
+    ConstantStep,
+    GradientChangeController,
+    MarginsMet,
+    MomentumFlow,
+    StepsTried,
+    StopReason,
+    TimeReached,
+)
 
 ALPHAS, SEEDS = (0.1, 1.0, 30.0), (0, 1)
 E = len(ALPHAS) * len(SEEDS)
@@ -23,8 +31,8 @@ def setting(dtype=torch.float64, loss="softhinge(5)"):
 
 def run(part, **options):
     """Until the margins are met; members leave after different numbers of bursts."""
-    given = {"controller": "slides", "dt": 1.0, "events": [MarginsMet(0.5), StepsTried(240)], "steps": 10}
-    return part.to_end(**{**given, "compact": True, **options}).flow
+    given = {"controller": "gradient_change", "dt": 1.0, "events": [MarginsMet(0.5), StepsTried(240)], "steps": 10}
+    return part.to_end(**{**given, "compact": True, **options}).flow_state
 
 
 def assert_same(state, reference, rows):
@@ -111,8 +119,8 @@ def test_member_that_blows_up_takes_nobody_along():
     flow = descend([0, 1, 2])
     assert flow.reasons[1].failed
     assert [flow.reasons[0], flow.reasons[2]] == [StopReason.T_MAX] * 2
-    assert torch.equal(flow.flow.displacement[[0, 2]], descend([0, 2]).flow.displacement)
-    assert flow.flow.displacement.isfinite().all()
+    assert torch.equal(flow.flow_state.displacement[[0, 2]], descend([0, 2]).flow_state.displacement)
+    assert flow.flow_state.displacement.isfinite().all()
 
 
 def test_float32_members_too():
@@ -132,5 +140,5 @@ def test_members_of_one_seed_share_their_start():
 
 def test_band_decides_for_each_member():
     """One rejects while another grows, in the same step."""
-    flow = setting().run(controller=Band(1e-3, 1e-4), dt=1.0, steps=1)
-    assert set(flow.flow.accepted.tolist()) == {0, 1}
+    flow = setting().run(controller=GradientChangeController(1e-3, 1e-4), dt=1.0, steps=1)
+    assert set(flow.flow_state.accepted.tolist()) == {0, 1}

@@ -8,9 +8,9 @@ from torch import nn
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import (
-    Band,
     ConstantStep,
     Evaluation,
+    GradientChangeController,
     MarginsMet,
     MomentumFlow,
     StepsTried,
@@ -54,7 +54,7 @@ def test_ordinary_module_descends():
     assert float(losses[-1]) < float(losses[0]) < float(start)  # each keeps its value while the flow goes on
     assert float(losses[-1]) < 0.5 * float(start)
     assert_close(losses[-1][0], closure())  # the model holds the weights that the loss is of
-    assert_close(vector(model), flow.flow.weights()[0], rtol=0.0)
+    assert_close(vector(model), flow.flow_state.weights()[0], rtol=0.0)
 
 
 def test_gradient_flow_at_a_constant_step_is_sgd():
@@ -91,10 +91,10 @@ def test_several_parameters_with_a_member_axis_equal_one_matrix(tau):
 
     for _ in range(6):
         flow.step(closure)
-    assert torch.equal(flow.flow.tried, whole.flow.tried)
-    assert_close(flow.flow.displacement, whole.flow.displacement, rtol=0.0)
+    assert torch.equal(flow.flow_state.tried, whole.flow_state.tried)
+    assert_close(flow.flow_state.displacement, whole.flow_state.displacement, rtol=0.0)
     assert [p.shape for p in params] == [(4, *s) for s in shapes]
-    assert_close(torch.cat([p.flatten(1) for p in params], dim=1), flow.flow.weights(), rtol=0.0)
+    assert_close(torch.cat([p.flatten(1) for p in params], dim=1), flow.flow_state.weights(), rtol=0.0)
 
 
 def test_one_evaluation_at_w0_and_one_each_tried_step():
@@ -108,18 +108,18 @@ def test_one_evaluation_at_w0_and_one_each_tried_step():
 
     for _ in range(3):
         flow.step(counted)
-    assert int(flow.flow.accepted) < int(flow.flow.tried) == 36
+    assert int(flow.flow_state.accepted) < int(flow.flow_state.tried) == 36
     assert len(calls) == 37
 
 
 def test_rejected_step_restores_weights_velocity_and_clock():
     flow, closure = problem().flow(tau=0.5, dt=0.05, steps=5)
     flow.step(closure)
-    before = {name: x.clone() for name, x in flow.flow.tensors().items()}
-    flow.flow.dt.fill_(1e6)
+    before = {name: x.clone() for name, x in flow.flow_state.tensors().items()}
+    flow.flow_state.dt.fill_(1e6)
     flow.steps = 1
     flow.step(closure)
-    after = flow.flow.tensors()
+    after = flow.flow_state.tensors()
     changed = {name for name, x in before.items() if not torch.equal(x, after[name])}
     assert changed == {"tried", "dt", "gradient_change"}
     assert torch.equal(flow.param_groups[0]["params"][0], before["origin"] + before["displacement"])
@@ -128,11 +128,11 @@ def test_rejected_step_restores_weights_velocity_and_clock():
 def test_nothing_moves_after_the_stop():
     flow, closure = problem(seeds=(0, 1)).flow(events=[StepsTried(3)], steps=10)
     flow.step(closure)
-    before = {name: x.clone() for name, x in flow.flow.tensors().items() if x is not None}
+    before = {name: x.clone() for name, x in flow.flow_state.tensors().items() if x is not None}
     w = flow.param_groups[0]["params"][0].clone()
     flow.step(closure)
     assert flow.trace is None
-    assert all(torch.equal(x, flow.flow.tensors()[name]) for name, x in before.items())
+    assert all(torch.equal(x, flow.flow_state.tensors()[name]) for name, x in before.items())
     assert torch.equal(w, flow.param_groups[0]["params"][0])
 
 
@@ -141,7 +141,7 @@ def test_trace_has_every_step():
     flow.step(closure)
     assert flow.trace.t.shape == flow.trace.loss.shape == (5, 2)
     assert (flow.trace.t.diff(dim=0) >= 0).all()
-    assert torch.equal(flow.trace.t[-1], flow.flow.t)
+    assert torch.equal(flow.trace.t[-1], flow.flow_state.t)
     assert torch.equal(flow.trace.loss[2], flow.trace.loss[4])
 
 
@@ -206,7 +206,7 @@ def test_reference_policy_needs_outputs():
 
 def test_no_state_before_the_first_step():
     with pytest.raises(RuntimeError, match="call step"):
-        _ = MomentumFlow([nn.Parameter(torch.ones(3))]).flow
+        _ = MomentumFlow([nn.Parameter(torch.ones(3))]).flow_state
 
 
 w = nn.Parameter(torch.ones(2, 3))
@@ -230,22 +230,24 @@ def test_refused(params, options, error, message):
         MomentumFlow(params, **options)
 
 
-@pytest.mark.parametrize("policy", ["slides", "reference"])
+@pytest.mark.parametrize("policy", ["gradient_change", "reference"])
 @pytest.mark.parametrize("loss", ["softhinge(20)", "quadratic_hinge"])
 def test_converges_under_each_policy(policy, loss):
     margin = 1.0 if loss.startswith("soft") else 0.99  # the quadratic hinge has no slope at 1
     flow = problem(loss=loss, width=20).to_end(controller=policy, events=[MarginsMet(margin), StepsTried(3000)])
     assert flow.reasons == [StopReason.MARGINS_MET]
-    assert float(flow.flow.loss) < 0.05
+    assert float(flow.flow_state.loss) < 0.05
 
 
 def test_dt_min_crosses_kinks():
     """Hinge on few samples jumps at every margin; with a shortest step a member slides along the corner to the end."""
     kinked = problem(loss="hinge")
     flow, closure = kinked.flow(
-        events=[MarginsMet(), StepsTried(20_000)], controller=Band(1e-2, 1e-4, dt_min=0.05), steps=100
+        events=[MarginsMet(), StepsTried(20_000)],
+        controller=GradientChangeController(1e-2, 1e-4, dt_min=0.05),
+        steps=100,
     )
-    while bool(flow.flow.running.any() if flow.started else True):
+    while bool(flow.flow_state.running.any() if flow.started else True):
         flow.step(closure)
     assert flow.reasons == [StopReason.MARGINS_MET]
 
@@ -276,7 +278,7 @@ def test_reopen_lifts_a_limit_that_has_been_raised():
     longer.load_state_dict(flow.state_dict())
     longer.reopen(wall=True)
     longer.step(again)
-    assert longer.flow.tried.tolist() == [6]
+    assert longer.flow_state.tried.tolist() == [6]
     flow.reopen(wall=True)
     assert flow.reasons == [StopReason.MAX_STEPS]
 
@@ -291,7 +293,7 @@ def test_trial_that_is_never_finite_is_told_as_such():
         w.grad = torch.ones_like(w) if bool(loss.isfinite()) else torch.full_like(w, torch.nan)
         return loss
 
-    while not flow.started or bool(flow.flow.running.any()):
+    while not flow.started or bool(flow.flow_state.running.any()):
         flow.step(closure)
     assert flow.reasons == [StopReason.NON_FINITE]
     assert_close(w.detach(), torch.full_like(w, 0.5), rtol=1e-14)

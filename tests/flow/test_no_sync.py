@@ -8,7 +8,7 @@ import torch
 from problems import problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lazy_lightning.flow import Band, ConstantStep, LossReached, MarginsMet, StepsTried, TimeReached
+from lazy_lightning.flow import ConstantStep, GradientChangeController, LossReached, MarginsMet, StepsTried, TimeReached
 from lazy_lightning.flow.step import try_step
 
 READS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "allclose"}
@@ -41,7 +41,9 @@ CLASSES = torch.tensor([0, 1, 2, 0, 1, 2])
 
 
 @pytest.mark.parametrize("rule", [{}, {"tau": [0.0, 1.0]}, {"mu": 3.0}], ids=str)
-@pytest.mark.parametrize("policy", ["slides", "reference", ConstantStep(), Band(1e-2, 1e-4)], ids=str)
+@pytest.mark.parametrize(
+    "policy", ["gradient_change", "reference", ConstantStep(), GradientChangeController(1e-2, 1e-4)], ids=str
+)
 @pytest.mark.parametrize(
     "case",
     [
@@ -62,7 +64,7 @@ def test_tried_step_reads_nothing_back(case, policy, rule):
     flow, closure = setting.flow(controller=policy, events=events, steps=1, **rule)
     flow.step(closure)
     buffer, evaluate = flow.rows.buffer(2), flow._evaluator(closure)
-    assert reads_of(lambda: try_step(flow.flow, buffer, evaluate, flow.dynamics)) == []
+    assert reads_of(lambda: try_step(flow.flow_state, buffer, evaluate, flow.dynamics)) == []
 
 
 def test_a_read_would_be_seen():

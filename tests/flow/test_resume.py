@@ -31,7 +31,7 @@ def run(flow, closure, bursts):
     for steps in bursts:
         flow.steps = steps
         flow.step(closure)
-    return {name: x for name, x in flow.flow.tensors().items() if x is not None}
+    return {name: x for name, x in flow.flow_state.tensors().items() if x is not None}
 
 
 @settings(max_examples=10)
@@ -52,7 +52,7 @@ def test_resumed_is_undisturbed_to_the_bit(bursts, cut, tau, dtype):
     saved = through_file(first.state_dict())
     second, closure = start(dtype, tau)
     second.load_state_dict(saved)
-    resumed = run(second, closure, bursts[cut:]) if cut < len(bursts) else second.flow.tensors()
+    resumed = run(second, closure, bursts[cut:]) if cut < len(bursts) else second.flow_state.tensors()
 
     for name, expected in undisturbed.items():
         assert resumed[name].dtype == expected.dtype, name
@@ -66,7 +66,7 @@ def test_clocks_and_counts_keep_their_types(dtype):
     flow.step(closure)
     second, _ = start(dtype, 0.4)
     second.load_state_dict(through_file(flow.state_dict()))
-    kinds = {name: x.dtype for name, x in second.flow.tensors().items() if x is not None}
+    kinds = {name: x.dtype for name, x in second.flow_state.tensors().items() if x is not None}
     assert kinds["t"] == kinds["dt"] == torch.float64
     assert kinds["tried"] == kinds["accepted"] == torch.int64
     assert kinds["reason"] == torch.int8
@@ -128,4 +128,4 @@ def test_momentum_can_be_switched_off():
     second, closure = start(torch.float64, 0.0)
     second.load_state_dict(through_file(flow.state_dict()))
     run(second, closure, [5])
-    assert (second.flow.t > flow.flow.t).all()
+    assert (second.flow_state.t > flow.flow_state.t).all()

@@ -55,8 +55,8 @@ def test_frozen_gradient_closed_form(ratio):
     flow.step(closure)
     x = Decimal(dt) / Decimal(tau)
     shares = [float(one_minus_exp(k * x)) for k in range(1, steps + 1)]
-    assert_close(flow.flow.velocity, -shares[-1] * g, rtol=2e-15)  # five lerps
-    assert_close(flow.flow.displacement, -dt * sum(shares) * g, rtol=2e-15)
+    assert_close(flow.flow_state.velocity, -shares[-1] * g, rtol=2e-15)  # five lerps
+    assert_close(flow.flow_state.displacement, -dt * sum(shares) * g, rtol=2e-15)
 
 
 def test_each_member_has_its_own_tau():
@@ -67,7 +67,9 @@ def test_each_member_has_its_own_tau():
     for row, tau in enumerate(taus):
         alone, own = constant_gradient_flow(g[:1], 0.25, tau=tau, steps=3)
         alone.step(own)
-        assert_close(flow.flow.displacement[row], alone.flow.displacement[0], rtol=4e-16)  # -g by lerp or by sign
+        assert_close(
+            flow.flow_state.displacement[row], alone.flow_state.displacement[0], rtol=4e-16
+        )  # -g by lerp or by sign
 
 
 @pytest.mark.parametrize("compact", [False, True])
@@ -76,7 +78,7 @@ def test_members_without_momentum_stay_at_t_max_beside_those_with(compact):
     g = torch.ones(2, 3, dtype=torch.float64)
     flow, closure = constant_gradient_flow(g, 0.5, tau=[0.0, 1.0], events=[TimeReached(1.0)], steps=5, compact=compact)
     flow.step(closure)
-    assert torch.equal(flow.flow.displacement[0], -g[0])
+    assert torch.equal(flow.flow_state.displacement[0], -g[0])
 
 
 def test_selected_members_keep_their_tau_and_their_velocity():
@@ -95,8 +97,8 @@ def test_mu_over_t_starts_along_the_gradient():
     g = torch.tensor([[2.0, -1.0]], dtype=torch.float64)
     flow, closure = constant_gradient_flow(g, 0.125, mu=3.0, steps=4)
     flow.step(closure)
-    assert torch.equal(flow.flow.velocity, -g)
-    assert torch.equal(flow.flow.displacement, -0.5 * g)
+    assert torch.equal(flow.flow_state.velocity, -g)
+    assert torch.equal(flow.flow_state.displacement, -0.5 * g)
 
 
 @pytest.mark.parametrize(

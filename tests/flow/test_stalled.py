@@ -20,8 +20,8 @@ from lazy_lightning.flow import (
     StopReason,
     TimeReached,
 )
-from lazy_lightning.losses import build_loss
-from lazy_lightning.modules import Stop
+from lazy_lightning.modules import StoppingCriteria
+from lazy_lightning.objective.losses import build_loss
 
 SHORT = Stalled(steps=200, t_factor=2.0)
 
@@ -41,7 +41,7 @@ def test_contradictory_labels_end(loss):
     flow = setting.to_end(events=[MarginsMet(), SHORT, StepsTried(20_000)], steps=50)
     assert set(flow.reasons) <= {StopReason.STALLED, StopReason.STATIONARY}
     assert not any(reason.failed for reason in flow.reasons)
-    assert (flow.flow.tried < 10_000).all()
+    assert (flow.flow_state.tried < 10_000).all()
 
 
 def test_margins_that_can_be_met_are_waited_for():
@@ -60,7 +60,7 @@ def one_weight(slope, *, dt=0.1, limit=2000, **options):
         loss.sum().backward()
         return loss
 
-    while not flow.started or flow.flow.running.any():
+    while not flow.started or flow.flow_state.running.any():
         flow.step(closure)
     return flow
 
@@ -83,7 +83,7 @@ def test_a_saddle_is_left():
     """L = 4 - cosh(w) up to w = 1, from 1e-9: flat for a long time, while the gradient grows."""
     flow = one_weight(lambda w: 4.0 - torch.cosh((w + 1e-9).clamp(max=1.0)), dt=0.02, limit=2500)
     assert flow.reasons == [StopReason.STATIONARY]  # at w = 1
-    assert float(flow.flow.loss) < 2.6
+    assert float(flow.flow_state.loss) < 2.6
 
 
 def test_goes_on_to_the_bit():
@@ -99,22 +99,22 @@ def test_goes_on_to_the_bit():
         del held["milestone"], held["gradient_scale"]
     third, _ = setting.flow(**options)
     third.load_state_dict(old)
-    assert third.flow.milestone[0, :2].tolist() == [float(first.flow.t), 200.0]
-    while second.flow.running.any():
+    assert third.flow_state.milestone[0, :2].tolist() == [float(first.flow_state.t), 200.0]
+    while second.flow_state.running.any():
         second.step(closure)
-    assert torch.equal(second.flow.tried, whole.flow.tried)
-    assert torch.equal(second.flow.displacement, whole.flow.displacement)
+    assert torch.equal(second.flow_state.tried, whole.flow_state.tried)
+    assert torch.equal(second.flow_state.displacement, whole.flow_state.displacement)
 
 
 @pytest.mark.parametrize(
     ("stop", "waits"),
     [
-        (Stop(), False),
-        (Stop(margin_share=0.9), False),
-        (Stop(t_max=3.0), True),
-        (Stop(max_steps=3), True),
-        (Stop(max_wall=3.0), True),
-        (Stop(loss=0.1), False),
+        (StoppingCriteria(), False),
+        (StoppingCriteria(margin_share=0.9), False),
+        (StoppingCriteria(t_max=3.0), True),
+        (StoppingCriteria(max_steps=3), True),
+        (StoppingCriteria(max_wall=3.0), True),
+        (StoppingCriteria(loss=0.1), False),
     ],
     ids=str,
 )

@@ -9,7 +9,7 @@ from problems import problem
 from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
-from lazy_lightning.flow import Band, ConstantStep, StepsTried, TimeReached
+from lazy_lightning.flow import ConstantStep, GradientChangeController, StepsTried, TimeReached
 
 T_MAX = 2.0
 SMALL = {"softplus hinge": {"loss": "softhinge(5)"}, "mse": {"loss": "mse", "alphas": (0.5,)}}
@@ -43,8 +43,8 @@ def exact(case, tau=0.0, mu=None):
 def end(setting, controller, dt, **rule):
     """dw at T_MAX, landed on to the bit."""
     flow = setting.to_end(controller=controller, dt=dt, events=[TimeReached(T_MAX), StepsTried(20_000)], **rule)
-    assert flow.flow.t.tolist() == [T_MAX]
-    return flow.flow.displacement.numpy().ravel()
+    assert flow.flow_state.t.tolist() == [T_MAX]
+    return flow.flow_state.displacement.numpy().ravel()
 
 
 def slope(settings, errors):
@@ -77,7 +77,7 @@ def test_adaptive_step_converges_as_the_root_of_its_tolerance(case, tau):
     tolerances = np.array([1e-3, 1e-4, 1e-5, 1e-6])
     setting = problem(**SMALL[case])
     # A gentle shrink keeps dt just under its bound, where dividing by ten would scatter it over a decade.
-    ends = [end(setting, Band(r, r / 2, growth=1.2, shrink=1.2), 0.2, tau=tau) for r in tolerances]
+    ends = [end(setting, GradientChangeController(r, r / 2, growth=1.2, shrink=1.2), 0.2, tau=tau) for r in tolerances]
     errors = np.array([np.linalg.norm(dw - exact(case, tau)) for dw in ends])
     factor = 1.0 if tau == 0 else np.log(1 / tolerances)
     assert slope(tolerances, errors / factor) == pytest.approx(0.5, abs=0.03), errors
@@ -133,6 +133,9 @@ def test_landing_on_t_max_is_exact_whatever_the_clock():
     draw = torch.Generator().manual_seed(0)
     for t_max in (0.1 + torch.rand(60, generator=draw, dtype=torch.float64)).tolist():
         flow = setting.run(
-            dt=0.18 * t_max, controller=Band(1e9, 1e9, growth=9.0), events=[TimeReached(t_max)], steps=20
+            dt=0.18 * t_max,
+            controller=GradientChangeController(1e9, 1e9, growth=9.0),
+            events=[TimeReached(t_max)],
+            steps=20,
         )
-        assert (flow.flow.t.tolist(), flow.flow.accepted.tolist()) == ([t_max], [2])
+        assert (flow.flow_state.t.tolist(), flow.flow_state.accepted.tolist()) == ([t_max], [2])

@@ -12,16 +12,16 @@ from problems import Problem, problem
 from torch import nn
 
 from lazy_lightning.flow import (
-    Band,
     ConstantStep,
     Evaluation,
+    GradientChangeController,
     MarginsMet,
     MomentumFlow,
     StepsTried,
     StopReason,
     TimeReached,
 )
-from lazy_lightning.losses import LOSSES, build_loss
+from lazy_lightning.objective.losses import LOSSES, build_loss
 
 
 def bowl(curvature=1.0, dtype=torch.float64, weights=3, **options):
@@ -37,7 +37,7 @@ def bowl(curvature=1.0, dtype=torch.float64, weights=3, **options):
     return w, flow, closure
 
 
-@pytest.mark.parametrize("policy", ["slides", Band(1e-2, 1e-4, dt_min=1e-4)], ids=str)
+@pytest.mark.parametrize("policy", ["gradient_change", GradientChangeController(1e-2, 1e-4, dt_min=1e-4)], ids=str)
 @settings(max_examples=3, deadline=None)
 @given(power=st.integers(-6, 6))
 def test_step_onto_a_minimum_is_too_long(policy, power):
@@ -54,7 +54,7 @@ def test_step_onto_a_minimum_is_too_long(policy, power):
 def test_constant_step_takes_what_it_is_given():
     _, flow, closure = bowl(controller=ConstantStep(), dt=1.0, steps=3)
     flow.step(closure)
-    assert (flow.reasons, flow.flow.t.tolist()) == ([StopReason.STATIONARY], [1.0])
+    assert (flow.reasons, flow.flow_state.t.tolist()) == ([StopReason.STATIONARY], [1.0])
 
 
 @pytest.mark.parametrize("reported", [True, False])
@@ -70,7 +70,7 @@ def test_step_into_the_flat_part_of_a_hinge_is_an_end(reported):
 
     flow.step(closure)
     assert flow.reasons == [StopReason.MARGINS_MET if reported else StopReason.MAX_STEPS]
-    assert not reported or flow.flow.tried.tolist() == [4]
+    assert not reported or flow.flow_state.tried.tolist() == [4]
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -97,7 +97,7 @@ def to_end(setting: Problem, **options) -> MomentumFlow:
     flow, closure = setting.flow(steps=100, **options)
     w = flow.param_groups[0]["params"][0]
     flow.start(lambda: closure()._replace(gradient_scale=setting.objective.gradient_scale(w)))
-    while flow.flow.running.any():
+    while flow.flow_state.running.any():
         flow.step(closure)
     return flow
 
@@ -118,23 +118,27 @@ def test_solved_least_squares_are_stationary(seed, scale):
     A, b = (torch.randn(*s, dtype=torch.float64, generator=draw) for s in ((4, 3), (4,)))
     w = nn.Parameter(torch.zeros(1, 3, dtype=torch.float64))
     q, _ = torch.linalg.qr(A)  # well conditioned: few steps
-    flow = MomentumFlow([w], members=1, dt=scale, controller=Band(0.1, 0.02), events=[StepsTried(5000)], steps=50)
+    flow = MomentumFlow(
+        [w], members=1, dt=scale, controller=GradientChangeController(0.1, 0.02), events=[StepsTried(5000)], steps=50
+    )
 
     def closure():
         loss = (w @ q.T / scale - b).square().sum(dim=1) / 2 * scale
         loss.sum().backward()
         return loss
 
-    while not flow.started or flow.flow.running.any():
+    while not flow.started or flow.flow_state.running.any():
         flow.step(closure)
     assert flow.reasons == [StopReason.STATIONARY]
-    assert float(flow.flow.gradient_norm) < 1e-12 * float(flow.flow.gradient_scale)
+    assert float(flow.flow_state.gradient_norm) < 1e-12 * float(flow.flow_state.gradient_scale)
 
 
 def test_small_gradients_that_are_no_rounding_go_on():
     """exp(-w) falls for ever, far below the rounding of its start."""
     w = nn.Parameter(torch.zeros(1, 1, dtype=torch.float32))
-    flow = MomentumFlow([w], members=1, dt=0.1, controller=Band(0.1, 0.02), events=[TimeReached(1e12)], steps=900)
+    flow = MomentumFlow(
+        [w], members=1, dt=0.1, controller=GradientChangeController(0.1, 0.02), events=[TimeReached(1e12)], steps=900
+    )
 
     def closure():
         loss = torch.exp(-w).sum(dim=1)

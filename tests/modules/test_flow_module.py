@@ -11,9 +11,9 @@ from torch import nn
 
 from lazy_lightning.data import TeacherStudent
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow import Band, StopReason
-from lazy_lightning.losses import build_loss
-from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.flow import GradientChangeController, StopReason
+from lazy_lightning.modules import FlowModule, StoppingCriteria
+from lazy_lightning.objective.losses import build_loss
 
 
 def numbers(column):
@@ -21,7 +21,7 @@ def numbers(column):
 
 
 def test_converges_to_zero_training_error(tmp_path):
-    run = fit(tmp_path, alpha=[0.1, 10.0], seeds=2, stop=Stop(max_steps=3000), schedule=LONG_AND_COARSE)
+    run = fit(tmp_path, alpha=[0.1, 10.0], seeds=2, stop=StoppingCriteria(max_steps=3000), schedule=LONG_AND_COARSE)
     assert run.module.flow.reasons == [StopReason.MARGINS_MET] * 4
     assert run.last("train/error") == [0.0] * 4
     assert min(run.last("train/margin_min")) >= 1.0
@@ -47,7 +47,7 @@ def test_columns_are_those_of_the_final_weights(tmp_path):
 
 
 def test_alphas_and_seeds_of_the_rows(tmp_path):
-    table = fit(tmp_path, alpha=[0.1, 10.0], seeds=[3, 1], stop=Stop(max_steps=2)).table
+    table = fit(tmp_path, alpha=[0.1, 10.0], seeds=[3, 1], stop=StoppingCriteria(max_steps=2)).table
     first = table[table.observation == 0]
     assert first.alpha.tolist() == [0.1, 0.1, 10.0, 10.0]
     assert first.seed.tolist() == [3, 1, 3, 1]
@@ -55,8 +55,8 @@ def test_alphas_and_seeds_of_the_rows(tmp_path):
 
 def test_members_of_a_run_are_those_of_runs_alone(tmp_path):
     """Observed at other times, and yet on the same trajectory."""
-    together = fit(tmp_path / "both", alpha=[0.1, 10.0], seeds=2).module.flow.flow
-    alone = fit(tmp_path / "one", alpha=10.0, seeds=[1]).module.flow.flow
+    together = fit(tmp_path / "both", alpha=[0.1, 10.0], seeds=2).module.flow.flow_state
+    alone = fit(tmp_path / "one", alpha=10.0, seeds=[1]).module.flow.flow_state
     assert_close(alone.displacement[0], together.displacement[3], rtol=1e-11)
     assert_close(alone.t[0], together.t[3], rtol=1e-11)
 
@@ -66,7 +66,7 @@ def test_multiclass_until_the_loss_is_reached(tmp_path):
         tmp_path,
         data=digits(labels="multiclass"),
         loss="cross_entropy",
-        stop=Stop(loss=0.5, max_steps=500),
+        stop=StoppingCriteria(loss=0.5, max_steps=500),
         schedule=LONG_AND_COARSE,
     )
     assert run.module.flow.reasons == [StopReason.LOSS_REACHED]
@@ -78,7 +78,7 @@ def test_multiclass_until_the_loss_is_reached(tmp_path):
 
 def test_regression_to_t_max(tmp_path):
     data = TeacherStudent(d=5, n_train=40, n_test=30)
-    run = fit(tmp_path, data=data, loss="mse", stop=Stop(t_max=2.0))
+    run = fit(tmp_path, data=data, loss="mse", stop=StoppingCriteria(t_max=2.0))
     assert run.module.flow.reasons == [StopReason.T_MAX]
     assert run.last("t") == [2.0]
     assert not {"train/error", "test/ensemble_error", "train/margin_min"} & set(run.table)
@@ -87,11 +87,11 @@ def test_regression_to_t_max(tmp_path):
 
 def test_float32(tmp_path):
     """The same start, rounded; the same run within its digits, where no decision is near its edge."""
-    single = fit(tmp_path / "32", precision="32-true", stop=Stop(max_steps=20))
-    double = fit(tmp_path / "64", stop=Stop(max_steps=20))
+    single = fit(tmp_path / "32", precision="32-true", stop=StoppingCriteria(max_steps=20))
+    double = fit(tmp_path / "64", stop=StoppingCriteria(max_steps=20))
     assert single.module.w.dtype == torch.float32
     assert torch.equal(single.module.w0, double.module.w0.float())
-    assert single.module.flow.flow.t.dtype == torch.float64
+    assert single.module.flow.flow_state.t.dtype == torch.float64
     assert single.last("train/loss")[0] == pytest.approx(double.last("train/loss")[0], rel=1e-4)
 
 
@@ -120,21 +120,21 @@ def test_network_with_buffers_and_torch_layers(tmp_path):
         def forward(self, x):
             return self.layers(self.scale * x)
 
-    model = FlowModule(Scaled, seeds=2, stop=Stop(max_steps=10))
+    model = FlowModule(Scaled, seeds=2, stop=StoppingCriteria(max_steps=10))
     run = fit(tmp_path, model)
     assert len(set(model.member_buffers()["scale"].tolist())) == 2
     assert max(run.last("train/loss")) < 1.0
 
 
 def test_without_centering(tmp_path):
-    run = fit(tmp_path, centering=False, alpha=2.0, stop=Stop(max_steps=3))
+    run = fit(tmp_path, centering=False, alpha=2.0, stop=StoppingCriteria(max_steps=3))
     m = run.module
     with torch.no_grad():
         assert_close(m(m.data.test.x), 2 * m.network(m.w, m.data.test.x)[..., 0])
 
 
 def test_wall_time(tmp_path):
-    run = fit(tmp_path, stop=Stop(margin=1e9, max_wall=0.3))
+    run = fit(tmp_path, stop=StoppingCriteria(margin=1e9, max_wall=0.3))
     assert run.module.flow.reasons == [StopReason.MAX_WALL]
     assert run.module.wall >= 0.3
     assert run.last("reason") == [float(StopReason.MAX_WALL)]
@@ -150,7 +150,7 @@ def test_poisoned_data_fails_every_member_and_ends(tmp_path):
 
 
 def test_margin_statistics_follow_the_margin_asked_for(tmp_path):
-    run = fit(tmp_path, stop=Stop(margin=0.0, max_steps=3000), schedule=LONG_AND_COARSE)
+    run = fit(tmp_path, stop=StoppingCriteria(margin=0.0, max_steps=3000), schedule=LONG_AND_COARSE)
     assert run.module.flow.reasons == [StopReason.MARGINS_MET]
     assert run.last("train/margin_met") == [1.0]
     assert run.last("train/margin_min")[0] < 1.0
@@ -160,7 +160,7 @@ def test_margin_statistics_follow_the_margin_asked_for(tmp_path):
     ("options", "message"),
     [
         ({"loss": "mse", "stop": None}, "nothing would stop this run"),
-        ({"loss": "mse", "stop": Stop(margin_share=0.5)}, "nothing would stop this run"),
+        ({"loss": "mse", "stop": StoppingCriteria(margin_share=0.5)}, "nothing would stop this run"),
         ({"alpha": 0.0}, "alpha must be > 0"),
         ({"alpha": [1.0, -2.0]}, "alpha must be > 0"),
         ({"alpha": [1.0, 1.0]}, "twice"),
@@ -171,8 +171,8 @@ def test_margin_statistics_follow_the_margin_asked_for(tmp_path):
         ({"tau": 1.0, "mu": 2.0}, "either tau or mu"),
         ({"controller": "fast"}, "'fast'"),
         ({"loss": "hunge"}, "'hunge'"),
-        ({"stop": Stop(max_wall=0.0)}, "max_wall"),
-        ({"stop": Stop(margin_share=2.0)}, "margin_share"),
+        ({"stop": StoppingCriteria(max_wall=0.0)}, "max_wall"),
+        ({"stop": StoppingCriteria(margin_share=2.0)}, "margin_share"),
     ],
     ids=str,
 )
@@ -197,7 +197,12 @@ def test_refused_when_fitted(tmp_path, options, message):
 
 
 def test_controller_with_its_own_numbers(tmp_path):
-    run = fit(tmp_path, controller=Band(1e-3, 1e-3, growth=2.0), stop=Stop(max_steps=4), dt=1e-6)
+    run = fit(
+        tmp_path,
+        controller=GradientChangeController(1e-3, 1e-3, growth=2.0),
+        stop=StoppingCriteria(max_steps=4),
+        dt=1e-6,
+    )
     assert run.last("dt") == [1.6e-5]
 
 

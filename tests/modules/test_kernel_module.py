@@ -15,9 +15,9 @@ from torch import nn
 from lazy_lightning.callbacks import ClosingSummary, RunCheckpoint
 from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.flow import ConstantStep, StopReason
-from lazy_lightning.linearize import LinearizedNetwork
-from lazy_lightning.modules import KernelModule, Stop
+from lazy_lightning.modules import KernelModule, StoppingCriteria
 from lazy_lightning.nn import FC
+from lazy_lightning.nn.linearize import LinearizedNetwork
 from lazy_lightning.ntk import features as features_room
 from lazy_lightning.ntk import memory
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
@@ -39,7 +39,7 @@ class StopAt(Callback):
 
 
 def kernel(network=NET, **options):
-    return KernelModule(network, **{"stop": Stop(max_steps=60), **options})
+    return KernelModule(network, **{"stop": StoppingCriteria(max_steps=60), **options})
 
 
 def few(**options):
@@ -54,7 +54,7 @@ def run(folder, model=None, data=None, **options):
 
 def euler(dt, t_max, **options):
     """Steps of one length."""
-    return {"controller": ConstantStep(), "dt": dt, "stop": Stop(t_max=t_max), **options}
+    return {"controller": ConstantStep(), "dt": dt, "stop": StoppingCriteria(t_max=t_max), **options}
 
 
 def kernels_of(model, weights=None, kind="full"):
@@ -67,7 +67,7 @@ def kernels_of(model, weights=None, kind="full"):
 
 def fitted(model):
     """F on the training set, as the flow reports it."""
-    return model.flow.flow.outputs
+    return model.flow.flow_state.outputs
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +125,7 @@ def test_several_outputs_approach_their_exact_solution(tmp_path, kind):
 @pytest.mark.parametrize("loss", ["softhinge(20)", "cross_entropy"])
 def test_test_outputs_are_those_of_the_training_outputs(tmp_path, loss):
     """F(x) = Theta(x, X) Theta^-1 F(X), whatever the loss."""
-    m = run(tmp_path, loss=loss, data=few(labels="multiclass"), stop=Stop(max_steps=80)).module
+    m = run(tmp_path, loss=loss, data=few(labels="multiclass"), stop=StoppingCriteria(max_steps=80)).module
     theta, cross = kernels_of(m)
     expected = cross @ torch.linalg.solve(theta, fitted(m).reshape(1, -1, 1))
     assert_close(m(m.data.test.x).reshape(1, -1, 1), expected, rtol=1e-10)
@@ -192,7 +192,7 @@ def test_layers_add_up(tmp_path):
 
 
 def test_margins_are_met(tmp_path):
-    finished = run(tmp_path, stop=Stop(), **MEMBERS)
+    finished = run(tmp_path, stop=StoppingCriteria(), **MEMBERS)
     assert finished.module.flow.reasons == [StopReason.MARGINS_MET] * 4
     assert finished.last("train/error") == [0.0] * 4
     assert_close(fitted(finished.module)[:2], fitted(finished.module)[2:], rtol=1e-10)
@@ -216,7 +216,7 @@ def test_observers_of_the_network_are_passed_over(ended):
 
 def test_t1_is_that_of_every_alpha(tmp_path):
     """t1 measures how long the loss takes, and a kernel takes as long at every alpha."""
-    t1 = run(tmp_path, stop=Stop(max_steps=150), **MEMBERS).last("t1/half_loss")
+    t1 = run(tmp_path, stop=StoppingCriteria(max_steps=150), **MEMBERS).last("t1/half_loss")
     assert t1[:2] == pytest.approx(t1[2:], rel=1e-9)
 
 
@@ -292,7 +292,7 @@ test_losses.__test__ = False
 @pytest.mark.parametrize("case", [{}, {"tau": 0.5}, {"centering": False, "precision": "32-true"}], ids=str)
 @pytest.mark.parametrize("bursts", [1, 9])
 def test_resumed_run_has_the_undisturbed_table(tmp_path, case, bursts):
-    options = {**MEMBERS, **case, "stop": Stop(margin=0.3, margin_share=0.9, max_steps=90)}
+    options = {**MEMBERS, **case, "stop": StoppingCriteria(margin=0.3, margin_share=0.9, max_steps=90)}
     whole = run(tmp_path / "whole", **options)
     run(tmp_path / "cut", callbacks=[StopAt(bursts), RunCheckpoint()], **options)
     rest = run(tmp_path / "rest", ckpt_path=tmp_path / "cut/checkpoint.ckpt", **options)
@@ -407,9 +407,9 @@ def test_another_kernel_or_loss_is_not_resumed(tmp_path, ended, change):
 
 def test_low_rank_needs_a_limit(tmp_path):
     with pytest.raises(ConfigError, match=r"the last layer in .* has rank 12 for 20 outputs, .* model.stop.max_steps"):
-        run(tmp_path / "none", layers="last", stop=Stop())
-    assert run(tmp_path / "steps", layers="last", stop=Stop(max_steps=5)).last("tried") == [5]
-    assert run(tmp_path / "share", layers="last", stop=Stop(t_max=0.5)).last("t") == [0.5]
+        run(tmp_path / "none", layers="last", stop=StoppingCriteria())
+    assert run(tmp_path / "steps", layers="last", stop=StoppingCriteria(max_steps=5)).last("tried") == [5]
+    assert run(tmp_path / "share", layers="last", stop=StoppingCriteria(t_max=0.5)).last("t") == [0.5]
 
 
 class Kinked(nn.Module):

@@ -9,14 +9,14 @@ from closeness import assert_close
 from problems import Problem, problem
 
 from lazy_lightning.flow.events import MarginsMet
-from lazy_lightning.linearize import LinearizedNetwork
-from lazy_lightning.losses import build_loss, scaled_loss
 from lazy_lightning.modules.kernel_objective import KernelObjective, kernel_outputs
 from lazy_lightning.nn.fc import FC
 from lazy_lightning.nn.initial_members import InitialMembers
+from lazy_lightning.nn.linearize import LinearizedNetwork
 from lazy_lightning.ntk.features import KernelFeatures
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
-from lazy_lightning.objective import drop_single_output, raw_outputs
+from lazy_lightning.objective.full_batch import drop_single_output, raw_outputs
+from lazy_lightning.objective.losses import build_loss, scaled_loss
 
 ALPHAS, SEEDS = (0.01, 1.0, 1e4), (0, 1)
 CLASSES = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -105,7 +105,7 @@ def test_loss_outputs_margins_and_gradient(name, kind, centering):
 def test_starts_where_the_network_does_with_a_gradient_as_long(name):
     """At w0 the network and its kernel have one loss, one F, and ‖Phi^T slope‖ = ‖J^T slope‖."""
     base = network(name, centering=False)
-    there, here = base.run(dt=1e-9).flow, kernel(base).run(dt=1e-9).flow
+    there, here = base.run(dt=1e-9).flow_state, kernel(base).run(dt=1e-9).flow_state
     assert_close(here.loss_start, there.loss_start)
     assert_close(here.gradient_norm, there.gradient_norm, rtol=1e-7)
 
@@ -174,7 +174,7 @@ def assert_same_decisions(one, other):
 def test_same_run_as_the_linearised_network(name, rule):
     """Every step is accepted and rejected alike, at every alpha; the rejections show in ``accepted``."""
     base = network(name)
-    runs = [p.run(steps=70, dt=10.0, **rule).flow for p in (kernel(base), linearized(base))]
+    runs = [p.run(steps=70, dt=10.0, **rule).flow_state for p in (kernel(base), linearized(base))]
     assert (runs[0].accepted < runs[0].tried).all()
     assert_same_decisions(*runs)
 
@@ -182,13 +182,13 @@ def test_same_run_as_the_linearised_network(name, rule):
 @pytest.mark.parametrize("tau", [0.0, 0.5])
 def test_same_run_without_centering(tau):
     base = network("one versus all", (0.5, 2.0), centering=False)
-    runs = [p.run(steps=70, tau=tau).flow for p in (kernel(base), linearized(base, (0.5, 2.0)))]
+    runs = [p.run(steps=70, tau=tau).flow_state for p in (kernel(base), linearized(base, (0.5, 2.0)))]
     assert_same_decisions(*runs)
 
 
 def test_same_run_with_a_bound_on_the_outputs_and_a_growing_memory():
     base = network("softhinge")
-    runs = [p.run(steps=70, controller="reference", mu=3.0).flow for p in (kernel(base), linearized(base))]
+    runs = [p.run(steps=70, controller="reference", mu=3.0).flow_state for p in (kernel(base), linearized(base))]
     assert_same_decisions(*runs)
 
 
@@ -196,7 +196,7 @@ def test_same_end():
     """All margins met, each member at its own step, while those that have ended are left out."""
     base = network("softhinge")
     options = {"compact": True, "events": [MarginsMet(0.3)]}
-    runs = [p.to_end(steps=50, **options).flow for p in (kernel(base), linearized(base))]
+    runs = [p.to_end(steps=50, **options).flow_state for p in (kernel(base), linearized(base))]
     assert len(set(runs[0].tried.tolist())) > 1
     assert_same_decisions(*runs)
 
@@ -205,7 +205,7 @@ def test_same_end():
 @pytest.mark.parametrize("kind", ["full", "mean"])
 @pytest.mark.parametrize("name", CASES)
 def test_outputs_do_not_depend_on_alpha(name, kind, tau):
-    flow = kernel(network(name), kind).run(steps=50, tau=tau).flow
+    flow = kernel(network(name), kind).run(steps=50, tau=tau).flow_state
     for row in range(2, 6):  # members 0 and 1 have the first alpha
         assert_close(flow.outputs[row], flow.outputs[row % 2], rtol=1e-11)
         assert_close(flow.t[row], flow.t[row % 2], rtol=0)
@@ -216,7 +216,7 @@ def test_first_outputs_follow_the_equation(tau):
     """F' = -(1/n) Theta ell', or tau F'' + F' the same: one short constant step, over its length."""
     base = kernel(network("cross entropy", centering=False, alphas=(0.5, 2.0)))
     o, dt = base.objective, 1e-3
-    flow = base.run(dt=dt, tau=tau).flow
+    flow = base.run(dt=dt, tau=tau).flow_state
     F0 = o.start.clone().requires_grad_()
     (slope,) = torch.autograd.grad(build_loss("cross_entropy").per_sample(F0, o.y).sum(), F0)
     theta = o.features @ o.features.mT

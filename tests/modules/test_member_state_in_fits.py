@@ -8,7 +8,7 @@ from pytorch_lightning import Trainer
 from torch import nn
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.modules import FlowModule, ScaledModule, Stop
+from lazy_lightning.modules import FlowModule, MiniBatchModule, StoppingCriteria
 
 
 class Masked(nn.Module):
@@ -28,7 +28,7 @@ class Masked(nn.Module):
 
 
 def flow(network, **options):
-    return FlowModule(network, **{"stop": Stop(max_steps=20), "seeds": 1, **options})
+    return FlowModule(network, **{"stop": StoppingCriteria(max_steps=20), "seeds": 1, **options})
 
 
 def test_a_seed_alone_is_what_it_is_beside_others(tmp_path):
@@ -45,13 +45,13 @@ def test_frozen_parameters_stay_and_are_not_among_the_weights(tmp_path):
     network, buffers = done.module.network, done.module.member_buffers()
     assert network.weights == 8 * 8 + 8 + 8 + 1
     assert {"frozen.weight", "frozen.bias", "mask", "order"} == set(buffers)
-    again = fit(tmp_path / "again", flow(Masked, seeds=2, stop=Stop(max_steps=1)))
+    again = fit(tmp_path / "again", flow(Masked, seeds=2, stop=StoppingCriteria(max_steps=1)))
     for name, value in again.module.member_buffers().items():
         assert torch.equal(value, buffers[name])
 
 
 def test_scaled_module_trains_free_parameters_alone(tmp_path):
-    model = ScaledModule(Masked, loss="softhinge(20)", seeds=2)
+    model = MiniBatchModule(Masked, loss="softhinge(20)", seeds=2)
     trainer = Trainer(
         accelerator="cpu", precision="64-true", max_epochs=1, logger=False, enable_progress_bar=False,
         enable_model_summary=False, enable_checkpointing=False, num_sanity_val_steps=0, limit_val_batches=0,

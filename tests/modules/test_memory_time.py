@@ -11,15 +11,15 @@ import torch
 from fits import digits, fit, module
 from torch import nn
 
-from lazy_lightning import configuration
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.modules import FlowModule, KernelModule, Stop
+from lazy_lightning.modules import FlowModule, KernelModule, StoppingCriteria
+from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.memory_time import expected_t1, memory_times, warning_of_long_memory
-from lazy_lightning.modules.roster import Roster
 from lazy_lightning.nn import FC
+from lazy_lightning.runs import configuration
 
-ROSTER = Roster.of([0.01, 1.0, 1e4], 2)
-SHORT = {"stop": Stop(max_steps=3), "dt": 1e-6}
+ROSTER = Ensemble.of([0.01, 1.0, 1e4], 2)
+SHORT = {"stop": StoppingCriteria(max_steps=3), "dt": 1e-6}
 
 
 class WithWidth(nn.Module):
@@ -46,8 +46,8 @@ def test_rule_is_that_of_the_reference_code():
     """c_tau min(sqrt(h) alpha, 1e3) with c_tau = 1e-3."""
     for h in (30, 1000):
         for alpha in (1e-3, 1.0, 1e3):
-            roster = Roster.of(alpha, 1)
-            assert memory_times("published", roster, WithWidth(h)) == pytest.approx([1e-3 * min(h**0.5 * alpha, 1e3)])
+            ensemble = Ensemble.of(alpha, 1)
+            assert memory_times("published", ensemble, WithWidth(h)) == pytest.approx([1e-3 * min(h**0.5 * alpha, 1e3)])
 
 
 def test_rule_without_a_width(tmp_path):
@@ -93,11 +93,14 @@ def test_shorter_is_not(tmp_path, tau):
 
 def test_t1_that_is_expected_is_near_the_one_that_comes(tmp_path):
     """Lazy: half of the loss at the first speed is a lower estimate; small alpha: sqrt(h) alpha is one to a factor."""
-    run = fit(tmp_path, module(alpha=[0.001, 100.0], stop=Stop(loss=0.45), dt=1e-4), digits())
+    run = fit(tmp_path, module(alpha=[0.001, 100.0], stop=StoppingCriteria(loss=0.45), dt=1e-4), digits())
     found = torch.tensor(run.last("t1/half_loss"), dtype=torch.float64)
-    start = fit(tmp_path / "start", module(alpha=[0.001, 100.0], **{**SHORT, "stop": Stop(max_steps=1), "dt": 1e-12}))
-    state = start.module.flow.flow
-    expected = expected_t1(state, start.module.roster, start.module.network.template)
+    start = fit(
+        tmp_path / "start",
+        module(alpha=[0.001, 100.0], **{**SHORT, "stop": StoppingCriteria(max_steps=1), "dt": 1e-12}),
+    )
+    state = start.module.flow.flow_state
+    expected = expected_t1(state, start.module.ensemble, start.module.network.template)
     ratio = found / expected
     assert ((ratio > 0.3) & (ratio < 30)).all(), (found, expected)
-    assert warning_of_long_memory(expected.tolist(), expected, start.module.roster) is None
+    assert warning_of_long_memory(expected.tolist(), expected, start.module.ensemble) is None

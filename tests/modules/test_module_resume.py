@@ -8,7 +8,7 @@ from pytorch_lightning import Callback
 from lazy_lightning.callbacks import RunCheckpoint
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import StopReason
-from lazy_lightning.modules import Stop
+from lazy_lightning.modules import StoppingCriteria
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
 
@@ -35,7 +35,7 @@ class SaveAt(StopAt):
 
 def options(rule):
     # The margin lets the members end apart.
-    return {**MEMBERS, **rule, "stop": Stop(margin=0.3, margin_share=0.9, max_steps=200)}
+    return {**MEMBERS, **rule, "stop": StoppingCriteria(margin=0.3, margin_share=0.9, max_steps=200)}
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,8 @@ def test_evaluated_from_a_checkpoint(tmp_path):
 
 
 def test_stopped_for_a_reason_of_the_host_is_over(tmp_path):
-    fit(tmp_path / "a", callbacks=[RunCheckpoint()], stop=Stop(margin=1e9, max_wall=0.1))
-    second = fit(tmp_path / "b", ckpt_path=tmp_path / "a/checkpoint.ckpt", stop=Stop(margin=1e9, max_wall=0.1))
+    fit(tmp_path / "a", callbacks=[RunCheckpoint()], stop=StoppingCriteria(margin=1e9, max_wall=0.1))
+    second = fit(
+        tmp_path / "b", ckpt_path=tmp_path / "a/checkpoint.ckpt", stop=StoppingCriteria(margin=1e9, max_wall=0.1)
+    )
     assert second.module.flow.reasons == [StopReason.MAX_WALL]

@@ -13,15 +13,15 @@ from pytorch_lightning.loggers import CSVLogger
 
 from lazy_lightning.callbacks import Curves, RunCheckpoint
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.modules import FlowModule, KernelModule, ScaledModule, Stop
+from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
 from lazy_lightning.nn import FC
 
 NETWORK = functools.partial(FC, width=5, depth=1)
-FLOW = {"alpha": [0.1, 10.0], "loss": "hinge", "dt": 0.01, "stop": Stop(max_steps=6)}
+FLOW = {"alpha": [0.1, 10.0], "loss": "hinge", "dt": 0.01, "stop": StoppingCriteria(max_steps=6)}
 KINDS = {
     "flow": (functools.partial(FlowModule, NETWORK, **FLOW), {}),
     "kernel": (functools.partial(KernelModule, NETWORK, **FLOW), {}),
-    "scaled": (functools.partial(ScaledModule, NETWORK, alpha=[0.1, 10.0]), {"batch_size": 8}),
+    "scaled": (functools.partial(MiniBatchModule, NETWORK, alpha=[0.1, 10.0]), {"batch_size": 8}),
 }
 EVALUATIONS = ("validate", "test", "predict")
 
@@ -43,7 +43,7 @@ class Machine:
         return Trainer(
             accelerator="cpu",
             precision="64-true",
-            max_epochs=2 if isinstance(self.module, ScaledModule) else -1,
+            max_epochs=2 if isinstance(self.module, MiniBatchModule) else -1,
             logger=CSVLogger(self.last_folder, name="", version=""),
             callbacks=list(callbacks),
             num_sanity_val_steps=0,

@@ -15,12 +15,12 @@ from pytorch_lightning.loggers import CSVLogger
 
 from lazy_lightning.callbacks import ClosingSummary
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.experiments.run_folder import Status, _status
-from lazy_lightning.modules import FlowModule, KernelModule, ScaledModule, Stop
-from lazy_lightning.modules.roster import Roster
+from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
+from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.nn import FC
+from lazy_lightning.runs.run_folder import Status, _status
 
-KINDS = [FlowModule, KernelModule, ScaledModule]
+KINDS = [FlowModule, KernelModule, MiniBatchModule]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -67,29 +67,33 @@ def test_steps(kind, given):
 
 def test_empty_alpha_is_called_by_its_name():
     with pytest.raises(ConfigError, match=r"alpha is \[\]"):
-        Roster.of([], 1)
+        Ensemble.of([], 1)
 
 
 def test_what_numpy_gives_is_taken():
-    assert Roster.of(np.float64(2.0), np.int64(2)) == Roster.of(2.0, 2)
-    assert Roster.of(np.array([1.0, 2.0]), np.arange(2)) == Roster.of([1.0, 2.0], 2)
-    assert Roster.of(1, [2**63 - 1]).seeds == (2**63 - 1,)
+    assert Ensemble.of(np.float64(2.0), np.int64(2)) == Ensemble.of(2.0, 2)
+    assert Ensemble.of(np.array([1.0, 2.0]), np.arange(2)) == Ensemble.of([1.0, 2.0], 2)
+    assert Ensemble.of(1, [2**63 - 1]).seeds == (2**63 - 1,)
 
 
 def test_single_precision_is_said_once(tmp_path):
     with pytest.warns(UserWarning, match=r"float32.*Trainer\(precision=.64-true") as caught:
-        fit(tmp_path / "a", module(stop=Stop(max_steps=2)), precision="32-true")
+        fit(tmp_path / "a", module(stop=StoppingCriteria(max_steps=2)), precision="32-true")
     assert len([w for w in caught if "float32" in str(w.message)]) == 1
     with warnings.catch_warnings(record=True) as silent:
         warnings.simplefilter("always")
-        fit(tmp_path / "b", module(stop=Stop(max_steps=2)))
+        fit(tmp_path / "b", module(stop=StoppingCriteria(max_steps=2)))
     assert not [w for w in silent if "float32" in str(w.message)]
 
 
 @pytest.mark.parametrize("kind", ["flow", "scaled"])
 def test_max_time_is_named(kind, tmp_path):
     network = functools.partial(FC, width=4, depth=1)
-    model = ScaledModule(network) if kind == "scaled" else FlowModule(network, dt=1e-9, stop=Stop(max_steps=10**7))
+    model = (
+        MiniBatchModule(network)
+        if kind == "scaled"
+        else FlowModule(network, dt=1e-9, stop=StoppingCriteria(max_steps=10**7))
+    )
     trainer = Trainer(
         accelerator="cpu",
         precision="64-true",

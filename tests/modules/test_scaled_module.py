@@ -1,4 +1,4 @@
-"""ScaledModule through a plain Trainer: against plain training, finite differences, and members by themselves."""
+"""MiniBatchModule through a plain Trainer: against plain training, finite differences, and members by themselves."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 
-from lazy_lightning.callbacks import T1, Curves, Outputs, RunCheckpoint, TangentDeparture, WeightDisplacement
+from lazy_lightning.callbacks import T1, Curves, OutputsWriter, RunCheckpoint, TangentDeparture, WeightDisplacement
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import StopReason
-from lazy_lightning.inverse_decay import InverseDecay
-from lazy_lightning.linearize import LinearizedNetwork
-from lazy_lightning.losses import build_loss
-from lazy_lightning.modules import LearningRateSearch, ScaledModule
-from lazy_lightning.modules.learning_rates import told
-from lazy_lightning.modules.roster import Roster
+from lazy_lightning.modules import LearningRateSearch, MiniBatchModule
+from lazy_lightning.modules.ensemble import Ensemble
+from lazy_lightning.modules.inverse_decay import InverseDecay
+from lazy_lightning.modules.learning_rates import format_rates
 from lazy_lightning.nn import FC, InitialMembers
+from lazy_lightning.nn.linearize import LinearizedNetwork
+from lazy_lightning.objective.losses import build_loss
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
 NETWORK = functools.partial(FC, width=12, depth=2, activation="relu")
@@ -34,8 +34,8 @@ def small(**options) -> FlowData:
     return digits(**{"n_train": 45, "n_test": 30, "batch_size": 20, **options})
 
 
-def scaled(**options) -> ScaledModule:
-    return ScaledModule(options.pop("network", NETWORK), **{**MEMBERS, **options})
+def scaled(**options) -> MiniBatchModule:
+    return MiniBatchModule(options.pop("network", NETWORK), **{**MEMBERS, **options})
 
 
 def trainer(folder: Path, *callbacks: Callback, **options) -> Trainer:
@@ -54,7 +54,7 @@ def trainer(folder: Path, *callbacks: Callback, **options) -> Trainer:
     )
 
 
-def train(folder: Path, module: ScaledModule, *callbacks: Callback, data: FlowData | None = None, **options):
+def train(folder: Path, module: MiniBatchModule, *callbacks: Callback, data: FlowData | None = None, **options):
     """The module, and the table of its curves."""
     curves = Curves()
     checkpoint = options.pop("ckpt_path", None)
@@ -73,7 +73,11 @@ class Weights(Callback):
         self.seen: list[Tensor] = []
 
     def on_train_batch_end(self, trainer, module, *args):
-        w = module.w[0] if isinstance(module, ScaledModule) else torch.cat([p.reshape(-1) for p in module.parameters()])
+        w = (
+            module.w[0]
+            if isinstance(module, MiniBatchModule)
+            else torch.cat([p.reshape(-1) for p in module.parameters()])
+        )
         self.seen.append(w.detach().clone())
 
 
@@ -256,9 +260,9 @@ def test_distance_to_companions_falls_with_alpha(tmp_path, centering):
 # ---------------------------------------------------------------------- the search
 
 
-def loss_of_a_trial(module: ScaledModule, member: int, rate: float, steps: int) -> float:
+def loss_of_a_trial(module: MiniBatchModule, member: int, rate: float, steps: int) -> float:
     """By a loop written from the formula: the mean over the last quarter of the steps, on the run's first batches."""
-    alpha, w0 = module.roster.alphas[member], module.w0[member : member + 1]
+    alpha, w0 = module.ensemble.alphas[member], module.w0[member : member + 1]
     w, losses = w0.clone(), []
     batches = [batch for epoch in range(steps) for batch in module.data.mini_batches().epoch(epoch)]
     for x, y in batches[:steps]:
@@ -289,12 +293,12 @@ def test_search_is_not_a_part_of_the_training(tmp_path):
 
 def test_rates_of_companions_are_their_own():
     rates = {"network": [0.1, 1.0], "linearized": [1.0, 1.0]}
-    assert "linearized: 1 at alpha = 0.1" in told(rates, Roster.of([0.1, 10.0], 1))
+    assert "linearized: 1 at alpha = 0.1" in format_rates(rates, Ensemble.of([0.1, 10.0], 1))
 
 
 def test_where_no_rate_ends_well_the_smallest_is_taken():
     losses = torch.full((2, 1), torch.nan)
-    assert LearningRateSearch((1.0, 0.1)).best(losses, Roster.of(1.0, 1)) == [0.1]
+    assert LearningRateSearch((1.0, 0.1)).best(losses, Ensemble.of(1.0, 1)) == [0.1]
 
 
 # ---------------------------------------------------------------------- resuming
@@ -355,7 +359,7 @@ def test_evaluated_from_a_checkpoint(tmp_path):
 def test_other_observers_have_what_they_look_at(tmp_path):
     """t1 is found between observations, the departure at the end."""
     _, table = train(
-        tmp_path, scaled(learning_rates=[0.3, 0.3]), T1(), TangentDeparture(samples=10), Outputs(), max_epochs=12
+        tmp_path, scaled(learning_rates=[0.3, 0.3]), T1(), TangentDeparture(samples=10), OutputsWriter(), max_epochs=12
     )
     last = table[table.observation == table.observation.max()]
     assert last["tangent_departure"].notna().all()

@@ -11,7 +11,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger
 
 from lazy_lightning.callbacks import ActivationStability, Curves, RunCheckpoint
-from lazy_lightning.modules import LearningRateSearch, ScaledModule
+from lazy_lightning.modules import LearningRateSearch, MiniBatchModule
 from lazy_lightning.nn import CNN, FC
 from lazy_lightning.nn.initial_members import InitialMembers
 
@@ -25,7 +25,7 @@ COMPANIONS = ["linearized", "frozen_activations"]
 def train(folder: Path, accelerator: str, network=None, *, precision="64-true", epochs=2, ckpt_path=None, **options):
     """The module, and its curves."""
     network = network or functools.partial(FC, width=12, depth=2, activation="relu")
-    module = ScaledModule(network, alpha=[0.1, 10.0], seeds=2, companions=COMPANIONS, **options)
+    module = MiniBatchModule(network, alpha=[0.1, 10.0], seeds=2, companions=COMPANIONS, **options)
     curves = Curves()
     trainer = Trainer(
         accelerator=accelerator,

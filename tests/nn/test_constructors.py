@@ -9,7 +9,7 @@ from torch import nn
 
 from lazy_lightning.callbacks import ActivationStability
 from lazy_lightning.errors import ConfigError, MemoryShortageError
-from lazy_lightning.modules import FlowModule, Stop
+from lazy_lightning.modules import FlowModule, StoppingCriteria
 from lazy_lightning.nn import CNN, FC, VGG, ResNet18, TwoLayer, WideResNet
 from lazy_lightning.nn.construction import fitted_to_data
 
@@ -109,6 +109,6 @@ def test_weights_that_do_not_fit_are_told_before_they_are_drawn(tmp_path):
 
 
 def test_the_gates_of_a_two_layer_network_are_seen(tmp_path):
-    model = FlowModule(functools.partial(TwoLayer, 6), stop=Stop(max_steps=5))
+    model = FlowModule(functools.partial(TwoLayer, 6), stop=StoppingCriteria(max_steps=5))
     done = fit(tmp_path, model, digits(), [ActivationStability()])
     assert [c for c in done.table.columns if c.startswith("activation_stability/")]

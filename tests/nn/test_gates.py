@@ -55,7 +55,7 @@ def by_hand(p: dict[str, Tensor], p0: dict[str, Tensor], x: Tensor) -> Tensor:
 def test_held_network_is_the_one_with_masks():
     (network, w), (_, w0) = members(Small), members(Small, seed=1)
     x = samples()
-    held, params, start = network.held(w, w0, x), network.unpack(w), network.unpack(w0)
+    held, params, start = network.with_frozen_gates(w, w0, x), network.unpack(w), network.unpack(w0)
     for e in range(3):
         one, zero = ({name: p[e] for name, p in given.items()} for given in (params, start))
         assert_close(held[e], by_hand(one, zero, x))
@@ -76,7 +76,7 @@ def test_at_the_start_nothing_is_held_back(case):
     build, shape = NETWORKS[case]
     network, w = members(build)
     x = samples(4, shape)
-    assert_close(network.held(w, w, x), network(w, x))
+    assert_close(network.with_frozen_gates(w, w, x), network(w, x))
 
 
 @pytest.mark.parametrize("case", NETWORKS)
@@ -87,23 +87,23 @@ def test_small_steps_change_no_gate(case):
     x, w = samples(4, shape), w0 + 1e-9 * torch.randn_like(w0)
     for name, gate in network.gates(w, x).items():
         assert torch.equal(gate, network.gates(w0, x)[name])
-    assert_close(network.held(w, w0, x), network(w, x), rtol=1e-12)
+    assert_close(network.with_frozen_gates(w, w0, x), network(w, x), rtol=1e-12)
 
 
 def test_gradient_is_that_of_finite_differences():
     (network, w), (_, w0) = members(Small), members(Small, seed=1)
     x, along = samples(3), torch.randn_like(w)
     w = w.requires_grad_()
-    (gradient,) = torch.autograd.grad(network.held(w, w0, x).square().sum(), w)
+    (gradient,) = torch.autograd.grad(network.with_frozen_gates(w, w0, x).square().sum(), w)
     step = 1e-6
-    ahead, behind = (network.held(w.detach() + s * step * along, w0, x).square().sum() for s in (1, -1))
+    ahead, behind = (network.with_frozen_gates(w.detach() + s * step * along, w0, x).square().sum() for s in (1, -1))
     assert_close((gradient * along).sum(), (ahead - behind) / (2 * step), rtol=1e-8)
 
 
 def test_members_do_not_matter_to_each_other():
     (network, w), (_, w0) = members(Small), members(Small, seed=1)
     x = samples()
-    assert_close(network.held(w[1:2], w0[1:2], x), network.held(w, w0, x)[1:2])
+    assert_close(network.with_frozen_gates(w[1:2], w0[1:2], x), network.with_frozen_gates(w, w0, x)[1:2])
     for name, gate in network.gates(w, x).items():
         assert torch.equal(gate[1:2], network.gates(w[1:2], x)[name])
 
@@ -120,7 +120,7 @@ def test_names_and_kinds():
 
 def test_hooks_are_gone_afterwards():
     network, w = members(Small)
-    network.held(w, w, samples())
+    network.with_frozen_gates(w, w, samples())
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in network.template.modules())
 
 
@@ -141,7 +141,7 @@ class Functional(nn.Module):
 def test_functions_are_found_out(function):
     network, w = members(functools.partial(Functional, function))
     with pytest.raises(ConfigError, match=r"as a function, where its choices cannot be frozen"):
-        network.held(w, w, samples(2, (3,)))
+        network.with_frozen_gates(w, w, samples(2, (3,)))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn import FC, MemberNetwork
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.ntk import empirical_ntk, empirical_ntk_by_layer, empirical_ntk_diagonal
-from lazy_lightning.ntk.plan import make_plan
+from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.tangent_model import TangentModel
 
 pytestmark = [

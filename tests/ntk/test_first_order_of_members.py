@@ -9,9 +9,9 @@ from ntk_cases import Lambda, jacobian, lin
 from test_kinds_of_networks import KINDS, build
 from torch import Tensor, nn
 
-from lazy_lightning.laziness import jacobian_norm, second_derivative_norm
-from lazy_lightning.linearize import tangent_outputs
+from lazy_lightning.nn.linearize import tangent_outputs
 from lazy_lightning.nn.members import MemberNetwork
+from lazy_lightning.ntk.laziness import jacobian_norm, second_derivative_norm
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*performance drop")
 LOOPED = {"LSTM", "LSTM, two layers", "GRU", "RNN", "autograd.grad in forward"}
@@ -94,7 +94,7 @@ def test_complex_weights_are_refused():
 
 def test_layers_that_return_several_tensors_are_seen():
     """Attention returns a pair; the first-order model's hooks see it, and its outputs are the same with hooks."""
-    from lazy_lightning.linearize import LinearizedNetwork
+    from lazy_lightning.nn.linearize import LinearizedNetwork
 
     part = nn.MultiheadAttention(4, 2, batch_first=True)
     net = Lambda(lambda m, x: m.head(m.part(x, x, x)[0].mean(1)), part=part, head=lin(4, 2)).double()

@@ -12,7 +12,7 @@ from ntk_cases import contracted, jacobian
 
 from lazy_lightning.nn import FC, Symmetrized
 from lazy_lightning.ntk import empirical_ntk
-from lazy_lightning.ntk.plan import make_plan
+from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.regression import KernelRegression
 from lazy_lightning.ntk.tangent_model import TangentModel
 

@@ -11,7 +11,7 @@ from closeness import assert_close
 from torch import nn
 
 from lazy_lightning.ntk import empirical_ntk, register_rule
-from lazy_lightning.ntk import plan as plans
+from lazy_lightning.ntk import kernel_plan as plans
 from lazy_lightning.ntk.layer_rules import _RULES, linear_positions
 
 

@@ -7,7 +7,7 @@ from device_waits import no_device_waits
 from ntk_cases import CASES
 
 from lazy_lightning.ntk import NTKOperator, empirical_ntk, empirical_ntk_by_layer, empirical_ntk_diagonal
-from lazy_lightning.ntk.plan import make_plan
+from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.tangent_model import TangentModel
 from lazy_lightning.ntk.tangents import Tangents
 from lazy_lightning.ntk.tiles import kernel_tiles

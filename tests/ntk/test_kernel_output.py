@@ -7,7 +7,7 @@ from closeness import assert_close
 from ntk_cases import CASES
 
 from lazy_lightning.errors import RunError
-from lazy_lightning.ntk import empirical_ntk, empirical_ntk_diagonal, kernel_file, memory, waiting
+from lazy_lightning.ntk import empirical_ntk, empirical_ntk_diagonal, kernel_file, memory, progress_bar
 from lazy_lightning.ntk.memory import available_bytes, readable, require_bytes
 from lazy_lightning.ntk.tangent_map import TangentMap
 
@@ -102,7 +102,7 @@ def test_progress_is_shown_when_asked_for(method, progress, capsys):
 @pytest.mark.parametrize(("patience", "seen"), [(0.0, True), (60.0, False)])
 def test_a_terminal_sees_progress_of_long_work_only(patience, seen, capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
-    monkeypatch.setattr(waiting, "_PATIENCE", patience)
+    monkeypatch.setattr(progress_bar, "_PATIENCE", patience)
     empirical_ntk(NET, None, X1, tile=1)
     assert ("tangent kernel" in capsys.readouterr().err) == seen
 
@@ -120,7 +120,7 @@ def test_progress_ends_at_its_total(tile, budget, other, monkeypatch):
             yield item
         assert sum(seen) == total
 
-    monkeypatch.setattr("lazy_lightning.ntk.empirical.shown", spy)
+    monkeypatch.setattr("lazy_lightning.ntk.empirical.with_progress_bar", spy)
     empirical_ntk(NET, None, X1, other, tile=tile, memory=budget)
     assert seen
 

@@ -14,7 +14,7 @@ from torch.func import functional_call
 
 from lazy_lightning.nn import FC
 from lazy_lightning.ntk import empirical_ntk, empirical_ntk_by_layer, empirical_ntk_diagonal
-from lazy_lightning.ntk.plan import make_plan
+from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.tangent_model import TangentModel
 from lazy_lightning.ntk.tangents import Tangents
 from lazy_lightning.ntk.tiles import kernel_tiles

@@ -10,7 +10,7 @@ from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.ntk import empirical_ntk_by_layer, memory
 from lazy_lightning.ntk.alignment import kernel_alignment, label_alignment, relative_drift
-from lazy_lightning.ntk.plan import make_plan
+from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.reference import TOTAL, KernelReference
 from lazy_lightning.ntk.tangent_model import TangentModel
 from lazy_lightning.ntk.tangents import Tangents

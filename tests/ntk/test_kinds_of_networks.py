@@ -13,7 +13,7 @@ from ntk_cases import Lambda, contracted, jacobian, lin
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.linearize import LinearizedNetwork
+from lazy_lightning.nn.linearize import LinearizedNetwork
 from lazy_lightning.ntk import NTKOperator, empirical_ntk, empirical_ntk_diagonal
 
 

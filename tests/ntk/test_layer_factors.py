@@ -11,8 +11,8 @@ from torch import nn
 
 from lazy_lightning.ntk import empirical_ntk, factors, register_rule
 from lazy_lightning.ntk.factors import Dense, Outer, concatenated
+from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.layer_rules import _RULES, convolution_positions, linear_positions
-from lazy_lightning.ntk.plan import make_plan
 from lazy_lightning.ntk.tangent_model import TangentModel
 
 CONTRACTIONS = pytest.mark.parametrize("contraction", ["full", "diagonal", "trace"])

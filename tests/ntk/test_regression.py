@@ -16,7 +16,7 @@ from sklearn.kernel_ridge import KernelRidge
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import ConstantStep, Evaluation, MomentumFlow, TimeReached
 from lazy_lightning.ntk.joint_kernel import joint_kernel
-from lazy_lightning.ntk.oscillator import decay, travel
+from lazy_lightning.ntk.oscillator import decay, integrated_decay
 from lazy_lightning.ntk.regression import KernelRegression
 
 INF = float("inf")
@@ -88,14 +88,16 @@ def test_damped_oscillator_on_both_sides_of_critical_damping(t):
         r, g = oscillator(k, t, tau)
         phase = max(1.0, t * math.sqrt(k / tau))  # known to eps of itself
         assert_close(decay(number(k), number(t), tau), np.float64(r), rtol=1e-15 * phase, scale=1.0)
-        assert_close(travel(number(k), number(t), tau), np.float64(g), rtol=2e-15 * phase)  # of g, however small
+        assert_close(
+            integrated_decay(number(k), number(t), tau), np.float64(g), rtol=2e-15 * phase
+        )  # of g, however small
 
 
 def test_travel_of_gradient_flow_has_all_digits():
     """t (1 - k t/2 + ...) where 1 - exp(-k t) has none."""
     for k, t in ((0.0, 5.0), (1e-30, 1e-3), (1e-17, 2.0), (1e-9, 3.0)):
         expected = t * (1 - k * t / 2 + (k * t) ** 2 / 6)
-        assert_close(travel(number(k), number(t)), np.float64(expected), rtol=1e-15)
+        assert_close(integrated_decay(number(k), number(t)), np.float64(expected), rtol=1e-15)
 
 
 @given(
@@ -105,7 +107,7 @@ def test_travel_of_gradient_flow_has_all_digits():
 )
 def test_one_direction_is_bounded_and_consistent(k, t, tau):
     rate, time = number(k), number(t)
-    r, g = decay(rate, time, tau), travel(rate, time, tau)
+    r, g = decay(rate, time, tau), integrated_decay(rate, time, tau)
     assert abs(r) <= 1 + 1e-12  # energy is lost
     assert g >= 0
     if k > 0 and 1 / k < INF:
@@ -119,7 +121,7 @@ def test_one_direction_is_bounded_and_consistent(k, t, tau):
 
 def test_short_memory_is_gradient_flow():
     k, t = torch.logspace(-3, 1, 9, dtype=torch.float64), number(2.0)
-    for f in (decay, travel):
+    for f in (decay, integrated_decay):
         # The lag is tau(1 - e^(-k t)) or so, to first order.
         assert_close(f(k, t, 1e-13), f(k, t), rtol=1e-11)
         assert_close(f(k, t, 1e-300), f(k, t))
@@ -197,7 +199,7 @@ def test_a_flow_of_weights_tends_to_the_exact_one(tau):
             return Evaluation(loss)
 
         flow.step(closure)
-        assert flow.flow.t.tolist() == [t]
+        assert flow.flow_state.t.tolist() == [t]
         return (w @ features).detach()[0]
 
     exact = KernelRegression(K, y).train_outputs(t, tau)

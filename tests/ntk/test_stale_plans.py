@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from lazy_lightning.ntk import empirical_ntk
-from lazy_lightning.ntk import plan as plans
+from lazy_lightning.ntk import kernel_plan as plans
 from lazy_lightning.ntk.fingerprint import fingerprint
 
 X = torch.linspace(-1, 1, 24, dtype=torch.float64).view(6, 4).sin()

@@ -11,11 +11,11 @@ from ntk_cases import Lambda, contracted, lin
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.linearize import LinearizedNetwork
 from lazy_lightning.nn import FC
+from lazy_lightning.nn.linearize import LinearizedNetwork
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk import NTKOperator, empirical_ntk, empirical_ntk_by_layer, empirical_ntk_diagonal
-from lazy_lightning.ntk.plan import make_plan
+from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.tangent_model import TangentModel
 
 METHODS = ("auto", "jacobian", "jvp")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.ntk import NTKOperator, empirical_ntk, empirical_ntk_diagonal
-from lazy_lightning.ntk.plan import make_plan
+from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.tangent_model import TangentModel
 
 FEW = settings(max_examples=20, deadline=None)

@@ -4,8 +4,8 @@ import pytest
 from made_figures import MADE
 from made_runs import made_kernels, made_sweep
 
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.report import write_report
+from lazy_lightning.runs import load_runs
 
 
 @pytest.fixture(scope="session")

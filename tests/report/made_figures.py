@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.drawn import Drawn
+from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 
 NUMBERS = np.array([1 / 3, -2.5e-300, 1e22, np.pi])
@@ -19,7 +19,7 @@ def plain_figure(runs):
         figure.subplots().plot([1, 2], [1, 2])
     table = pd.DataFrame({"h": 100, "kind": "made", "value": NUMBERS})
     findings = {"slope, h = 100": "-1.00 ± 0.01", HOSTILE: HOSTILE}
-    return Drawn("plain_figure", "A plain figure", f"Slope -1 over 3 seeds. {HOSTILE}", figure, table, findings)
+    return ReportFigure("plain_figure", "A plain figure", f"Slope -1 over 3 seeds. {HOSTILE}", figure, table, findings)
 
 
 def wide_figure(runs):
@@ -28,7 +28,7 @@ def wide_figure(runs):
         figure = Figure(figsize=(9.3, 1.5))
         figure.subplots(1, 3)
     table = pd.DataFrame({"h": np.arange(1000.0), "with_a_very_long_name_that_does_not_break": np.nan, "more": 1.0})
-    return Drawn("wide_figure", "A wide figure", "Three panels.", figure, table)
+    return ReportFigure("wide_figure", "A wide figure", "Three panels.", figure, table)
 
 
 def refused_figure(runs):

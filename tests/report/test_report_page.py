@@ -14,10 +14,10 @@ from made_figures import HOSTILE
 from made_runs import made_sweep
 
 from lazy_lightning.duration import duration
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.report.account import account, listed, subject, versions
 from lazy_lightning.report.elements import MOST_ROWS, frame_table, picture, prose
 from lazy_lightning.report.page import Section, render
+from lazy_lightning.runs import load_runs
 
 VOID = {"meta", "img", "link", "br"}
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazy_lightning.report.settings import is_compared, settings, shown
+from lazy_lightning.report.settings import format_value, is_compared, settings
 
 NONE = float("nan")
 
@@ -86,7 +86,7 @@ def test_kernels_go_with_their_networks():
 
 
 def test_kernels_with_a_limit_of_their_own_go_with_the_networks_too():
-    kernel = {"model": "kernel at end", "model.stop": "Stop", "model.stop.max_steps": 100}
+    kernel = {"model": "kernel at end", "model.stop": "StoppingCriteria", "model.stop.max_steps": 100}
     (only,) = settings(table({"model.network.depth": 2}, {"model.network.depth": 2, **kernel}))
     assert only.title == ""
     assert len(only.runs) == 2
@@ -114,7 +114,7 @@ def test_what_is_compared():
 
 def test_values_are_written_as_one_gives_them():
     values = [0.1 + 0.2, 100, 1e-07, None, False, "[1, 2]"]
-    assert [shown(value) for value in values] == ["0.3", "100", "1e-07", "none", "false", "[1, 2]"]
+    assert [format_value(value) for value in values] == ["0.3", "100", "1e-07", "none", "false", "[1, 2]"]
 
 
 @given(st.lists(st.tuples(st.sampled_from([1, 2, None]), st.sampled_from(["a", "b"])), min_size=1, max_size=12))

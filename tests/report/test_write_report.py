@@ -10,11 +10,11 @@ from made_runs import made_sweep
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lazy_lightning.errors import AnalysisError, RunError
-from lazy_lightning.experiments import load_runs
 from lazy_lightning.figures.catalogue import FIGURES
 from lazy_lightning.report import write_report
 from lazy_lightning.report.own_folder import MARKER
 from lazy_lightning.report.report import folder_name
+from lazy_lightning.runs import load_runs
 
 
 def names(folder):

@@ -1,0 +1,81 @@
+"""What ``sweep`` says before and after."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from lazy_lightning.duration import duration
+from lazy_lightning.experiments.costs import START, CostModel
+from lazy_lightning.experiments.sweep import BatchLimits, Rows, Sweep, SweepStatus
+from lazy_lightning.experiments.sweep_progress import batch_label, setting_label
+from lazy_lightning.ntk.memory import readable
+from lazy_lightning.plain_text import printable, rich_text
+
+
+def print_plan(sweep: Sweep, costs: CostModel, limits: BatchLimits, retry_failed: bool) -> None:
+    """The batches that would be trained now, with their memory and time."""
+    rows = sweep.rows()
+    batches = sweep.batches(rows, costs.of(rows), limits, retry_failed)
+    title = f"{sweep.spec.name}: {len(batches)} batches, the longest first"
+    table = Table(title=rich_text(title), title_justify="left")
+    for heading in ("run", "batch", "members", "weights", "memory", "time"):
+        table.add_column(heading, justify="left" if heading in ("run", "batch") else "right")
+    for batch in batches:
+        sizes = (str(len(batch.members)), str(batch.cost.weights), readable(batch.bytes), duration(batch.seconds))
+        table.add_row(batch.key, rich_text(batch_label(batch)), *sizes)
+    console = Console()
+    (console if console.is_terminal else Console(width=150)).print(table)
+    sweep_status = sweep.status(rows, retry_failed)
+    print(f"{sweep_status} in all; folder {sweep.folder.path}")
+    seconds = sum(batch.seconds for batch in batches) / max(1, min(limits.workers, len(batches)))
+    print(
+        f"about {duration(seconds)} with {limits.workers} at a time. Counted are {START:g} s to start and end each "
+        f"batch, the steps ({costs.steps_are}; each evaluation of the gradient timed here), and at each observation "
+        "one evaluation for every callback. Kernels that observers compute, and a busy machine, come on top"
+    )
+    if sweep.spec.bisect is not None:
+        print("a bisection goes on from what this finds, with more")
+    if "end" in sweep.spec.kernels:
+        print("kernels at the end of training come on top, once there are trained networks")
+
+
+def print_results(sweep: Sweep, sweep_status: SweepStatus, stopped: bool) -> None:
+    """What there is now, what went wrong, and what to do."""
+    print(f"{sweep_status}; results in {sweep.folder.path}")
+    for reason in sorted(set(sweep_status.failed.values())):
+        print(f"  failed: {printable(reason)}")
+    rows = sweep.rows()
+    _print_searches(sweep, rows)
+    lost = sweep.runs_without_checkpoint(rows)
+    if lost:
+        print(
+            f"the kernels at the end of {len(lost)} runs cannot be followed, because their checkpoints were not kept: "
+            f"remove these runs and give the same command again ({', '.join(lost[:3])}{' ...' * (len(lost) > 3)})"
+        )
+    if sweep_status.failed:
+        print("give the same command with --retry_failed to train these again")
+    if stopped:
+        print("stopped: the same command goes on")
+    else:
+        print(f"figures: lazy-lightning report {sweep.folder.path} --out {sweep.folder.path}/report")
+
+
+def _print_searches(sweep: Sweep, rows: Rows) -> None:
+    bisection = sweep.spec.bisect
+    if bisection is None:
+        return
+    for group in sweep.networks:
+        found = sweep.search(group, rows)
+        name = setting_label(group.setting) or "the configuration"
+        if found is None or not found.complete:
+            continue
+        if found.interval is not None:
+            low, high = found.interval
+            where = f"{bisection.axis} = {low:.4g} to {high:.4g}"
+            print(f"  {name}: {bisection.column} crosses {bisection.level:g} at {where}")
+        else:
+            print(
+                f"  {name}: {bisection.column} does not cross {bisection.level:g} between {bisection.axis} = "
+                f"{bisection.start:g} and {bisection.end:g}: widen bisect.from or bisect.to"
+            )

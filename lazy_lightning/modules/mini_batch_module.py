@@ -1,0 +1,437 @@
+"""MiniBatchModule: mini-batch training of alpha-centred networks, beside what they are compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning.callbacks import Timer
+from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lazy_lightning.data.split import Split
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.modules.learning_rates import LearningRateSearch, format_rates
+from lazy_lightning.modules.member_groups import (
+    Rates,
+    Rows,
+    clip_each,
+    default_rate,
+    optimizer_of,
+    present_rates,
+    probe,
+    require_schedule,
+)
+from lazy_lightning.modules.observation import Observation, Record, of_each_seed
+from lazy_lightning.modules.observed_module import ObservedModule
+from lazy_lightning.modules.training_state import TrainingState
+from lazy_lightning.objective.companions import NETWORK, Companion, ComparisonModels, check_companions
+from lazy_lightning.objective.full_batch import Objective, chunks
+from lazy_lightning.objective.losses import Loss
+from lazy_lightning.runs.checkpoint_validation import CheckpointContent
+from lazy_lightning.runs.checkpoints import KEY
+
+
+class MiniBatchModule(ObservedModule):
+    """Trains F = alpha (f(w, x) - f(w0, x)) on mini-batches, by any optimizer of torch (arXiv:1812.07956).
+
+    A step descends L = 1/(alpha^2 b) sum_i ell(F(w, x_i), y_i) over a batch of b samples, which all members share.
+    Every pair of an alpha and a seed is a member; beside the network of each, its ``companions`` are trained from the
+    same start, by the same optimizer and batches. Nothing that happens to one member or model changes another.
+
+    What the optimizer moves is dw = w - w0, a parameter for each member, so small displacements keep their digits; all
+    of torch's rules give the same steps as on w, but for weight decay, which draws to w0. Each member has a parameter
+    group with its own learning rate. ``t`` is the sum of the learning rates: without momentum it is flow time.
+
+    Observed are w0, the steps 1, 2, 4, ... of the first epoch, and the end of every epoch.
+
+    Args:
+        network: as of :class:`~lazy_lightning.modules.FlowModule`.
+        loss: likewise.
+        alpha: likewise.
+        seeds: likewise.
+        centering: subtract f(w0, x), evaluated by the frozen start on each batch; False trains alpha f.
+        optimizer: a class of ``torch.optim`` with its options; SGD with momentum 0.9 and lr 0.1 by default.
+        lr_scheduler: a class of ``torch.optim.lr_scheduler``, or
+            :class:`~lazy_lightning.modules.inverse_decay.InverseDecay`;
+            null for a constant rate.
+        lr_interval: step the scheduler once an epoch or once a step.
+        learning_rates: of each alpha, instead of the optimizer's.
+        search: find the rate of each alpha, of the network and of each companion, by short trials first.
+        companions: ``linearized`` (by forward mode), ``frozen_activations`` (ReLUs and max-pools as at w0).
+        observed_samples: how many training samples are evaluated at observations; null for all.
+        chunk_size: samples evaluated at once at observations; null for all.
+
+    Raises:
+        ConfigError: for a value out of range, a loss that does not fit the labels, or an optimizer or a schedule that
+            would couple members.
+    """
+
+    follows_flow: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        network: Callable[[], nn.Module],
+        loss: str | Loss = "cross_entropy",
+        alpha: float | list[float] = 1.0,
+        seeds: int | list[int] = 1,
+        centering: bool = True,
+        optimizer: OptimizerCallable = lambda rows: torch.optim.SGD(rows, lr=0.1, momentum=0.9),
+        lr_scheduler: LRSchedulerCallable | None = None,
+        lr_interval: Literal["epoch", "step"] = "epoch",
+        learning_rates: list[float] | None = None,
+        search: LearningRateSearch | None = None,
+        companions: list[Companion] | None = None,
+        observed_samples: int | None = None,
+        chunk_size: int | None = 500,
+    ) -> None:
+        super().__init__(network, loss, alpha, seeds, centering, 1.0, chunk_size)
+        self.companions = check_companions(companions or [])
+        self.models: tuple[str, ...] = (NETWORK, *self.companions)
+        self._optimizer, self._scheduler, self._interval = optimizer, lr_scheduler, lr_interval
+        found = probe(optimizer)
+        self._default_rate = default_rate(found)
+        if lr_scheduler is not None:
+            require_schedule(lr_scheduler(found))
+        self._chosen_rates = self._rates = self._given_rates(learning_rates, search)
+        self._search = search
+        if observed_samples is not None and observed_samples < 1:
+            raise ConfigError(f"observed_samples must be >= 1, or null for all, got {observed_samples}")
+        self.observed_samples = observed_samples
+        self.steps = 0
+        self._goes_on = False
+        self._t: dict[str, NDArray[np.float64]] = {}
+        self._state: TrainingState | None = None
+        self._loss_start: Tensor | None = None
+
+    def _given_rates(
+        self, learning_rates: Sequence[float] | None, search: LearningRateSearch | None
+    ) -> dict[str, list[float]] | None:
+        if learning_rates is None:
+            return None
+        alphas = list(dict.fromkeys(self.ensemble.alphas))
+        if search is not None:
+            raise ConfigError("learning_rates and search were both given: leave one of them out")
+        if len(learning_rates) != len(alphas) or min(learning_rates) <= 0:
+            raise ConfigError(
+                f"learning_rates must be one number > 0 for each of the {len(alphas)} alphas, got {learning_rates}"
+            )
+        of_alpha = dict(zip(alphas, learning_rates, strict=True))
+        return {name: [of_alpha[alpha] for alpha in self.ensemble.alphas] for name in self.models}
+
+    @property
+    def title(self) -> str:
+        """What is trained, for the closing summary."""
+        names = " and ".join(name.replace("_", " ") for name in self.companions)
+        return f"mini-batch training of the network{f' beside {names}' if names else ''}"
+
+    # ------------------------------------------------------------------ weights
+
+    def _hold_weights(self) -> None:
+        """A parameter for each member of each model: dw, from zero."""
+        self.displacements = nn.ModuleDict(
+            {name: nn.ParameterList(nn.Parameter(row) for row in torch.zeros_like(self.w0)) for name in self.models}
+        )
+
+    @torch.no_grad()
+    def _return_to_start(self) -> None:
+        """dw = 0, by the rates that were chosen, or as they are found anew.
+
+        Raises:
+            ConfigError: the trainer has trained before, and would go on counting its epochs.
+        """
+        if self.trainer.global_step > 0:
+            raise ConfigError(
+                f"this Trainer has taken {self.trainer.global_step} steps already and goes on counting: make a new "
+                "Trainer to fit again from w0, with ckpt_path=... to go on"
+            )
+        for row in self.displacements.parameters():
+            row.zero_()
+        self._rates, self._state, self._goes_on = self._chosen_rates, None, False
+
+    def displacement(self, model: str = NETWORK) -> Tensor:
+        """(E, N) dw."""
+        return torch.stack(tuple(self._rows(model)))
+
+    def _rows(self, model: str) -> nn.ParameterList:
+        return cast(nn.ParameterList, self.displacements[model])
+
+    @property
+    def w(self) -> Tensor:  # type: ignore[override]
+        """(E, N) the networks' weights."""
+        return self.w0 + self.displacement()
+
+    # ------------------------------------------------------------------ the objective
+
+    @property
+    def comparison_models(self) -> ComparisonModels:
+        """The models on the present device."""
+        rows = of_each_seed(self)
+        return ComparisonModels(self.network, self.centering, self.w0, self.member_buffers(), *rows)
+
+    def on_device(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch on the device, in the precision of the run."""
+        y = y.to(self.device)
+        return x.to(self.device, self.w0.dtype), y.to(self.w0.dtype) if y.is_floating_point() else y
+
+    def losses(self, displacements: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Mean ell(F, y) over a batch, (E,) by model."""
+        models = self.comparison_models
+        start = models.start(x)
+        return {
+            name: self.loss.per_sample(models.outputs(name, dw, x, start), y).mean(dim=-1)
+            for name, dw in displacements.items()
+        }
+
+    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+        """What is descended: the sum of ell/alpha^2 over members and models, whose gradients do not mix."""
+        weight = self.centering.alpha**-2
+        return torch.stack([(loss * weight.to(loss.dtype)).sum() for loss in losses.values()]).sum()
+
+    def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
+        """The loss of a batch; Lightning does the rest."""
+        x, y = self.on_device(batch[0], batch[1])
+        return self.total(self.losses({name: self.displacement(name) for name in self.models}, x, y))
+
+    # ------------------------------------------------------------------ the optimizer
+
+    def optimizer_of(self, rows: Rows, rates: Rates) -> Optimizer:
+        """The configured optimizer over other rows than the module's own, for trials."""
+        return optimizer_of(self._optimizer, rows, rates)
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer, after the search for learning rates if there is one, and its scheduler.
+
+        Raises:
+            ConfigError: nothing would end the run.
+        """
+        self._require_an_end()
+        if self._rates is None and self._search is not None:
+            self._rates = self._search.search(self)
+            self.print(format_rates(self._rates, self.ensemble))
+        rates = self._rates or {name: [self._default_rate] * len(self.w0) for name in self.models}
+        optimizer = self.optimizer_of({name: list(self._rows(name)) for name in self.models}, rates)
+        if self._scheduler is None:
+            return optimizer
+        schedule = {"scheduler": self._scheduler(optimizer), "interval": self._interval}
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips each member's gradient by itself."""
+        if gradient_clip_val:
+            clip_each(self.displacements.parameters(), gradient_clip_val, gradient_clip_algorithm)
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        """A step, and what is to be observed after it; the end of an epoch comes before its scheduler's step."""
+        rates = self.rates()
+        super().optimizer_step(*args, **kwargs)
+        self.steps += 1
+        for name in self.models:
+            self._t[name] = self._t[name] + rates[name]
+        if self._is_due():
+            self._observe()
+
+    def rates(self) -> dict[str, NDArray[np.float64]]:
+        """The present learning rates, (E,) by model."""
+        return present_rates(cast(Optimizer, self.optimizers(use_pl_optimizer=False)), self.models)
+
+    # ------------------------------------------------------------------ fitting
+
+    def on_fit_start(self) -> None:
+        """Brings the data to the device, and computes f0 there."""
+        super().on_fit_start()
+        train = self.train_split
+        self._train_f0 = self.initial_outputs(train.x)
+        self.objective = Objective(
+            self.network, self.loss, self.centering, train.x, train.y, self._train_f0, self.member_buffers(),
+            self.chunk_size, reports_margins=False,
+        )  # fmt: skip
+
+    def _observed_training_set(self) -> Split:
+        train = self.data.train
+        return train if self.observed_samples is None else Split(*(part[: self.observed_samples] for part in train))
+
+    def on_train_start(self) -> None:
+        """Observes w0, unless the run goes on."""
+        self.begin_session(anew=not self._goes_on)
+        if self._goes_on:
+            self._goes_on = False  # a module may be fitted again
+            self.trainer.should_stop = self.trainer.should_stop or self.steps >= self._ends()
+            return
+        self.steps = 0
+        self._t = {name: np.zeros(len(self.w0)) for name in self.models}
+        self._loss_start = None
+        self._observe()
+
+    def _require_an_end(self) -> None:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        if min(self._limits()) == np.inf and not any(isinstance(c, Timer) for c in callbacks):
+            raise ConfigError(
+                "nothing would stop this run: set --trainer.max_epochs (or --trainer.max_steps, --trainer.max_time)"
+            )
+
+    def _limits(self) -> tuple[float, float]:
+        """The epochs and the steps after which the trainer ends the run."""
+        epochs, steps = self.trainer.max_epochs, self.trainer.max_steps
+        return np.inf if epochs in (None, -1) else float(epochs), np.inf if steps == -1 else float(steps)
+
+    def _ends(self) -> float:
+        """The same in steps, whichever comes first."""
+        trainer, (epochs, steps) = self.trainer, self._limits()
+        per_epoch = -(-trainer.num_training_batches // trainer.accumulate_grad_batches)
+        return min(epochs * per_epoch, steps)
+
+    def _is_due(self) -> bool:
+        early = self.trainer.current_epoch == 0 and self.steps & (self.steps - 1) == 0
+        return early or bool(self.trainer.is_last_batch) or self.steps >= self._ends()
+
+    # ------------------------------------------------------------------ observing
+
+    @property
+    def reasons(self) -> list[StopReason]:
+        """Why each member has ended, if it has."""
+        return [] if self._state is None else [StopReason(code) for code in self._state.reason.tolist()]
+
+    @property
+    def train_outputs(self) -> Tensor:
+        """F on the observed training samples at the last observation."""
+        assert self._state is not None  # w0 has been observed
+        return self._state.outputs
+
+    @property
+    def loss_start(self) -> Tensor:
+        """(E,) the loss at w0, with its factor 1/alpha^2."""
+        assert self._loss_start is not None  # w0 has been observed, here or before the checkpoint
+        return self._loss_start
+
+    def shares_done(self, record: Record) -> NDArray[np.float64]:
+        """(E,): the share of the steps."""
+        return np.full(len(self.w0), min(1.0, self.steps / self._ends()))
+
+    def _observe(self) -> None:
+        with torch.no_grad():
+            self._state = self._present_state()
+            final = bool((self._state.reason != int(StopReason.RUNNING)).all())
+            columns: dict[str, Tensor] = {}
+            observation = Observation(self.observations, self._state, self._state.as_trace(), None, final, columns)
+            self.observe(observation, columns)
+        self.trainer.should_stop = self.trainer.should_stop or final
+
+    def _present_state(self) -> TrainingState:
+        outputs = self._evaluated(NETWORK, train=True)
+        loss = self.loss.per_sample(outputs, self.train_split.y).mean(dim=-1).double() / self.centering.alpha**2
+        self._loss_start = loss if self._loss_start is None else self._loss_start.to(loss.device)
+        over = StopReason.MAX_STEPS if self.steps >= self._ends() else StopReason.RUNNING
+        reason = torch.full_like(loss, int(over), dtype=torch.int8)
+        numbers = {"t": self._t[NETWORK], "dt": self.rates()[NETWORK]}
+        return TrainingState(
+            origin=self.w0,
+            displacement=self.displacement(),
+            outputs=outputs,
+            loss=loss,
+            loss_start=self._loss_start,
+            reason=reason.masked_fill(~loss.isfinite(), int(StopReason.NON_FINITE)),
+            steps=torch.full_like(loss, self.steps, dtype=torch.int64),
+            **{name: self._uploaded(value) for name, value in numbers.items()},
+        )
+
+    def _uploaded(self, values: NDArray[np.float64]) -> Tensor:
+        """A few numbers of the host on the device, without waiting for it."""
+        return torch.from_numpy(values).to(self.device, non_blocking=True)
+
+    def _evaluated(self, model: str, *, train: bool) -> Tensor:
+        """F on the observed training samples or on the test set, (E, n) or (E, n, c)."""
+        x = (self.train_split if train else self.test_split).x
+        f0 = self._train_f0 if train else self._test_f0
+        models, dw = self.comparison_models, self.displacement(model)
+        with torch.no_grad():
+            parts = [
+                models.outputs(model, dw, x[part], self._start_of(x, f0, part))
+                for part in chunks(len(x), self.chunk_size)
+            ]
+        return torch.cat(parts, dim=1)
+
+    def _start_of(self, x: Tensor, f0: Tensor, part: slice) -> Tensor:
+        """f(w0, x): what was subtracted, unless nothing is."""
+        return f0[:, part] if self.centering.enabled else self.comparison_models.start(x[part])
+
+    def _own_columns(self, observation: Observation) -> dict[str, Tensor]:
+        columns = super()._own_columns(observation)
+        columns["lr"] = columns["dt"]
+        for name in self.companions:
+            columns |= self._companion_columns(name)
+        return columns
+
+    def _companion_columns(self, name: Companion) -> dict[str, Tensor]:
+        outputs = self._evaluated(name, train=True)
+        distance = (outputs.double() - self.train_outputs.double()).flatten(1).square().mean(dim=1).sqrt()
+        return {
+            f"{name}/lr": self._uploaded(self.rates()[name]),
+            f"{name}/distance": distance,
+            **self.measured("fitted", outputs, self.train_split.y, f"{name}/train"),
+            **self.measured("held_out", self._evaluated(name, train=False), self.test_split.y, f"{name}/test"),
+        }
+
+    # ------------------------------------------------------------------ resuming
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Adds the clocks, the learning rates found, and what was subtracted as the loss at w0."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[KEY] |= {
+            "steps": self.steps,
+            "t": {name: t.tolist() for name, t in self._t.items()},
+            "rates": self._rates,
+            "loss_start": self._loss_start,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Goes on with them.
+
+        Raises:
+            ConfigError: the checkpoint is of another kind of training, or as of any module.
+        """
+        saved = checkpoint.get(KEY)
+        if isinstance(saved, dict) and "rates" not in saved:
+            raise ConfigError(
+                "the checkpoint is of a flow, not of mini-batch training: use the config.yaml in its folder"
+            )
+        super().on_load_checkpoint(checkpoint)
+        saved = checkpoint[KEY]
+        if not self.trainer.training:  # its weights are evaluated, a fit begins anew
+            return
+        self._goes_on = True
+        self.steps, self._rates, self._loss_start = saved["steps"], saved["rates"], saved["loss_start"]
+        self._t = {name: np.array(t, dtype=np.float64) for name, t in saved["t"].items()}
+
+    def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+        members = len(self.w0)
+        content.count(saved, "steps")
+        clocks, rates = content.entry(saved, "t", dict), content.entry(saved, "rates", (dict, type(None)))
+        for name in self.models:
+            content.numbers(clocks.get(name), f"t of the {name}", members, 0)
+            if rates is not None:
+                content.numbers(rates.get(name), f"the learning rates of the {name}", members, 0)
+        start = content.entry(saved, "loss_start", (Tensor, type(None)))
+        if start is not None:
+            content.tensor(start, "loss_start", (members,), torch.float64)
+        if self.trainer.training:
+            content.steps_of_optimizer([row for name in self.models for row in self._rows(name)])
+            self._check_scheduler(content)
+
+    def _check_scheduler(self, content: CheckpointContent) -> None:
+        held = len(content.content["lr_schedulers"])
+        if held != (self._scheduler is not None):
+            content.refuse(f"it holds {held} learning-rate schedules, the configuration {int(not held)}")
+
+    def _identity(self) -> str:
+        return f"{super()._identity()} {self.models}"

@@ -1,0 +1,113 @@
+"""Observations: the moments between bursts, at which observers measure and sinks write.
+
+An :class:`Observer` returns columns, one value a member, which stay on the device; they are brought to the host
+all together, once an observation, and handed to every :class:`Sink` as a :class:`Record`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from pytorch_lightning import Trainer
+from pytorch_lightning.loggers import Logger
+from torch import Tensor
+
+from lazy_lightning.flow.momentum_flow import Trace
+from lazy_lightning.flow.state import FlowState
+from lazy_lightning.guarded import GuardedCallback
+from lazy_lightning.modules.training_state import TrainingState
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What members look like between two bursts of a flow, or two steps of an optimizer."""
+
+    index: int
+    """Count of observations; 0 is w0, before the first step."""
+    state: FlowState | TrainingState
+    """Of all E members, at their own t."""
+    trace: Trace | None
+    """Every step of the burst just ended, for the rows in ``rows``."""
+    rows: Tensor | None
+    """Members that took part in the burst; None for all."""
+    final: bool
+    """Nothing runs any more."""
+    columns: Mapping[str, Tensor] = field(default_factory=dict)
+    """What has been measured at this observation so far, for observers that look at others."""
+
+
+class Record(NamedTuple):
+    """One observation on the host."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which has no use here
+    wall: float
+    """Seconds since the fit began, over all sessions of a resumed run."""
+    final: bool
+    columns: dict[str, NDArray[np.float64]]
+    """(E,) each."""
+
+
+def finite_mean(values: NDArray[np.float64]) -> float:
+    """Mean of the finite numbers, NaN if there are none."""
+    finite = values[np.isfinite(values)]
+    return float(finite.mean()) if len(finite) else float("nan")
+
+
+def of_each_seed(module: Any) -> tuple[Tensor, Tensor]:
+    """The first member of each seed, and the position (E,) of each member's seed among these, on the module's device.
+
+    Members of one seed start from the same weights.
+    """
+    return module.first_of_seed, module.seed_of_member
+
+
+class Observer(GuardedCallback):
+    """Measures: subclasses give columns. ``module`` is the one in training, of :mod:`lazy_lightning.modules`.
+
+    An exception in :meth:`observe` does not end the run: it is logged once, and the observer's columns are NaN from
+    then on. Settings that do not fit the run are refused in :meth:`check`.
+    """
+
+    looks_at_others: ClassVar[bool] = False
+    """Whether it comes after the others, and finds their columns in the observation."""
+
+    column_names: ClassVar[tuple[str, ...]] = ()
+    """Columns that it always gives; they are NaN if it fails at the first observation."""
+
+    def applies_to(self, module: Any) -> bool:
+        """Whether there is something to measure."""
+        return True
+
+    def check(self, module: Any) -> None:
+        """Called before training, when data and weights are on the device.
+
+        Raises:
+            ConfigError: the observer's settings do not fit the run, which then ends before it has trained anything.
+        """
+
+    def observe(self, module: Any, observation: Observation) -> Mapping[str, Tensor]:
+        """Columns by name, each (E,) on the device; names with a slash are grouped by TensorBoard."""
+        return {}
+
+
+class NetworkObserver(Observer):
+    """Measures the networks' weights or what is inside of them, so it has nothing to do on a frozen kernel."""
+
+    def applies_to(self, module: Any) -> bool:
+        """Whether networks are trained."""
+        return bool(module.trains_network)
+
+
+class Sink(GuardedCallback):
+    """Writes, draws or shows what has been observed; one that fails is reported, and the others still run."""
+
+    def record(self, trainer: Trainer, module: Any, record: Record) -> None:
+        """Called once an observation, after all observers."""
+
+    def writes_to(self, logger: Logger) -> bool:
+        """Whether it writes the columns to this logger itself, so that the module does not."""
+        return False

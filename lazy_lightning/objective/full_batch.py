@@ -1,0 +1,128 @@
+"""The full-batch objective of E centred members, and its gradient: what a flow follows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.nn.members import MemberNetwork
+from lazy_lightning.objective.centering import Centering
+from lazy_lightning.objective.losses import Loss
+from lazy_lightning.seeding import generator
+
+
+@dataclass(frozen=True)
+class Objective:
+    """L(w) = 1/(alpha^2 n) sum_i ell(alpha (f(w, x_i) - f(w0, x_i)), y_i) for each member (arXiv:1906.08034).
+
+    All tensors lie on one device; ``f0`` comes from :meth:`Centering.base`. With ``chunk_size`` the
+    samples go through in chunks: the same gradient to rounding, in memory bounded by the chunk.
+    """
+
+    network: MemberNetwork
+    loss: Loss
+    centering: Centering
+    x: Tensor
+    """(n, *input_shape)"""
+    y: Tensor
+    """(n, ...) as the loss wants them"""
+    f0: Tensor
+    """(E, n, c)"""
+    buffers: dict[str, Tensor]
+    """(E, *shape) each"""
+    chunk_size: int | None = None
+    reports_margins: bool = True
+
+    def select(self, rows: Tensor | None) -> Objective:
+        """The objective of some members; None for all."""
+        if rows is None:
+            return self
+        return replace(
+            self,
+            centering=self.centering.select(rows),
+            f0=self.f0[rows],
+            buffers={name: b[rows] for name, b in self.buffers.items()},
+        )
+
+    def backward(self, w: Tensor) -> Evaluation:
+        """Evaluates at ``w`` (E, N) and adds grad L to ``w.grad``, one chunk's graph at a time."""
+        samples = len(self.x)
+        weight = self._weight
+        sums, outputs = [], []
+        for part in chunks(samples, self.chunk_size):
+            f = self.network(w, self.x[part], self.buffers)
+            centered = drop_single_output(self.centering(f, self.f0[:, part]))
+            total = self.loss.per_sample(centered, self.y[part]).sum(dim=-1)
+            total.backward(weight)  # type: ignore[no-untyped-call]  # of sum_E weight total, without forming it
+            sums.append(total.detach())
+            outputs.append(centered.detach())
+        whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+        total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0)
+        margins = self.loss.margins(whole, self.y) if self.reports_margins else None
+        return Evaluation(total * weight, whole, margins, self.loss.flat(whole, self.y))
+
+    @torch.enable_grad()
+    def gradient_scale(self, w: Tensor) -> Tensor:
+        """(E,) float64 the norm of grad L at ``w`` if the samples' contributions did not cancel.
+
+        The root of the sum of their squared norms, estimated by one gradient with a random weight for each sample.
+        Times alpha rms(f0) if that exceeds 1: so much larger than those of F of order one are the rounding errors of
+        alpha (f - f0).
+        """
+        leaf = w.detach().clone().requires_grad_(True)
+        random = random_weights(len(self.x)).to(self.x)
+        for part in chunks(len(self.x), self.chunk_size):
+            f = self.network(leaf, self.x[part], self.buffers)
+            centered = drop_single_output(self.centering(f, self.f0[:, part]))
+            total = (self.loss.per_sample(centered, self.y[part]) * random[part]).sum(dim=-1)
+            total.backward(self._weight)  # type: ignore[no-untyped-call]
+        assert leaf.grad is not None  # just computed
+        size = self.f0.double().flatten(1).square().mean(dim=1).sqrt() * self.centering.alpha
+        norm: Tensor = torch.linalg.vector_norm(leaf.grad, dim=1)
+        return norm.double() * size.clamp_min(1.0)
+
+    @cached_property
+    def _weight(self) -> Tensor:
+        """(E,) 1/(alpha^2 n), the weight of each sample's loss, see
+        :func:`lazy_lightning.objective.losses.scaled_loss`."""
+        return (1 / (self.centering.alpha**2 * len(self.x))).to(self.x.dtype)
+
+
+def random_weights(samples: int) -> Tensor:
+    """(n,) float64 of mean 0 and variance 1, the same at every call."""
+    return torch.randn(samples, dtype=torch.float64, generator=generator("gradient scale", 0))
+
+
+@torch.inference_mode(False)  # a trainer's evaluation; older torch knows no forward mode under vmap there
+@torch.no_grad()
+def raw_outputs(
+    network: MemberNetwork, w: Tensor, x: Tensor, buffers: dict[str, Tensor], chunk_size: int | None = None
+) -> Tensor:
+    """f(w, x), (E, n, c), without a graph."""
+    return torch.cat([network(w, x[part], buffers) for part in chunks(len(x), chunk_size)], dim=1)
+
+
+def drop_single_output(outputs: Tensor) -> Tensor:
+    """(E, n, 1) as (E, n), which is what the losses take for one output; others unchanged."""
+    return outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs
+
+
+def chunks(samples: int, chunk_size: int | None) -> Iterator[slice]:
+    """Slices that cover the samples.
+
+    >>> list(chunks(5, 2))
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 6, None)]
+
+    Raises:
+        ConfigError: if ``chunk_size`` is not positive.
+    """
+    if chunk_size is not None and chunk_size < 1:
+        raise ConfigError(f"chunk_size must be >= 1, or null for the whole batch at once, got {chunk_size}")
+    step = chunk_size or max(samples, 1)
+    return (slice(start, start + step) for start in range(0, max(samples, 1), step))

@@ -1,0 +1,18 @@
+"""Runs on the disk: configurations and identities, checkpoints, atomic writes, the run store, `load_runs`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lazy_lightning.runs.load import load_runs
+
+__all__ = ["load_runs"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "load_runs":  # imported on first use: pandas takes half a second
+        from lazy_lightning.runs.load import load_runs
+
+        return load_runs
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,285 @@
+"""The content of a checkpoint, compared with what a module expects before anything is taken from it.
+
+Every check raises ConfigError with the name of the file and of the entry. A checksum finds a file that has changed by
+accident (:mod:`lazy_lightning.runs.checkpoints`); this finds one that was never right, or was changed by hand. What
+version 0.1.0 wrote passes.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from pytorch_lightning import Callback, Trainer
+from torch import Tensor
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.stop_reason import StopReason
+
+_FLOW_STATE = (
+    "origin",
+    "displacement",
+    "gradient",
+    "outputs",
+    "loss",
+    "loss_start",
+    "gradient_norm",
+    "gradient_change",
+    "t",
+    "dt",
+    "tried",
+    "accepted",
+    "reason",
+)
+"""What a flow cannot go on without; ``velocity`` is there with momentum alone."""
+_SINCE_0_1_0 = ("gradient_scale", "milestone")
+"""What a flow makes anew where a checkpoint of version 0.1.0 lacks it."""
+_MATRICES = ("origin", "displacement", "gradient", "velocity")
+_COUNTS = ("tried", "accepted", "reason")
+_FINITE = ("displacement", "gradient", "velocity", "outputs", "loss", "gradient_norm", "t", "dt")
+"""Of a member that goes on; one that has failed keeps what it failed with."""
+
+
+@dataclass(frozen=True)
+class CheckpointContent:
+    """A loaded checkpoint and where it comes from; its methods raise ConfigError for what is not as it should be."""
+
+    content: Mapping[str, Any]
+    path: str
+
+    def refuse(self, what: str) -> NoReturn:
+        """Raises ConfigError: the checkpoint cannot be used because of this."""
+        raise ConfigError(
+            f"the checkpoint {self.path} cannot be used: {what}; give the checkpoint.ckpt that a run has written, with "
+            "its own config.yaml, or train again"
+        )
+
+    # ------------------------------------------------------------------ plain values
+
+    def entry(self, inside: Any, name: str, kinds: type | tuple[type, ...], where: str = "") -> Any:
+        """One entry of a mapping, of one of these types; a bool does not count as a number."""
+        place = f"{where}.{name}" if where else name
+        if not isinstance(inside, Mapping) or name not in inside:
+            self.refuse(f"{place} is missing")
+        value = inside[name]
+        wanted = kinds if isinstance(kinds, tuple) else (kinds,)
+        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+            self.refuse(
+                f"{place} is of type {type(value).__name__}, expected {' or '.join(k.__name__ for k in wanted)}"
+            )
+        return value
+
+    def count(self, inside: Any, name: str, where: str = "") -> int:
+        """An integer >= 0."""
+        value: int = self.entry(inside, name, int, where)
+        if value < 0:
+            self.refuse(f"{where}.{name} is {value}, expected >= 0" if where else f"{name} is {value}, expected >= 0")
+        return value
+
+    def numbers(self, values: Any, place: str, length: int, least: float) -> None:
+        """A list of finite numbers of this length, none under ``least``."""
+        if not isinstance(values, (list, tuple)) or len(values) != length:
+            self.refuse(f"{place} is no list of {length} numbers")
+        for value in values:
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not math.isfinite(value) or value < least:
+                self.refuse(f"{place} holds {value!r}, expected finite numbers >= {least:g}")
+
+    def members(self, saved: Mapping[str, Any]) -> list[tuple[float, int]]:
+        """The (alpha, seed) of each member."""
+        alphas, seeds = (self.entry(saved, name, (list, tuple)) for name in ("alphas", "seeds"))
+        if len(alphas) != len(seeds) or not alphas:
+            self.refuse(f"it names {len(alphas)} alphas and {len(seeds)} seeds of its members")
+        self.numbers(alphas, "alphas", len(seeds), 0)
+        self.numbers(seeds, "seeds", len(seeds), 0)
+        return [(float(alpha), int(seed)) for alpha, seed in zip(alphas, seeds, strict=True)]
+
+    def progress(self, saved: Mapping[str, Any]) -> None:
+        """What every module of ours adds."""
+        self.members(saved)
+        self.count(saved, "observations")
+        self.count(saved, "samples")
+        self.entry(saved, "objective", str)
+        wall = self.entry(saved, "wall", (int, float))
+        if not math.isfinite(wall) or wall < 0:
+            self.refuse(f"wall is {wall}, expected a number of seconds >= 0")
+
+    # ------------------------------------------------------------------ tensors
+
+    def tensor(self, value: Any, place: str, shape: Sequence[int], dtype: torch.dtype | None) -> Tensor:
+        """A tensor of this shape and, if given, dtype."""
+        if not isinstance(value, Tensor):
+            self.refuse(f"{place} is of type {type(value).__name__}, expected a tensor")
+        if tuple(value.shape) != tuple(shape):
+            self.refuse(
+                f"it does not fit this configuration ({place} is of shape {tuple(value.shape)}, not {tuple(shape)})"
+            )
+        if dtype is not None and value.dtype != dtype:
+            self.refuse(f"{place} is in {value.dtype}, expected {dtype}")
+        return value
+
+    def finite(self, value: Tensor, place: str) -> None:
+        """No infinity and no NaN."""
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            self.refuse(f"{place} has entries that are not finite")
+
+    def weights(self, expected: Mapping[str, Tensor], ignored: str) -> dict[str, Tensor]:
+        """The module's tensors: all of them, of their shapes and dtypes, and no others.
+
+        Args:
+            expected: of the module.
+            ignored: what the names of tensors begin with that are left out, if they are there.
+        """
+        saved: Mapping[str, Tensor] = self.entry(self.content, "state_dict", dict)
+        state = {name: tensor for name, tensor in saved.items() if not str(name).startswith(ignored)}
+        for name, tensor in expected.items():
+            held = self.entry(state, name, Tensor, "state_dict")
+            self.tensor(held, f"state_dict.{name}", tensor.shape, tensor.dtype)
+        others = sorted(set(state) - set(expected))
+        if others:
+            self.refuse(f"its state_dict has {others[0]}, which this configuration's module has not")
+        return state
+
+    # ------------------------------------------------------------------ Lightning's own
+
+    def trainer_state(self, trainer: Trainer) -> None:
+        """The counts of epochs and batches, and the version that wrote them."""
+        self.entry(self.content, "pytorch-lightning_version", str)
+        self.count(self.content, "epoch")
+        self.count(self.content, "global_step")
+        self.entry(self.content, "lr_schedulers", list)
+        loops = self.entry(self.content, "loops", dict)
+        saved = self.entry(loops, "fit_loop", dict, "loops")
+        for name in ("epoch_progress", "epoch_loop.batch_progress", "epoch_loop.state_dict", "state_dict"):
+            self.entry(saved, name, dict, "loops.fit_loop")
+        self._like(saved, trainer.fit_loop.state_dict(), "loops.fit_loop")
+        self._places(saved["state_dict"])
+
+    def _like(self, saved: Any, own: Any, place: str) -> None:
+        """Numbers where the trainer has numbers, mappings where it has mappings; counts are not negative."""
+        if isinstance(own, Mapping):
+            if not isinstance(saved, Mapping):
+                self.refuse(f"{place} is of type {type(saved).__name__}, expected dict")
+            for name, value in own.items():
+                if name in saved:
+                    self._like(saved[name], value, f"{place}.{name}")
+                elif isinstance(value, int):
+                    self.refuse(f"{place}.{name} is missing")
+        elif isinstance(own, bool):
+            if not isinstance(saved, bool):
+                self.refuse(f"{place} is of type {type(saved).__name__}, expected bool")
+        elif isinstance(own, int) and (not isinstance(saved, int) or isinstance(saved, bool) or saved < 0):
+            self.refuse(f"{place} is {saved!r}, expected a count >= 0")
+
+    def _places(self, saved: Mapping[str, Any]) -> None:
+        """Of the loaders: how many bursts or batches have been handed out."""
+        places = saved.get("combined_loader", [])
+        if not isinstance(places, list):
+            self.refuse(f"loops.fit_loop.state_dict.combined_loader is of type {type(places).__name__}, expected list")
+        for place in places:
+            for name in place if isinstance(place, Mapping) else ():
+                if name in ("next_burst", "epoch", "batch"):
+                    self.count(place, name, "loops.fit_loop.state_dict.combined_loader")
+
+    def callbacks(self, callbacks: Iterable[Callback], own: tuple[type, ...]) -> None:
+        """The states of observers and sinks, each tried on a copy of the callback that will load it."""
+        saved = self.entry(self.content, "callbacks", dict)
+        for callback in callbacks:
+            state = saved.get(callback.state_key)
+            if state is None or not isinstance(callback, own):
+                continue
+            try:
+                copy.copy(callback).load_state_dict(copy.copy(state))
+            except ConfigError:
+                raise
+            except Exception as error:
+                reason = f"{type(error).__name__}: {error}".strip()
+                self.refuse(f"the state of {type(callback).__name__} is not one that it writes ({reason[:150]})")
+
+    # ------------------------------------------------------------------ optimizers
+
+    def optimizer(self, groups: int) -> tuple[Mapping[Any, Any], Sequence[Mapping[str, Any]]]:
+        """State and groups of the one optimizer."""
+        states = self.entry(self.content, "optimizer_states", list)
+        if len(states) != 1:
+            self.refuse(f"it holds {len(states)} optimizers, expected 1")
+        state = self.entry(states[0], "state", dict, "optimizer_states")
+        saved = self.entry(states[0], "param_groups", list, "optimizer_states")
+        if len(saved) != groups:
+            self.refuse(f"its optimizer has {len(saved)} parameter groups, expected {groups}")
+        for group in saved:
+            self.entry(group, "params", list, "optimizer_states.param_groups")
+        return state, saved
+
+    def flow(self, origin: Tensor, outputs: Sequence[int], has_velocity: bool) -> None:
+        """The state of a full-batch flow.
+
+        Args:
+            origin: (E, N) as the checkpoint's own ``state_dict`` has it.
+            outputs: (E, n[, c]) shape of F on the training set.
+            has_velocity: whether the module's flow has momentum.
+        """
+        state, _ = self.optimizer(groups=1)
+        if not state:
+            self.refuse("it holds no state of the flow")
+        held = self.entry(state, next(iter(state)), dict, "optimizer_states")
+        names = [*_FLOW_STATE, *["velocity"] * (has_velocity or "velocity" in held)]
+        names += [name for name in _SINCE_0_1_0 if name in held]
+        members = len(origin)
+        shapes: dict[str, Sequence[int]] = {
+            **dict.fromkeys(_MATRICES, tuple(origin.shape)),
+            "outputs": outputs,
+            "milestone": (len(origin), 4),
+        }
+        for name in names:
+            place = f"the flow's {name}"
+            if name not in held:
+                remedy = " (this configuration has momentum: set tau=0)" if name == "velocity" else ""
+                self.refuse(f"{place} is missing{remedy}")
+            value = self.tensor(held[name], place, shapes.get(name, (members,)), None)
+            if value.is_complex() or value.is_floating_point() == (name in _COUNTS):
+                self.refuse(f"{place} is in {value.dtype}, which it never is")
+            if name in (*_MATRICES, "outputs") and value.dtype != origin.dtype:
+                self.refuse(f"{place} is in {value.dtype}, its weights in {origin.dtype}")
+        self._flow_numbers(held, origin)
+
+    def _flow_numbers(self, held: Mapping[str, Tensor], origin: Tensor) -> None:
+        reasons = held["reason"]
+        if not set(reasons.tolist()) <= {int(reason) for reason in StopReason}:
+            self.refuse(f"the flow's reason holds {reasons.tolist()}, which are not all reasons to stop")
+        if not torch.equal(held["origin"], origin):
+            self.refuse("the flow's origin is not the w0 of its state_dict")
+        for name in ("t", "tried", "accepted"):
+            if bool((held[name] < 0).any()):
+                self.refuse(f"the flow's {name} holds negative numbers")
+        if bool((held["accepted"] > held["tried"]).any()):
+            self.refuse("more of the flow's steps were accepted than tried")
+        running = reasons == int(StopReason.RUNNING)
+        if bool((held["dt"][running] <= 0).any()):
+            self.refuse("the flow's dt holds numbers <= 0")
+        for name in _FINITE:
+            if name in held:
+                self.finite(held[name][running], f"the flow's {name}")
+
+    def steps_of_optimizer(self, parameters: Sequence[Tensor]) -> None:
+        """The state of an optimizer of torch with a group for each of these parameters."""
+        state, groups = self.optimizer(len(parameters))
+        for number, group in enumerate(groups):
+            if list(group["params"]) != [number]:
+                self.refuse(f"group {number} of its optimizer holds the parameters {group['params']}")
+            rate = group.get("lr")
+            rate = rate.item() if isinstance(rate, Tensor) and rate.numel() == 1 else rate
+            self.numbers([rate], "the optimizer's learning rate", 1, 0)
+        for number, entries in state.items():
+            if number not in range(len(parameters)) or not isinstance(entries, Mapping):
+                self.refuse(f"its optimizer has a state of parameter {number!r}, of {len(parameters)}")
+            for name, value in entries.items():
+                if isinstance(value, Tensor) and value.numel() > 1:
+                    self.tensor(value, f"the optimizer's {name}", parameters[number].shape, None)
+        schedulers = self.entry(self.content, "lr_schedulers", list)
+        if not all(isinstance(scheduler, Mapping) for scheduler in schedulers):
+            self.refuse("lr_schedulers holds something else than states of schedulers")

@@ -1,0 +1,142 @@
+"""The file of a checkpoint: looking at it before anything is computed, and writing it into the run's own folder."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.runs.atomic import written_atomically
+
+KEY = "lazy_lightning"
+"""What our modules add to a checkpoint."""
+_UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError,
+    IndexError, AssertionError)  # fmt: skip
+"""What torch raises of files that are none of its own, the last three of a pickle that is no pickle of tensors."""
+_VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*(\+[\w.]+)?$")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a run's checkpoint, its tensors mapped from the file and not read.
+
+    Raises:
+        ConfigError: there is no such file, it is no checkpoint of a run, or it is damaged.
+    """
+    if not path.is_file():
+        raise ConfigError(
+            f"there is no checkpoint {path}: give the checkpoint.ckpt in the folder of a run, or leave --ckpt_path out"
+        )
+    require_intact(path)
+    content = _load(path)
+    if not isinstance(content, dict) or not isinstance(content.get(KEY), dict):
+        raise ConfigError(
+            f"{path} is not a checkpoint of a run of this package: give the checkpoint.ckpt in its folder"
+        )
+    _require_version(content, path)
+    return content
+
+
+def _require_version(content: dict[str, Any], path: Any) -> None:
+    """Lightning compares the version that wrote a checkpoint with its own before it looks at anything else."""
+    version = content.get("pytorch-lightning_version")
+    if not isinstance(version, str) or not _VERSION.match(version):
+        raise ConfigError(
+            f"the checkpoint {path} cannot be used: its pytorch-lightning_version is {version!r}, expected a version "
+            "such as '2.6.0'; give the checkpoint.ckpt that a run has written"
+        )
+
+
+def require_intact(path: Path) -> None:
+    """Compares the content of a checkpoint with the checksums (CRC-32) that torch writes with every part of it.
+
+    Files of version 0.1.0 have them, too.
+
+    Raises:
+        ConfigError: the file has been changed since it was written, is cut off, or is no checkpoint.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError) as error:
+        raise _unreadable(path) from error
+    if wrong is not None:
+        raise ConfigError(
+            f"{path} is damaged: its content differs from its checksum (in {wrong}), so use a copy or an older "
+            "checkpoint, or train again"
+        )
+
+
+def _load(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except _UNREADABLE as error:
+        raise _unreadable(path) from error
+
+
+def _unreadable(path: Path) -> ConfigError:
+    return ConfigError(
+        f"{path} cannot be read as a checkpoint: give the checkpoint.ckpt in the folder of a run, or a whole copy of it"
+    )
+
+
+class RunCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints under a temporary name in their own folder, flushed to the disk, and checks them on loading.
+
+    Lightning writes through the folder for temporary files (TMPDIR), which may be on a smaller disk than the run.
+    Paths on other storage than a file system of this machine (``s3://...``) are left to Lightning.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        """Writes the file, whole or not at all.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        if _is_remote(path):
+            super().save_checkpoint(checkpoint, path, storage_options)
+            return
+        with written_atomically(Path(path)) as temporary:
+            write_checkpoint(checkpoint, temporary)
+
+    def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
+        """The content of the file.
+
+        Raises:
+            ConfigError: it is damaged.
+        """
+        if _is_remote(path) or not Path(path).is_file():
+            return super().load_checkpoint(path, map_location, weights_only)
+        require_intact(Path(path))
+        try:
+            content = super().load_checkpoint(path, map_location, weights_only)
+        except _UNREADABLE as error:  # parts of other sizes, which mapping the file does not show
+            raise _unreadable(Path(path)) from error
+        if isinstance(content, dict) and KEY in content:
+            _require_version(content, path)
+        return content
+
+
+def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
+    """Writes a checkpoint to a path.
+
+    Raises:
+        OSError: the disk is full, or refuses for another reason.
+    """
+    with path.open("wb") as file:
+        try:
+            torch.save(checkpoint, file)
+        except RuntimeError as error:  # torch reports its own bookkeeping, and the disk's error behind it
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from error
+            raise
+
+
+def _is_remote(path: Any) -> bool:
+    return "://" in str(path)

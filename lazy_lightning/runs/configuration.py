@@ -1,0 +1,224 @@
+"""A run's configuration as data: flattened for tables, and hashed to tell whether two runs are the same.
+
+Knows nothing of parsers: it works on the mapping that ``config.yaml`` holds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.runs.run_files import CONFIG
+from lazy_lightning.runs.yaml_file import read_yaml
+
+WITHOUT_EFFECT = ("download", "root", "chunk_size", "cuda_graphs")
+"""Arguments of this package's classes that change where data lie or how memory is used, and no number beyond its last
+digits. The same names of other classes count: there, ``root`` may be what tells two sets of data apart."""
+_OWN_PACKAGE = "lazy_lightning."
+MOST_MEMBERS = 1_000_000
+"""Of one run or sweep: more are taken for a mistake before they fill the memory."""
+ADDED_SINCE_0_1_0: Mapping[str, Any] = {"n_val": 0, "val_seed": 0, "standardise_targets": False}
+"""Arguments that 0.1.0 did not have, with their defaults, at which a member is the one that it was then."""
+_DIGITS = 12
+_LIMITS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
+"""Of the trainer: how long mini-batch training goes on, and what it does to gradients; a flow has none of them."""
+_DEFAULTS: dict[str, tuple[Any, ...]] = {
+    "min_epochs": (None,),
+    "min_steps": (None,),
+    "limit_train_batches": (None, 1.0),
+    "overfit_batches": (None, 0.0),
+    "gradient_clip_algorithm": (None, "norm"),
+    "fast_dev_run": (None, False, 0),
+    "reload_dataloaders_every_n_epochs": (None, 0),
+    "plugins": (None, []),
+    "seed_everything": (None, False),
+}
+"""Further keys that change a result, each with the values that leave it as it is and do not enter the hash.
+
+All are the trainer's but ``seed_everything``. What is left out changes no result of a member that has ended:
+``max_time`` stops members that then count as unfinished, and ``deterministic`` or ``benchmark`` change last digits.
+"""
+_ONCE = ("ModelCheckpoint", "OnExceptionCheckpoint")
+"""Callbacks of Lightning of which a run keeps the last one of each class, as of observers."""
+
+
+def load_config(folder: Path) -> dict[str, Any]:
+    """The configuration that a run's folder holds.
+
+    Raises:
+        OSError, YAMLFileError: it cannot be read.
+    """
+    return load_yaml(folder / CONFIG)
+
+
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that one of our own files holds.
+
+    Raises:
+        OSError, YAMLFileError: it cannot be read.
+    """
+    content = read_yaml(path)
+    return content if isinstance(content, dict) else {}
+
+
+def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Keys as one gives them on the command line, for ``model`` and ``data``; a class stands under its own key.
+
+    >>> flatten({"model": {"class_path": "pkg.FlowModule", "init_args": {"dt": 1.0, "network": {
+    ...     "class_path": "lazy_lightning.nn.FC", "init_args": {"width": 30}}}}})
+    {'model': 'FlowModule', 'model.dt': 1.0, 'model.network': 'FC', 'model.network.width': 30}
+    """
+    chosen = {name: config[name] for name in ("model", "data") if name in config}
+    precision = (config.get("trainer") or {}).get("precision")
+    return dict(_flat(chosen)) | ({} if precision is None else {"trainer.precision": str(precision)})
+
+
+def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping) and "class_path" in value:
+        yield key, str(value["class_path"]).rpartition(".")[2]
+        value = value.get("init_args") or {}
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _flat(part, f"{key}.{name}" if key else str(name))
+    elif isinstance(value, Sequence) and not isinstance(value, str):
+        yield key, json.dumps([_plain(part) for part in value])
+    else:
+        yield key, value
+
+
+def members(config: Mapping[str, Any]) -> list[tuple[float, int]]:
+    """The (alpha, seed) of each member that a configuration asks for, in the order in which a run holds them.
+
+    >>> members({"model": {"init_args": {"alpha": [0.1, 1], "seeds": 2}}})
+    [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
+
+    Raises:
+        ConfigError: seeds that are neither a number nor a list, or more members than any run has.
+    """
+    model = config.get("model")
+    arguments = (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
+    alpha, seeds = arguments.get("alpha", 1.0), arguments.get("seeds", 1)
+    alphas = alpha if isinstance(alpha, list) else [alpha]
+    if isinstance(seeds, (bool, str, Mapping)):
+        raise ConfigError(f"seeds is {seeds!r}, expected a number of seeds or a list of integers")
+    count = len(alphas) * (seeds if isinstance(seeds, int) else len(seeds))
+    if count > MOST_MEMBERS:
+        raise ConfigError(f"a run of {count} members is asked for, expected {MOST_MEMBERS} at most: give fewer seeds")
+    chosen = range(seeds) if isinstance(seeds, int) else seeds
+    return [(float(a), int(s)) for a in alphas for s in chosen]
+
+
+def family(config: Mapping[str, Any], source: str | None = None) -> str:
+    """Tells whether two members differ in alpha and seed alone: a hash of all that a result depends on but these.
+
+    That is the model, the data, the precision, what the trainer does to batches, steps and gradients if anything, the
+    seed of everything if one is set, and the callbacks, since these decide what has been measured and may end training.
+    The names of the folders, the logger and the device do not count.
+
+    Args:
+        config: as in ``config.yaml``.
+        source: of a kernel at the end of training, the family of the networks whose kernel it is.
+    """
+    model, trainer = _plain(config.get("model")), config.get("trainer") or {}
+    arguments = model.get("init_args") if isinstance(model, dict) else None
+    if isinstance(arguments, dict):
+        for name in ("alpha", "seeds"):
+            arguments.pop(name, None)
+        if arguments.get("checkpoint") is not None:
+            arguments["checkpoint"] = source or arguments["checkpoint"]
+    precision = str(trainer.get("precision"))
+    content = [model, _plain(config.get("data")), precision, _observers(trainer.get("callbacks"))]
+    limits = {name: _plain(trainer[name]) for name in _LIMITS if trainer.get(name) not in (None, -1)}
+    limits |= {name: _plain(value) for name, value in _changed(config, trainer) if not _has_no_effect(name, trainer)}
+    return _digest([*content, limits] if limits else content)
+
+
+def _changed(config: Mapping[str, Any], trainer: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The keys of :data:`_DEFAULTS` that are set to another value; 1 and 1.0 differ there: a batch, or all of them."""
+    for name, defaults in _DEFAULTS.items():
+        value = (config if name == "seed_everything" else trainer).get(name)
+        if not any(type(value) is type(default) and value == default for default in defaults):
+            yield name, value
+
+
+def _has_no_effect(name: str, trainer: Mapping[str, Any]) -> bool:
+    return name == "gradient_clip_algorithm" and not trainer.get("gradient_clip_val")
+
+
+def point(family_id: str, alpha: float) -> str:
+    """Tells whether two members differ in their seed alone."""
+    return _digest([family_id, significant(alpha)])
+
+
+def member(point_id: str, seed: int) -> str:
+    """Tells whether two members are the same."""
+    return _digest([point_id, int(seed)])
+
+
+def run(family_id: str, alphas: Sequence[float], seeds: Sequence[int]) -> str:
+    """Names the run of all pairs of these."""
+    return _digest([family_id, [significant(alpha) for alpha in alphas], [int(seed) for seed in seeds]])
+
+
+def significant(value: float, digits: int = _DIGITS) -> float:
+    """Rounded to some significant digits, so that a power of ten is the same number on every machine.
+
+    >>> significant(0.1 + 0.2)
+    0.3
+    """
+    return float(f"{value:.{digits - 1}e}") if math.isfinite(value) else value
+
+
+def source_family(config: Mapping[str, Any], folder: Path) -> str | None:
+    """The family of the networks whose kernel was frozen, if their run is still where the configuration says."""
+    model = config.get("model")
+    arguments = (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
+    checkpoint = arguments.get("checkpoint")
+    if checkpoint is None:
+        return None
+    for base in (Path(), folder.parent):  # as written, or beside this run, if the store has been moved
+        beside = base / (Path(checkpoint).parent if base == Path() else Path(checkpoint).parent.name)
+        if (beside / CONFIG).is_file():
+            return family(load_config(beside))
+    return None
+
+
+def _observers(callbacks: Any) -> list[Any]:
+    """In the order of names, each observer's class once, the later one, as a run does with a list of them.
+
+    Of Lightning's own callbacks a run keeps several of a class, such as two ``EarlyStopping`` of different columns.
+    """
+    items = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
+    named: dict[tuple[str, int], Any] = {}
+    for number, item in enumerate(items):
+        name = str(item.get("class_path") if isinstance(item, Mapping) else item)
+        several = name.startswith(("pytorch_lightning.", "lightning.")) and not name.endswith(_ONCE)
+        named[name, number if several else 0] = item
+    return [_plain(named[key]) for key in sorted(named)]
+
+
+def _plain(value: Any, own: bool = True) -> Any:
+    """Plain data with sorted keys, without what changes no number; ``own``: within a class of this package."""
+    if isinstance(value, Mapping):
+        own = str(value["class_path"]).startswith(_OWN_PACKAGE) if "class_path" in value else own
+        return {str(k): _plain(value[k], own) for k in sorted(value, key=str) if _counts(k, value[k], own)}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part, own) for part in value]
+    return value if isinstance(value, (str, int, float, bool, type(None))) else str(value)
+
+
+def _counts(key: Any, value: Any, own: bool) -> bool:
+    if key in ADDED_SINCE_0_1_0:
+        default = ADDED_SINCE_0_1_0[key]
+        return value != default or isinstance(value, bool) != isinstance(default, bool)
+    return not (own and key in WITHOUT_EFFECT)
+
+
+def _digest(content: Any) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,329 @@
+"""Runs as a tidy table: one row a member, and its curves, outputs and kernels a call away."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from lazy_lightning.errors import ConfigError, DataError
+from lazy_lightning.plain_text import printable
+from lazy_lightning.runs.index import read_store, table
+from lazy_lightning.runs.run_files import CURVES, KERNELS, OUTPUTS
+from lazy_lightning.runs.run_folder import column_name
+
+WHO = ("run", "member", "id", "point", "family", "model", "alpha", "seed", "h", "sqrt_h_alpha")
+"""Columns that say who a member is; its curves carry them too."""
+
+_log = logging.getLogger(__name__)
+
+Where = str | Path
+Array = NDArray[Any]
+
+
+def load_runs(
+    paths: Where | Sequence[Where], duplicates: bool = False, on_damaged: Callable[[str], None] | None = None
+) -> pd.DataFrame:
+    """All members of the runs in some folders, one row each.
+
+    Columns: who (``run``, ``path``, ``member``, ``id``; ``point``, equal for members that differ in their seed alone;
+    ``family``, equal for those that differ in alpha and seed alone; ``model``, ``alpha``, ``seed``, ``h``,
+    ``sqrt_h_alpha``), how it ended (``status``: finished, failed, unfinished; ``reason``), the configuration with keys
+    as on the command line (``model.network.width``, ``data.n_train``), and the last value of every observed column
+    (``test/error``, ``kernel_drift/total``, ``t1/half_loss``).
+
+    ``runs.curves.load()`` gives the observations of these members, ``runs.outputs.load("test")`` their outputs, and
+    ``runs.kernels.load()`` the kernels kept by ``KernelSnapshots``, for any selection of rows.
+
+    Values that belong to a run and not to a member are named ``run/...``: ``run/test/ensemble_error`` is the error of
+    the average over those seeds that shared the run.
+
+    Args:
+        paths: folders of runs, of sweeps, or of anything above them.
+        duplicates: keep members that are there more than once.
+        on_damaged: is called with a sentence for each run or folder that cannot be read, and is left out; by default
+            the sentence is logged as a warning.
+
+    Raises:
+        DataError: there is no such folder, or no run in it that can be read.
+    """
+    roots = [Path(p) for p in ([paths] if isinstance(paths, (str, Path)) else paths)]
+    missing = [printable(root) for root in roots if not _is_folder(root)]
+    if missing:
+        raise DataError(f"there is no folder {', '.join(missing)}: give the folder of a run, a sweep, or runs")
+    rows: list[dict[str, Any]] = []
+    damaged: list[str] = []
+    seen: set[str] = set()
+    for root in roots:
+        store = read_store(root)
+        own = {path: os.path.realpath(path) for path in {row["path"] for row in store.rows}}
+        rows += [row for row in store.rows if own[row["path"]] not in seen]
+        seen.update(own.values())
+        damaged += [sentence for sentence in store.damaged if sentence not in damaged]
+    if not rows:
+        if damaged:
+            others = f" ({len(damaged) - 1} more cannot be read either)" if len(damaged) > 1 else ""
+            raise DataError(f"{damaged[0]}{others}")
+        names = ", ".join(printable(root) for root in roots)
+        raise DataError(f"there is no run in {names}: a run's folder holds a config.yaml and what fit has written")
+    for sentence in damaged:
+        (on_damaged or _log_damage)(sentence)
+    return table(rows, duplicates)
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):  # a name that is too long, or has a NUL byte
+        return False
+
+
+def _log_damage(sentence: str) -> None:
+    _log.warning("%s", sentence)
+
+
+@pd.api.extensions.register_dataframe_accessor("curves")
+class CurvesAccessor:
+    """``runs.curves``: the observations of the members in a table of :func:`load_runs`."""
+
+    def __init__(self, runs: pd.DataFrame) -> None:
+        self._runs = _members(runs)
+
+    def load(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """In long form: who the member is, ``observation``, ``wall``, ``t``, and the columns asked for, or all.
+
+        Columns that a run does not have are NaN there. Members without curves have no rows.
+
+        Raises:
+            ConfigError: no run has one of the columns.
+        """
+        parts = [self._of_run(Path(str(path)), rows, columns) for path, rows in self._runs.groupby("path", sort=False)]
+        kept = [part for part in parts if part is not None]
+        curves = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=[*WHO, "observation", "t"])
+        lacking = sorted(set(columns or ()) - set(curves.columns))
+        if lacking:
+            raise ConfigError(f"no run has the column {lacking[0]}: there are {', '.join(sorted(self.names()))}")
+        return curves
+
+    def names(self) -> set[str]:
+        """Of all columns that some run has."""
+        paths = (Path(str(path)) / CURVES for path in self._runs["path"].unique())
+        return {column_name(name) for path in paths if path.is_file() for name in _columns(path)}
+
+    def _of_run(self, path: Path, rows: pd.DataFrame, columns: Sequence[str] | None) -> pd.DataFrame | None:
+        file = path / CURVES
+        if not file.is_file():
+            return None
+        there = _columns(file)
+        wanted = [name for name in there if name not in WHO or name == "member"]
+        if columns is not None:
+            asked = {"observation", "member", "wall", "t", *columns}
+            wanted = [name for name in wanted if column_name(name) in asked]
+        read = _curves(file, wanted)
+        if columns is not None:
+            order = [n for n in dict.fromkeys(["observation", "member", "wall", "t", *columns]) if n in read]
+            read = read[order]
+        who = rows[[name for name in WHO if name in rows]]
+        return who.merge(read, on="member", how="inner", validate="one_to_many")
+
+
+class MemberOutputs(NamedTuple):
+    """F of some members on one set."""
+
+    outputs: Array
+    """(M, n) or (M, n, c), in the order of the rows."""
+    labels: Array
+    """(n,)"""
+    index: Array  # type: ignore[assignment]  # hides tuple.index, which has no use for arrays
+    """(n,) where each sample stands in its source."""
+
+
+@pd.api.extensions.register_dataframe_accessor("outputs")
+class OutputsAccessor:
+    """``runs.outputs``: F of the members in a table of :func:`load_runs`, at the end of their training."""
+
+    def __init__(self, runs: pd.DataFrame) -> None:
+        self._runs = _members(runs)
+
+    @property
+    def available(self) -> bool:
+        """Whether every member's outputs have been kept."""
+        return all((Path(str(path)) / OUTPUTS).is_file() for path in self._runs["path"].unique())
+
+    def load(self, which: Literal["train", "test"] = "test") -> MemberOutputs:
+        """Of all rows, on the set that they have in common.
+
+        Raises:
+            DataError: outputs are missing, or the members were given different samples.
+        """
+        labels, index = None, None
+        collected: dict[int, Array] = {}
+        for position, member, arrays in _by_member(self._runs, OUTPUTS):
+            if index is None:
+                labels, index = arrays[f"{which}/labels"], arrays[f"{which}/index"]
+            elif not np.array_equal(index, arrays[f"{which}/index"]):
+                raise DataError(f"these runs have different {which} samples: choose rows with the same data")
+            collected[position] = arrays[f"{which}/outputs"][member]
+        if labels is None or index is None:
+            raise DataError("there are no runs to load outputs from")
+        return MemberOutputs(np.stack([collected[i] for i in range(len(self._runs))]), labels, index)
+
+
+class Snapshot(NamedTuple):
+    """The kernels of one member before and after training, summed over outputs."""
+
+    start: Array
+    """(n, n)"""
+    end: Array
+    """(n, n)"""
+    labels: Array
+    """(n,)"""
+
+
+@pd.api.extensions.register_dataframe_accessor("kernels")
+class KernelsAccessor:
+    """``runs.kernels``: the tangent kernels that were kept of some of the members in a table of :func:`load_runs`."""
+
+    def __init__(self, runs: pd.DataFrame) -> None:
+        self._runs = _members(runs)
+
+    def load(self) -> dict[int, Snapshot]:
+        """By the row's label in the table; rows whose kernels were not kept are left out."""
+        found = {}
+        kept = self._runs[[(Path(str(path)) / KERNELS).is_file() for path in self._runs["path"]]]
+        for position, member, arrays in _by_member(kept, KERNELS):
+            for i in np.flatnonzero(arrays["member"] == member):
+                found[kept.index[position]] = Snapshot(arrays["start"][i], arrays["end"][i], arrays["labels"])
+        return found
+
+
+def without_damaged_arrays(runs: pd.DataFrame, on_damaged: Callable[[str], None]) -> pd.DataFrame:
+    """The rows of a table of :func:`load_runs` whose curves, outputs and kernels can be read, where they are there.
+
+    Args:
+        runs: the table.
+        on_damaged: is called with a sentence for each run that is left out.
+    """
+    sound = {}
+    for path, rows in _members(runs).groupby("path", sort=False):
+        try:
+            _require_sound(Path(str(path)), int(rows["member"].max()))
+            sound[path] = True
+        except DataError as error:
+            on_damaged(str(error))
+            sound[path] = False
+    return runs[runs["path"].map(sound).astype(bool)]
+
+
+def _require_sound(folder: Path, last: int) -> None:
+    if (folder / CURVES).is_file():
+        _curves(folder / CURVES, _columns(folder / CURVES))
+    for file in (OUTPUTS, KERNELS):
+        if (folder / file).is_file():
+            _arrays(folder / file, last)
+
+
+def _curves(file: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Some columns of a run's curves, with the names of the table of runs; each one is numbers."""
+    missing = [name for name in ("observation", "member", "t") if name not in columns]
+    if missing:
+        raise DataError(f"{printable(file)} has no column {missing[0]}: remove the run, or leave its rows out")
+    with _warn_if_damaged(file):
+        read = pd.read_parquet(file, columns=list(columns))
+    wrong = [name for name in read if not pd.api.types.is_numeric_dtype(read[name])]
+    if wrong:
+        raise DataError(
+            f"{printable(file)}: the column {printable(wrong[0])} has the type {read[wrong[0]].dtype}, "
+            "expected numbers: remove the run, or leave its rows out"
+        )
+    return read.rename(columns=column_name)
+
+
+def _by_member(runs: pd.DataFrame, file: str) -> Iterator[tuple[int, int, dict[str, Array]]]:
+    """Position of a row, its number in its run, and the run's arrays, each file read once."""
+    numbered = runs.assign(_position=range(len(runs)))
+    for path, rows in numbered.groupby("path", sort=False):
+        target = Path(str(path)) / file
+        if not target.is_file():
+            raise DataError(f"{printable(target)} is missing: the run was interrupted, or written without it")
+        arrays = _arrays(target, int(rows["member"].max()))
+        for position, member in zip(rows["_position"].tolist(), rows["member"].tolist(), strict=True):
+            yield position, member, arrays
+
+
+def _arrays(target: Path, last: int) -> dict[str, Array]:
+    """The arrays of one of a run's files, with the shapes that :mod:`lazy_lightning.callbacks` writes.
+
+    Args:
+        target: ``outputs.safetensors`` or ``kernels.safetensors``.
+        last: the largest number of a member that is to be there.
+    """
+    with _warn_if_damaged(target):
+        arrays: dict[str, Array] = load_file(target)
+        if target.name == OUTPUTS:
+            for which in ("train", "test"):
+                _require_outputs(arrays, which, last)
+        else:
+            _require_kernels(arrays)
+    return arrays
+
+
+def _require_outputs(arrays: dict[str, Array], which: str, last: int) -> None:
+    F, labels, index = (_array(arrays, f"{which}/{what}") for what in ("outputs", "labels", "index"))
+    if F.ndim not in (2, 3) or len(F) <= last or labels.shape[:1] != F.shape[1:2] or index.shape != F.shape[1:2]:
+        raise ValueError(
+            f"{which}/outputs has the shape {F.shape}, labels {labels.shape} and index {index.shape}, expected (E, n), "
+            f"(n,) and (n,) with E > {last}"
+        )
+
+
+def _require_kernels(arrays: dict[str, Array]) -> None:
+    start, end, labels, member = (_array(arrays, name) for name in ("start", "end", "labels", "member"))
+    n = labels.shape[0] if labels.ndim else -1
+    if start.shape != end.shape or start.shape != (len(np.atleast_1d(member)), n, n):
+        raise ValueError(
+            f"start has the shape {start.shape}, end {end.shape}, labels {labels.shape}, member {member.shape}, "
+            "expected (M, n, n), the same, (n,) and (M,)"
+        )
+
+
+def _array(arrays: dict[str, Array], name: str) -> Array:
+    if name not in arrays or arrays[name].dtype.kind not in "fiub":
+        raise ValueError(f"there is no array {name} of numbers")
+    return arrays[name]
+
+
+def _members(runs: pd.DataFrame) -> pd.DataFrame:
+    missing = [name for name in ("path", "member") if name not in runs]
+    if missing:
+        raise AttributeError(f"this table has no column {missing[0]}: it is not one of load_runs")
+    return runs
+
+
+def _columns(path: Path) -> list[str]:
+    from pyarrow import parquet
+
+    with _warn_if_damaged(path):
+        return list(parquet.read_schema(path).names)
+
+
+@contextmanager
+def _warn_if_damaged(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except _DAMAGE as error:
+        said = printable(" ".join(str(error).split()))
+        raise DataError(f"{printable(path)} cannot be read ({said}): remove the run, or leave its rows out") from error
+
+
+_DAMAGE = (OSError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError, MemoryError, SafetensorError)
+"""What pyarrow and safetensors raise of files that are none of theirs; most of pyarrow's are ValueErrors."""

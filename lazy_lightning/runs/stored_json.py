@@ -1,0 +1,90 @@
+"""What a run has written as JSON, read and checked: sizes, types, and which names a member's columns may have."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lazy_lightning.errors import DataError
+from lazy_lightning.plain_text import printable
+
+MOST_BYTES = 500_000_000
+_WORDS = ("stop",)
+"""Entries of a member that are words; every other is a number, true, false or null."""
+WHO = ("run", "path", "member", "id", "point", "family", "status", "reason", "model", "h", "sqrt_h_alpha")
+"""Columns of the table of runs that no file of a run may set for a member."""
+_LONGEST_VALUE = 60
+
+
+def read_object(path: Path) -> dict[str, Any] | None:
+    """The JSON object that a file holds; None if there is no such file.
+
+    Raises:
+        DataError: the file cannot be read, is too large, or holds something else.
+    """
+    if not path.is_file():
+        return None
+    try:
+        size = path.stat().st_size
+        if size > MOST_BYTES:
+            raise DataError(f"{printable(path)} has {size} bytes, expected {MOST_BYTES} at most")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise DataError(f"{printable(path)} cannot be read ({printable(error)})") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{printable(path)} holds {_format_value(content)}, expected a JSON object")
+    return content
+
+
+def checked_summary(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
+    """A run's summary, whose members are tables of numbers with names of their own.
+
+    Raises:
+        DataError: a field is missing or of another type, or a member sets a column of :data:`WHO`.
+    """
+    members = content.get("members")
+    if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
+        raise DataError(f"{printable(path)} has members: {_format_value(members)}, expected a list of JSON objects")
+    for name, least in (("wall_seconds", 0.0), ("width", 0.0)):
+        value = content.get(name)
+        if value is not None and not (is_number(value) and value >= least):
+            raise DataError(f"{printable(path)} has {name}: {_format_value(value)}, expected a number >= 0")
+    for number, member in enumerate(members):
+        _check_member(member, f"{printable(path)}: member {number}")
+    return content
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number that a float64 can hold."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
+
+
+_LARGEST = 1.8e308  # an integer beyond it cannot be made a float; infinity and NaN are checked where they matter
+
+
+def is_cell(value: Any) -> bool:
+    """Whether a value can stand in a table of numbers: a number, infinity, NaN, true, false or null."""
+    return value is None or isinstance(value, (bool, float)) or is_number(value)
+
+
+def _check_member(member: Mapping[str, Any], where: str) -> None:
+    if not isinstance(member.get("stop"), str):
+        raise DataError(f"{where} has stop: {_format_value(member.get('stop'))}, expected a word")
+    if not isinstance(member.get("failed", False), bool):
+        raise DataError(f"{where} has failed: {_format_value(member['failed'])}, expected true or false")
+    for name in ("alpha", "seed"):
+        if not is_number(member.get(name)) or not math.isfinite(member[name]):
+            raise DataError(f"{where} has {name}: {_format_value(member.get(name))}, expected a number")
+    for name, value in member.items():
+        if name in WHO:
+            raise DataError(f"{where} has the column {name}, which the store itself gives to each member")
+        if name not in _WORDS and not is_cell(value):
+            raise DataError(f"{where} has {printable(name)}: {_format_value(value)}, expected a number or null")
+
+
+def _format_value(value: Any) -> str:
+    text = printable(repr(value))
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
