@@ -5,32 +5,53 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lazy_lightning import deprecations
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lazy_lightning.denormals import flush_denormals
     from lazy_lightning.flow import MomentumFlow
-    from lazy_lightning.modules import FlowModule, StoppingCriteria
+    from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
     from lazy_lightning.nn import FC
+    from lazy_lightning.nn.linearize import LinearizedNetwork
+    from lazy_lightning.ntk import empirical_ntk
     from lazy_lightning.runs import load_runs
 
 # Imported on first use: torch and Lightning take seconds to import, the version should not.
 _PUBLIC = {
     "FC": "lazy_lightning.nn",
     "FlowModule": "lazy_lightning.modules",
+    "KernelModule": "lazy_lightning.modules",
+    "LinearizedNetwork": "lazy_lightning.nn.linearize",
+    "MiniBatchModule": "lazy_lightning.modules",
     "MomentumFlow": "lazy_lightning.flow",
     "StoppingCriteria": "lazy_lightning.modules",
+    "empirical_ntk": "lazy_lightning.ntk",
     "flush_denormals": "lazy_lightning.denormals",
-    "load_runs": "lazy_lightning.experiments",
+    "load_runs": "lazy_lightning.runs",
 }
 
-__all__ = ["FC", "FlowModule", "MomentumFlow", "StoppingCriteria", "flush_denormals", "load_runs"]
+__all__ = [
+    "FC",
+    "FlowModule",
+    "KernelModule",
+    "LinearizedNetwork",
+    "MiniBatchModule",
+    "MomentumFlow",
+    "StoppingCriteria",
+    "empirical_ntk",
+    "flush_denormals",
+    "load_runs",
+]
+
+deprecations.install()
 
 
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return deprecations.renamed(__name__, name)
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,7 @@
 """Observers measure, sinks write and show; all are Lightning callbacks."""
 
+from typing import Any
+
 from lazy_lightning.callbacks.activation_drift import ActivationDrift
 from lazy_lightning.callbacks.activation_stability import ActivationStability
 from lazy_lightning.callbacks.closing_summary import ClosingSummary
@@ -23,6 +25,7 @@ from lazy_lightning.callbacks.scalars import TensorBoardScalars
 from lazy_lightning.callbacks.t1 import T1
 from lazy_lightning.callbacks.t_lazy import TLazy
 from lazy_lightning.callbacks.weight_displacement import WeightDisplacement
+from lazy_lightning.deprecations import renamed
 
 __all__ = [
     "T1",
@@ -49,3 +52,7 @@ __all__ = [
     "TensorBoardScalars",
     "WeightDisplacement",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, name)

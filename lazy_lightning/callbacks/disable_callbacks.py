@@ -7,6 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
+from lazy_lightning.deprecations import present_path
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.suggestions import suggestion
 
@@ -30,7 +31,8 @@ class DisableCallbacks(Callback):
     """
 
     def __init__(self, names: list[str] | str) -> None:
-        self.names: Sequence[str] = [names] if isinstance(names, str) else list(names)
+        given = [names] if isinstance(names, str) else list(names)
+        self.names: Sequence[str] = [present_path(name) for name in given]
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
         """Takes them out."""

@@ -42,7 +42,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "model.seeds": "how many initial seeds, or a list of them",
         "model.centering": "subtract f(w0, x)",
         "model.tau": "memory time of the momentum; 0 is gradient flow",
-        "model.controller": "step sizes: slides, reference, or a class",
+        "model.controller": "step sizes: gradient_change, reference, or a class",
         "model.dt": "first step size to try",
         "model.stop.margin": "end when all margins are at least this",
         "model.stop.t_max": "end at this time of the flow",

@@ -1,5 +1,9 @@
-"""Sweeps, and the store of runs that they fill."""
+"""Sweeps: what they train, in which batches, by which workers."""
 
-from lazy_lightning.runs.load import load_runs
+from typing import Any
 
-__all__ = ["load_runs"]
+from lazy_lightning.deprecations import renamed
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, name)

@@ -1,5 +1,8 @@
 """Gradient and momentum flow with an adaptive step, over the member axis. Knows tensors and a closure only."""
 
+from typing import Any
+
+from lazy_lightning.deprecations import renamed
 from lazy_lightning.flow.controllers import (
     Change,
     ConstantStep,
@@ -41,3 +44,7 @@ __all__ = [
     "gradient_change",
     "reference",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, name)

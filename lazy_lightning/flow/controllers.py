@@ -5,12 +5,14 @@ A controller knows nothing of the network nor of the step rule. All its arithmet
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from lazy_lightning.deprecations import CONTROLLERS
 from lazy_lightning.errors import ConfigError
 
 
@@ -165,6 +167,10 @@ def controller(spec: str | Controller) -> Controller:
                 f"controller is {spec!r}, expected one of {', '.join(sorted(PRESETS))}, or a Band or a ConstantStep"
             )
         return spec
+    if spec in CONTROLLERS:
+        new = CONTROLLERS[spec]
+        warnings.warn(f"controller {spec!r} is deprecated: use {new!r}", DeprecationWarning, stacklevel=2)
+        spec = new
     if spec not in PRESETS:
         raise ConfigError(
             f"unknown step controller {spec!r}: choose one of {', '.join(sorted(PRESETS))}, or give a class_path"

@@ -150,6 +150,12 @@ class MomentumFlow(torch.optim.Optimizer):
         return FlowState(**{"velocity": None, "outputs": None, **held})
 
     @property
+    def flow(self) -> FlowState:
+        """The old name of :attr:`flow_state`."""
+        warnings.warn("MomentumFlow.flow is deprecated: use flow_state", DeprecationWarning, stacklevel=2)
+        return self.flow_state
+
+    @property
     def started(self) -> bool:
         """Whether the evaluation at w0 has been made."""
         return bool(self.state.get(self.rows.parameters[0]))

@@ -1,5 +1,8 @@
 """LightningModules."""
 
+from typing import Any
+
+from lazy_lightning.deprecations import renamed
 from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_module import KernelModule
@@ -17,3 +20,7 @@ __all__ = [
     "ObservedModule",
     "StoppingCriteria",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    return renamed(__name__, name)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lazy_lightning.deprecations import names_of_0_1_0, present_names
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.runs.run_files import CONFIG
 from lazy_lightning.runs.yaml_file import read_yaml
@@ -73,7 +74,7 @@ def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
     ...     "class_path": "lazy_lightning.nn.FC", "init_args": {"width": 30}}}}})
     {'model': 'FlowModule', 'model.dt': 1.0, 'model.network': 'FC', 'model.network.width': 30}
     """
-    chosen = {name: config[name] for name in ("model", "data") if name in config}
+    chosen = present_names({name: config[name] for name in ("model", "data") if name in config})
     precision = (config.get("trainer") or {}).get("precision")
     return dict(_flat(chosen)) | ({} if precision is None else {"trainer.precision": str(precision)})
 
@@ -124,6 +125,7 @@ def family(config: Mapping[str, Any], source: str | None = None) -> str:
         config: as in ``config.yaml``.
         source: of a kernel at the end of training, the family of the networks whose kernel it is.
     """
+    config = names_of_0_1_0(config)  # so that a new name of a class does not train a member again
     model, trainer = _plain(config.get("model")), config.get("trainer") or {}
     arguments = model.get("init_args") if isinstance(model, dict) else None
     if isinstance(arguments, dict):

@@ -1,0 +1,156 @@
+"""Names of version 0.1.0, which work for one more release with a DeprecationWarning, and in configurations of old runs.
+
+:mod:`lazy_lightning.runs.configuration` uses the tables below to hash a configuration as 0.1.0 spelled it,
+so that the identities of members do not depend on the version that trained them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+MODULES: Mapping[str, str] = {
+    "lazy_lightning.centering": "lazy_lightning.objective.centering",
+    "lazy_lightning.companions": "lazy_lightning.objective.companions",
+    "lazy_lightning.configuration": "lazy_lightning.runs.configuration",
+    "lazy_lightning.experiments.runs": "lazy_lightning.runs.load",
+    "lazy_lightning.inverse_decay": "lazy_lightning.modules.inverse_decay",
+    "lazy_lightning.laziness": "lazy_lightning.ntk.laziness",
+    "lazy_lightning.linearize": "lazy_lightning.nn.linearize",
+    "lazy_lightning.losses": "lazy_lightning.objective.losses",
+    "lazy_lightning.metrics": "lazy_lightning.objective.metrics",
+    "lazy_lightning.modules.scaled_module": "lazy_lightning.modules.mini_batch_module",
+    "lazy_lightning.modules.stop": "lazy_lightning.modules.stopping_criteria",
+    "lazy_lightning.observation": "lazy_lightning.modules.observation",
+}
+"""Old modules, with those that took their place."""
+
+NAMES: Mapping[str, str] = {
+    "lazy_lightning.Stop": "lazy_lightning.StoppingCriteria",
+    "lazy_lightning.callbacks.Outputs": "lazy_lightning.callbacks.OutputsWriter",
+    "lazy_lightning.callbacks.outputs.Outputs": "lazy_lightning.callbacks.outputs.OutputsWriter",
+    "lazy_lightning.experiments.load_runs": "lazy_lightning.runs.load_runs",
+    "lazy_lightning.flow.Band": "lazy_lightning.flow.GradientChangeController",
+    "lazy_lightning.flow.controllers.Band": "lazy_lightning.flow.controllers.GradientChangeController",
+    "lazy_lightning.flow.controllers.slides": "lazy_lightning.flow.controllers.gradient_change",
+    "lazy_lightning.flow.slides": "lazy_lightning.flow.gradient_change",
+    "lazy_lightning.modules.Roster": "lazy_lightning.modules.Ensemble",
+    "lazy_lightning.modules.ScaledModule": "lazy_lightning.modules.MiniBatchModule",
+    "lazy_lightning.modules.Stop": "lazy_lightning.modules.StoppingCriteria",
+    "lazy_lightning.modules.mini_batch_module.ScaledModule": "lazy_lightning.modules.mini_batch_module.MiniBatchModule",
+    "lazy_lightning.modules.stopping_criteria.Stop": "lazy_lightning.modules.stopping_criteria.StoppingCriteria",
+}
+"""Old names, with what they are called now; the module of a key is spelled as it is now."""
+
+SHORT_NAMES: Mapping[str, str] = {
+    "ScaledModule": "MiniBatchModule",
+    "Outputs": "OutputsWriter",
+    "Band": "GradientChangeController",
+    "Stop": "StoppingCriteria",
+}
+"""Classes that a configuration may name without their module."""
+
+CONTROLLERS: Mapping[str, str] = {"slides": "gradient_change"}
+"""Presets of the step-size controller."""
+
+_OLD_MODULES = {new: old for old, new in MODULES.items()}
+_OLD_NAMES = {
+    "lazy_lightning.MiniBatchModule": "lazy_lightning.modules.ScaledModule",
+    "lazy_lightning.KernelModule": "lazy_lightning.modules.KernelModule",
+    **{new: old for old, new in NAMES.items()},
+}
+_OLD_CONTROLLERS = {new: old for old, new in CONTROLLERS.items()}
+
+
+def renamed(module: str, name: str) -> Any:
+    """The object that a module had under an old name, for the module's ``__getattr__``.
+
+    Raises:
+        AttributeError: the module never had the name.
+    """
+    new = NAMES.get(f"{module}.{name}")
+    if new is None:
+        raise AttributeError(f"module {module!r} has no attribute {name!r}")
+    warnings.warn(f"{module}.{name} is deprecated: use {new}", DeprecationWarning, stacklevel=3)
+    home, _, attribute = new.rpartition(".")
+    return getattr(importlib.import_module(home), attribute)
+
+
+def present_path(path: str) -> str:
+    """A class path as it is spelled now.
+
+    >>> present_path("lazy_lightning.modules.ScaledModule"), present_path("ScaledModule"), present_path("torch.nn.ReLU")
+    ('lazy_lightning.modules.MiniBatchModule', 'MiniBatchModule', 'torch.nn.ReLU')
+    """
+    module, dot, name = path.rpartition(".")
+    if not dot:
+        return SHORT_NAMES.get(path, path)
+    path = f"{MODULES.get(module, module)}.{name}"
+    return NAMES.get(path, path)
+
+
+def path_of_0_1_0(path: str) -> str:
+    """A class path as version 0.1.0 spelled it; the opposite of :func:`present_path`.
+
+    >>> path_of_0_1_0("lazy_lightning.modules.mini_batch_module.MiniBatchModule")
+    'lazy_lightning.modules.scaled_module.ScaledModule'
+    """
+    path = _OLD_NAMES.get(path, path)
+    module, dot, name = path.rpartition(".")
+    return f"{_OLD_MODULES.get(module, module)}{dot}{name}"
+
+
+def present_names(config: Any, key: str = "") -> Any:
+    """A configuration with the names of now, in class paths, callbacks and the presets of the controller."""
+    if isinstance(config, Mapping):
+        return {name: present_names(value, str(name)) for name, value in config.items()}
+    if isinstance(config, list):
+        return [present_names(value, key) for value in config]
+    if not isinstance(config, str):
+        return config
+    if key == "controller" and config in CONTROLLERS:
+        return CONTROLLERS[config]
+    if key in ("class_path", "model", "controller") or key.rstrip("+") == "callbacks":
+        return present_path(config)
+    return config
+
+
+def names_of_0_1_0(config: Any, key: str = "") -> Any:
+    """A configuration as version 0.1.0 spelled it."""
+    if isinstance(config, Mapping):
+        return {name: names_of_0_1_0(value, str(name)) for name, value in config.items()}
+    if isinstance(config, list):
+        return [names_of_0_1_0(value, key) for value in config]
+    if not isinstance(config, str):
+        return config
+    if key == "controller" and config in _OLD_CONTROLLERS:
+        return _OLD_CONTROLLERS[config]
+    return path_of_0_1_0(config) if key == "class_path" or key == "callbacks" else config
+
+
+class _OldModules(MetaPathFinder, Loader):
+    """Finds the old modules, after all other ways to find a module have failed."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if fullname in MODULES else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        new = MODULES[module.__name__]
+        warnings.warn(f"{module.__name__} is deprecated: import {new}", DeprecationWarning, stacklevel=2)
+        present = importlib.import_module(new)
+        module.__dict__.update({name: value for name, value in vars(present).items() if not name.startswith("__")})
+        module.__dict__["__getattr__"] = lambda name: renamed(new, name)
+
+
+def install() -> None:
+    """Makes the old modules importable; done once, when the package is imported."""
+    if not any(isinstance(finder, _OldModules) for finder in sys.meta_path):
+        sys.meta_path.append(_OldModules())
