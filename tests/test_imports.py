@@ -108,7 +108,7 @@ def test_an_old_module_works_and_warns(old: str, monkeypatch: pytest.MonkeyPatch
 
 def test_an_old_class_is_found_in_its_old_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "lazy_lightning.modules.scaled_module", raising=False)
-    with pytest.warns(DeprecationWarning):
+    with pytest.warns(DeprecationWarning, match="deprecated"):
         from lazy_lightning.modules.scaled_module import ScaledModule
     assert ScaledModule.__name__ == "MiniBatchModule"
 
