@@ -121,6 +121,23 @@ def present_names(config: Any, key: str = "") -> Any:
     return config
 
 
+def present_arguments(arguments: Sequence[str]) -> list[str]:
+    """The command line with the present name of the model's class.
+
+    >>> present_arguments(["fit", "--model", "ScaledModule"]), present_arguments(["fit", "--model=ScaledModule"])
+    (['fit', '--model', 'MiniBatchModule'], ['fit', '--model=MiniBatchModule'])
+    """
+    found: list[str] = []
+    for argument in arguments:
+        if found and found[-1] == "--model":
+            found.append(present_path(argument))
+        elif argument.startswith("--model="):
+            found.append(f"--model={present_path(argument.removeprefix('--model='))}")
+        else:
+            found.append(argument)
+    return found
+
+
 def names_of_0_1_0(config: Any, key: str = "") -> Any:
     """A configuration as version 0.1.0 spelled it."""
     if isinstance(config, Mapping):

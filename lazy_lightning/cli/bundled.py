@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from lazy_lightning.deprecations import present_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.runs.yaml_file import read_yaml
 
@@ -69,7 +70,7 @@ def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
     """
     resolved: list[str] = []
     files: dict[str, Path] = {}
-    for flag, argument in _flagged(arguments):
+    for flag, argument in _flagged(present_arguments(arguments)):
         if flag is not None:
             files[argument] = find_config(argument)
         if flag is None:

@@ -16,12 +16,11 @@ from torch import nn
 from lazy_lightning.cli.allowed import imported, returns, standard_library
 from lazy_lightning.cli.bundled import check_content
 from lazy_lightning.cli.messages import NETWORKS
-from lazy_lightning.deprecations import present_names, present_path
+from lazy_lightning.deprecations import present_names
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.runs.yaml_file import parse_yaml
 
 KERNEL_OPTIONS = ("at", "layers", "kernel_outputs")
-_OLD_MODELS = ("ScaledModule",)
 _FROM_DATA = ("input_shape", "num_outputs", "num_classes")
 _MANY = 12
 _NOT_ACCEPTED = re.compile(r"(?:accept option '|^[Uu]nrecognized arguments: --)(\w+)")
@@ -141,10 +140,7 @@ def bound_parser() -> None:
 
     def bounded(text: str) -> Any:
         check_content(parse_yaml(text, "a value"), "a value")
-        loaded = stock(text)
-        if loaded in _OLD_MODELS:  # --model NAME
-            return present_path(loaded)
-        return present_names(loaded)
+        return present_names(stock(text))
 
     set_loader("yaml", bounded, (yaml.YAMLError, ConfigError))
     set_config_read_mode(fsspec_enabled=False, urls_enabled=False)
