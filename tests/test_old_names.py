@@ -9,6 +9,7 @@ import yaml
 from command_line import built
 
 from lazy_lightning.flow import GradientChangeController
+from lazy_lightning.flow.controllers import controller
 from lazy_lightning.modules import MiniBatchModule
 from lazy_lightning.runs import configuration
 
@@ -27,22 +28,19 @@ def test_the_mini_batch_module_by_its_names(name: str, monkeypatch: pytest.Monke
 
 
 def test_the_mini_batch_module_as_an_option(monkeypatch: pytest.MonkeyPatch) -> None:
-    cli = built(
-        ["fit", "--model", "ScaledModule", "--model.network", "FC", "--data", "Digits", "--data.batch_size=8"],
-        monkeypatch,
-    )
+    data = ["--data", "Digits", "--data.n_train=8", "--data.n_test=4", "--data.batch_size=8"]
+    cli = built(["fit", "--model", "ScaledModule", "--model.network", "FC", *data], monkeypatch)
     assert type(cli.model) is MiniBatchModule
 
 
-def test_the_controller_by_its_old_names(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for controller in (
-        "slides",
-        {"class_path": "lazy_lightning.flow.Band", "init_args": {"r_max": 1e-2, "r_grow": 1e-4}},
-    ):
-        file = tmp_path / "own.yaml"
-        file.write_text(yaml.safe_dump({"model": {"init_args": {"controller": controller}}}))
-        cli = built(["fit", *FLOW, "--config", str(file)], monkeypatch)
-        assert cli.model._flow_options["controller"] == GradientChangeController(1e-2, 1e-4)
+def test_the_preset_of_the_controller(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "own.yaml"
+    file.write_text(yaml.safe_dump({"model": {"init_args": {"controller": "slides"}}}))
+    cli = built(["fit", *FLOW, "--config", str(file)], monkeypatch)
+    assert cli.config["fit"]["model"]["init_args"]["controller"] == "gradient_change"
+    assert controller("gradient_change") == GradientChangeController(1e-2, 1e-4)
+    with pytest.warns(DeprecationWarning, match="use 'gradient_change'"):
+        assert controller("slides") == controller("gradient_change")
 
 
 @pytest.mark.parametrize("name", ["flow", "scaled"])
