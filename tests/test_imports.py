@@ -14,7 +14,7 @@ from lazy_lightning import deprecations
 
 PACKAGE = Path(deprecations.__file__).parent
 LAYERS = (
-    {"errors", "duration", "plain_text", "denormals", "deprecations"},
+    {"errors", "duration", "plain_text", "denormals", "deprecations", "constructor_arguments"},
     {"seeding", "guarded", "suggestions"},
     {"analysis", "flow", "nn"},
     {"objective", "runs"},

@@ -15,6 +15,7 @@ from rich.table import Table
 from lazy_lightning.analysis.regime import TRAINED_BELOW, Regime, regime
 from lazy_lightning.callbacks.last_record import LastRecord
 from lazy_lightning.callbacks.printing import SafeConsole, attempt
+from lazy_lightning.callbacks.python_config import write_python_config
 from lazy_lightning.callbacks.scalars import FOLDER as TENSORBOARD
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.flow.stop_reason import StopReason
@@ -31,6 +32,10 @@ SCHEMA = 1
 
 class ClosingSummary(LastRecord):
     """Prints a table with one row for each alpha, and saves it with all members' last values as ``summary.json``."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Sees to it that the folder holds a configuration."""
+        write_python_config(trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
         """Prints and saves."""

@@ -14,6 +14,7 @@ from pytorch_lightning import Trainer
 from torch import Tensor
 
 from lazy_lightning.callbacks.pace import Pace
+from lazy_lightning.callbacks.python_config import write_python_config
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.modules.observation import Record, Sink
 from lazy_lightning.runs.atomic import written_atomically
@@ -37,6 +38,10 @@ class Curves(Sink):
         self.every_seconds = every_seconds
         self.records: list[Record] = []
         self._pace = Pace(every_seconds)
+
+    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
+        """Sees to it that the folder holds a configuration."""
+        write_python_config(trainer, pl_module)
 
     def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
         """Keeps it, and writes when it is time."""

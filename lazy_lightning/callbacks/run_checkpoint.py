@@ -10,6 +10,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from lazy_lightning.callbacks.pace import Pace
+from lazy_lightning.callbacks.python_config import write_python_config
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.stop_reason import StopReason
@@ -49,6 +50,7 @@ class RunCheckpoint(Checkpoint):
         self._stopped_within = False
         if trainer.log_dir is not None and trainer.is_global_zero:
             remove_stale_temporaries(Path(trainer.log_dir), _FILES)
+        write_python_config(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves when it is time, and before a Trainer takes an epoch for done because it was told to stop within it."""

@@ -11,6 +11,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from lazy_lightning.constructor_arguments import constructor_arguments
 from lazy_lightning.data.augmentation import Augmentation
 from lazy_lightning.data.bursts import BurstLoader
 from lazy_lightning.data.coverage import require_every_target
@@ -91,6 +92,7 @@ class FlowData(LightningDataModule, ABC):
         val_seed: int = 0,
     ) -> None:
         super().__init__()
+        self.constructor_arguments = constructor_arguments(self)
         self.n_train = _at_least(1, "n_train", n_train)
         self.n_test = _at_least(1, "n_test", n_test)
         self.n_kernel = _at_least(0, "n_kernel", n_kernel)

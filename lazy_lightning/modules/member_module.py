@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lazy_lightning.constructor_arguments import constructor_arguments
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.ensemble import Ensemble
@@ -65,6 +66,7 @@ class MemberModule(LightningModule):
         chunk_size: int | None,
     ) -> None:
         super().__init__()
+        self.constructor_arguments = constructor_arguments(self)
         self.factory = network
         self.loss = build_loss(loss)
         self.ensemble = Ensemble.of(alpha, seeds)

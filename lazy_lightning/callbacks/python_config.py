@@ -1,0 +1,72 @@
+"""``config.yaml`` of a run that a script has started: what can be told of its objects, so that the store finds it."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+from pytorch_lightning import Trainer
+
+from lazy_lightning import __version__
+from lazy_lightning.callbacks.unwritten import warn_if_unwritten
+from lazy_lightning.modules.observation import Observer
+from lazy_lightning.runs.atomic import written_atomically
+from lazy_lightning.runs.description import array_digest, described
+from lazy_lightning.runs.run_files import CONFIG
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.observed_module import ObservedModule
+
+MADE_FROM = "made_from"
+PYTHON = "python"
+_TRAINER = (
+    "max_epochs",
+    "min_epochs",
+    "max_steps",
+    "min_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "gradient_clip_algorithm",
+    "limit_train_batches",
+    "overfit_batches",
+)
+"""What enters a member's identity; a Trainer keeps these under the same names."""
+
+
+def write_python_config(trainer: Trainer, module: ObservedModule) -> None:
+    """Writes the description of a run in its folder, unless the command line has written the configuration there.
+
+    Called at the start of training by each sink whose file makes the folder a run's.
+    """
+    if trainer.log_dir is None or not trainer.is_global_zero:
+        return
+    path = Path(trainer.log_dir) / CONFIG
+    if path.is_file() and f"\n{MADE_FROM}: {PYTHON}\n" not in path.read_text(encoding="utf-8"):
+        return
+    content = described_run(trainer, module)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    head = f"# lazy-lightning=={__version__}, pytorch-lightning=={version('pytorch-lightning')}\n"
+    note = "# Described from the objects of a script: to read, not to run.\n"
+    with warn_if_unwritten(module, path), written_atomically(path) as temporary:
+        temporary.write_text(head + note + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
+
+
+def described_run(trainer: Trainer, module: ObservedModule) -> dict[str, Any]:
+    """The keys of a configuration, with the digests of the samples, which say more than the arguments of a class."""
+    model, data = described(module), described(module.data)
+    ensemble = module.ensemble
+    model["init_args"] |= {"alpha": list(dict.fromkeys(ensemble.alphas)), "seeds": list(dict.fromkeys(ensemble.seeds))}
+    for name in ("train", "test"):
+        split = getattr(module.data, name)
+        data[f"{name}_set"] = {"x": array_digest(split.x), "y": array_digest(split.y)}
+    data[MADE_FROM] = PYTHON  # within what is hashed: never the identity of a run of the command line
+    observers = [described(each) for each in trainer.callbacks if isinstance(each, Observer)]  # type: ignore[attr-defined]
+    limits = {name: getattr(trainer, name) for name in _TRAINER}
+    return {
+        MADE_FROM: PYTHON,
+        "trainer": {"precision": str(trainer.precision), **limits, "callbacks": observers},
+        "model": model,
+        "data": data,
+    }
