@@ -513,7 +513,7 @@ def test_a_bisection_of_what_is_not_observed(tmp_path: Path, capsys: pytest.Capt
 
 
 @pytest.mark.parametrize(
-    ("declaration", "said"),
+    ("spec", "said"),
     [
         ("{grid: {model.network.widht: [8]}}", "unknown key model.network.widht: did you mean width?"),
         ("{grid: {alpha: {from: 1, to: 50, per_decade: 1}}}", "from 1 to 50 is not a whole number of steps"),

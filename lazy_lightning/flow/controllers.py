@@ -164,7 +164,8 @@ def controller(spec: str | Controller) -> Controller:
     if not isinstance(spec, str):
         if not callable(spec) or not hasattr(spec, "growth"):
             raise ConfigError(
-                f"controller is {spec!r}, expected one of {', '.join(sorted(PRESETS))}, or a Band or a ConstantStep"
+                f"controller is {spec!r}, expected one of {', '.join(sorted(PRESETS))}, a GradientChangeController "
+                "or a ConstantStep"
             )
         return spec
     if spec in CONTROLLERS:

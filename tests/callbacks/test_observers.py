@@ -74,7 +74,7 @@ def test_activation_velocity(tmp_path, options):
 def test_tangent_departure_at_the_end_only(run):
     m = run.module
     x, s = m.data.test.x[:20], 1e-5
-    step = s * m.flow_state.flow_state.displacement
+    step = s * m.flow.flow_state.displacement
     # Central differences, relative to a step of which the square is 1e-10.
     J = (m.network(m.w0 + step, x) - m.network(m.w0 - step, x)) / (2 * s)
     with torch.no_grad():
