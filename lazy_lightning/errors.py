@@ -21,6 +21,10 @@ class RunError(LazyLightningError):
     """A run ended without a result: every member diverged, or its folder cannot be written."""
 
 
+class UnwrittenError(RunError):
+    """A run was trained to its end, but some of its results could not be written."""
+
+
 class MemoryShortageError(RunError):
     """What is to be computed needs more memory than there is; fewer members may fit."""
 

@@ -17,6 +17,8 @@ _log = logging.getLogger(__name__)
 
 _BEFORE_TRAINING = ("on_fit_start", "on_train_start", "on_sanity_check_start")
 """Hooks in which a callback may still refuse a run, because nothing has been trained that would be lost."""
+_AFTER_TRAINING = ("on_train_end", "on_fit_end")
+"""Hooks in which results are written: what fails there is missing from the run."""
 
 
 class GuardedCallback(Callback):
@@ -24,6 +26,8 @@ class GuardedCallback(Callback):
 
     The hooks ``on_...`` and ``state_dict`` of every subclass are wrapped: an exception is logged once for each hook
     and the trainer goes on to the other callbacks, so that a figure that cannot be drawn does not cost the summary.
+    A hook that fails when training has ended is also noted in the module's ``unfinished``, and the fit ends with an
+    error once all callbacks have run.
     A :class:`~lazy_lightning.errors.LazyLightningError` that is raised before training starts still ends the run, as
     do KeyboardInterrupt and SystemExit at any time.
     """
@@ -44,8 +48,10 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
             if name in _BEFORE_TRAINING:
                 raise
             report_failure(self, name, error)
+            _note_if_unfinished(self, name, error, *args)
         except Exception as error:
             report_failure(self, name, error)
+            _note_if_unfinished(self, name, error, *args)
         return {} if name == "state_dict" else None
 
     return call
@@ -64,8 +70,18 @@ def report_failure(callback: object, action: str, error: Exception, consequence:
     if action in reported:
         return
     reported.add(action)
-    _log.warning("%s failed in %s (%s); %s", type(callback).__name__, action, _reason(error), consequence)
+    _log.warning("%s failed in %s (%s); %s", type(callback).__name__, action, short_reason(error), consequence)
     _log.debug("the traceback of this failure", exc_info=error)
+
+
+def _note_if_unfinished(callback: object, hook: str, error: Exception, *args: Any) -> None:
+    """Notes in the module, the second argument of the hooks after training, that results of the callback are missing.
+
+    A module of another package has no such record; there the warning is all that is said.
+    """
+    unfinished = getattr(args[1], "unfinished", None) if hook in _AFTER_TRAINING and len(args) > 1 else None
+    if isinstance(unfinished, dict):
+        unfinished[type(callback).__name__, hook] = short_reason(error)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -76,7 +92,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-def _reason(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
+    """The exception's type and message on one line of at most about 300 characters."""
     said = printable(" ".join(str(error).split()))
     short = said if len(said) <= 300 else said[:297] + "..."
     kind = type(error).__name__

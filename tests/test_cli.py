@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,36 @@ def test_run_is_one_folder(run: Path) -> None:
     expected = {"config.yaml", "curves.parquet", "summary.json", "outputs.safetensors", "checkpoint.ckpt", "figures"}
     assert expected <= names <= expected | {"tb", "hparams.yaml"}  # Lightning's own
     assert not list(run.rglob(".*"))
+
+
+@pytest.mark.parametrize("lines", [0, 1])
+def test_a_reader_of_the_output_that_goes_away_costs_nothing(
+    run: Path, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``fit ... | head -1``, or a pipe that nobody reads."""
+    reading, writing = os.pipe()
+    pipe, reader = os.fdopen(writing, "w", buffering=1), os.fdopen(reading)
+
+    def read() -> None:
+        with reader:
+            for _ in range(lines):
+                reader.readline()
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    if not lines:
+        thread.join()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", pipe)
+        assert main(again(run)) == 0
+        print("said after the end")  # the stream can still be written to, and closed
+    pipe.close()
+    thread.join(timeout=60)
+    assert not thread.is_alive()
+    written = Path("again/digits_fc/version_0")
+    names = {path.name for path in run.iterdir() if path.is_file() and not path.name.startswith("events")}
+    assert names - {path.name for path in written.iterdir()} == set()
+    assert curves(written).equals(curves(run))
 
 
 def test_saved_config_gives_the_same_run(run: Path) -> None:

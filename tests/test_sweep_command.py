@@ -467,6 +467,18 @@ def test_a_disk_that_fills_up(
     assert_same_results(load_runs(tmp_path / "out"), rows[(rows["model"] == "network") & (rows["h"] == 8)])
 
 
+def test_results_that_could_not_be_written_fail_the_sweep_and_leave_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: Any, **options: Any) -> None:
+        raise ValueError("cannot be converted")
+
+    monkeypatch.setattr("lazy_lightning.callbacks.outputs.save_file", broken)
+    assert main(command(tmp_path, "{grid: {alpha: 0.1, seeds: 1}}")) == 1
+    assert "outputs.safetensors could not be written" in capsys.readouterr().out
+    assert set(load_runs(tmp_path / "out")["status"]) == {"finished"}
+
+
 # ---------------------------------------------------------------------- bisection
 
 CROSSING = "{from: 0.3, to: 30, column: tangent_departure, level: 0.1, tolerance: 0.15, points: 4}"

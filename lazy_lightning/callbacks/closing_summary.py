@@ -19,6 +19,7 @@ from lazy_lightning.callbacks.python_config import write_python_config
 from lazy_lightning.callbacks.scalars import FOLDER as TENSORBOARD
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.modules.logged_columns import stopped_early
 from lazy_lightning.modules.observation import Record, finite_mean
 from lazy_lightning.plain_text import rich_text
 from lazy_lightning.runs.atomic import written_atomically
@@ -83,6 +84,7 @@ def summarize(module: FlowModule, record: Record) -> dict[str, Any]:
 
 _SENTENCES = {
     "max_time": "ended by the trainer's max_time, can go on",
+    "early_stopping": "ended by EarlyStopping",
     "interrupted": "interrupted by the trainer, can go on",
 }
 
@@ -93,7 +95,9 @@ def _stop(reason: StopReason, module: FlowModule) -> str:
         return reason.name.lower()
     timers = [c for c in module.trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
     over = any((left := timer.time_remaining()) is not None and left <= 0 for timer in timers)
-    return "max_time" if over else "interrupted"
+    if over:
+        return "max_time"
+    return "early_stopping" if stopped_early(module.trainer) else "interrupted"
 
 
 def _group(

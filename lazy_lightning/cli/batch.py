@@ -14,7 +14,7 @@ from pytorch_lightning import Trainer
 from lazy_lightning.callbacks.progress import progress_share
 from lazy_lightning.cli.flow_cli import FlowCLI
 from lazy_lightning.cli.user_messages import filter_warnings, user_message
-from lazy_lightning.errors import MemoryShortageError
+from lazy_lightning.errors import MemoryShortageError, UnwrittenError
 from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, ProgressMessage, Task, WorkerChannel
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.observation import Record, Sink
@@ -45,6 +45,8 @@ def _fitted(task: Task, folder: Path, reporter: Reporter) -> BatchResult:
     try:
         cli = FlowCLI(["fit", "--config", task.config], folder=folder, callbacks=[reporter])
     except Exception as error:
+        if run.ended and isinstance(error, UnwrittenError):
+            return BatchResult(BatchStatus.ENDED, user_message(error) or str(error))
         if run.ended:  # all members have failed, and the summary says of each why
             return BatchResult(BatchStatus.ENDED)
         traceback.print_exc()

@@ -47,7 +47,7 @@ class SweepCLI(FlowCLI):
 
     @property
     def exit_code(self) -> int:
-        """1 if members have failed, 130 if a signal has stopped the sweep."""
+        """1 if members have failed or results could not be written, 130 if a signal has stopped the sweep."""
         return self._code
 
     def instantiate_classes(self) -> None:
@@ -142,6 +142,8 @@ class SweepCLI(FlowCLI):
         print_results(sweep, sweep_status, execution.stopped)
         if execution.stopped:
             return 130
+        if execution.incomplete:  # from their checkpoints, the missing results can still be written
+            return 1
         sweep.drop_checkpoints(sweep_status)
         return 1 if sweep_status.failed else 0
 

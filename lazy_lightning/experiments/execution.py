@@ -38,6 +38,8 @@ class Execution:
         self._pending: list[Batch] = []
         self._deaths: dict[str, int] = {}
         self.stopped = False
+        self.incomplete = False
+        """Whether a batch has ended whose results could not all be written."""
 
     def train(self, batches: Sequence[Batch]) -> None:
         """Until all have ended, or a signal has stopped them."""
@@ -75,9 +77,11 @@ class Execution:
         elif result.status == BatchStatus.ENDED:
             statuses = [row["status"] for row in self._folder.run(batch.key).rows(batch.key)]
             failed = statuses.count(Status.FAILED)
-            self._progress.finish(
-                batch, members - failed, failed, True, f"ended, {failed} failed" if failed else "ended"
-            )
+            how = f"ended, {failed} failed" if failed else "ended"
+            if result.reason:
+                self.incomplete = True
+                how += f", but {result.reason}"
+            self._progress.finish(batch, members - failed, failed, True, how)
         elif result.status == BatchStatus.DIED and (self._deaths[batch.key] < _DEATHS or self.stopped):
             self._progress.finish(batch, 0, 0, False, "lost its process, and goes on from its checkpoint")
             self._pending.insert(0, batch)

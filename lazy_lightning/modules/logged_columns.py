@@ -102,6 +102,19 @@ def require_known_monitors(trainer: Trainer) -> None:
             )
 
 
+def stopped_early(trainer: Trainer) -> bool:
+    """Whether an ``EarlyStopping`` has ended the present session."""
+    stoppers = [callback for callback in _monitoring(trainer) if isinstance(callback, EarlyStopping)]
+    return any(stopper.stopping_reason_message is not None for stopper in stoppers)
+
+
+def forget_early_stops(trainer: Trainer) -> None:
+    """Clears the reason for which ``EarlyStopping`` ended an earlier session, which a checkpoint brings back."""
+    for callback in _monitoring(trainer):
+        if isinstance(callback, EarlyStopping):
+            callback.stopping_reason_message = None
+
+
 def _monitoring(trainer: Trainer) -> list[EarlyStopping | ModelCheckpoint]:
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
     return [callback for callback in callbacks if isinstance(callback, (EarlyStopping, ModelCheckpoint))]

@@ -16,10 +16,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from lazy_lightning.data.split import Split
-from lazy_lightning.errors import ConfigError, RunError
+from lazy_lightning.errors import ConfigError, UnwrittenError
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.guarded import report_failure
+from lazy_lightning.guarded import report_failure, short_reason
 from lazy_lightning.modules.logged_columns import (
+    forget_early_stops,
     log_metrics,
     metrics_of,
     require_known_monitors,
@@ -51,6 +52,8 @@ class ObservedModule(MemberModule):
     """Counted from 0, which is w0."""
     unwritten: dict[Path, str]
     """Files that this fit could not write so far, each with the reason."""
+    unfinished: dict[tuple[str, str], str]
+    """Callbacks, each with the hook, that failed where they write their results, and the reason."""
     wall: float = 0.0
     """Seconds since the fit began, over all sessions of a resumed run."""
     _session_start: float = 0.0
@@ -88,7 +91,7 @@ class ObservedModule(MemberModule):
 
     def setup(self, stage: str) -> None:
         """Builds the members, and notes what a checkpoint must agree with: once, not at every save."""
-        self.unwritten = {}
+        self.unwritten, self.unfinished = {}, {}
         super().setup(stage)
         self._digest = self._objective_digest()
         if stage == "fit":  # test and validation sets are observed here, at the times of the other observations
@@ -107,16 +110,18 @@ class ObservedModule(MemberModule):
             strategy.checkpoint_io = RunCheckpointIO()
 
     def on_fit_end(self) -> None:
-        """Ends with an error if files of the run could not be written; all others have been by now.
+        """Ends with an error if results of the run could not be written; all others have been by now.
 
         Raises:
-            RunError: names them.
+            UnwrittenError: names them.
         """
-        lost, self.unwritten = sorted(str(path) for path in self.unwritten), {}
+        lost = sorted(str(path) for path in self.unwritten)
+        reasons = {callback: reason for (callback, _), reason in self.unfinished.items()}
+        lost += [f"what {callback} writes ({reason})" for callback, reason in reasons.items()]
         if lost:
-            raise RunError(
-                f"{', '.join(lost)} could not be written, while the rest of the run is complete: free space, then go "
-                "on or fit again"
+            raise UnwrittenError(
+                f"{', '.join(lost)} could not be written, while the rest of the run is complete: remove the cause "
+                "(free space, if the disk is full), then go on or fit again"
             )
 
     # ------------------------------------------------------------------ the data
@@ -168,6 +173,7 @@ class ObservedModule(MemberModule):
         if anew:
             self.observations, self._wall_before = 0, 0.0
             self._observers = ObserverRunner()
+        forget_early_stops(self.trainer)
         self._observers.check(self)
 
     def seconds_so_far(self) -> float:
@@ -197,10 +203,14 @@ class ObservedModule(MemberModule):
         log_metrics(self.trainer, metrics, record.index)
         for sink in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(sink, Sink):
+                noted = (type(sink).__name__, "record")
                 try:
                     sink.record(self.trainer, self, record)
                 except Exception as error:
                     report_failure(sink, "record", error)
+                    self.unfinished[noted] = short_reason(error)
+                else:
+                    self.unfinished.pop(noted, None)
 
     def _own_columns(self, observation: Observation) -> dict[str, Tensor]:
         state = observation.state

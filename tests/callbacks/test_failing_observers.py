@@ -8,14 +8,16 @@ import logging
 import pandas as pd
 import pytest
 import torch
-from fits import fit
+from fits import fit, module
 from observed import APART, interrupted, small, watch
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import CSVLogger
 from torch import nn
 
 from lazy_lightning.callbacks import (
     T1,
     ClosingSummary,
+    Curves,
     DisableCallbacks,
     KernelDrift,
     KernelSnapshots,
@@ -25,7 +27,7 @@ from lazy_lightning.callbacks import (
     TangentDeparture,
     WeightDisplacement,
 )
-from lazy_lightning.errors import ConfigError, DataError
+from lazy_lightning.errors import ConfigError, DataError, RunError
 from lazy_lightning.modules import StoppingCriteria
 from lazy_lightning.modules.observation import Observer, Sink
 from lazy_lightning.runs.run_files import CHECKPOINT, CURVES, OUTPUTS, SUMMARY
@@ -156,7 +158,11 @@ class BadSink(Sink):
 
 
 def test_a_failing_sink_costs_nothing_else(tmp_path, caplog):
-    fit(tmp_path, callbacks=[BadSink(), ClosingSummary(), RunCheckpoint(), OutputsWriter()], **SHORT)
+    with pytest.raises(
+        RunError, match=r"what BadSink writes \(ValueError: cannot draw\) could not be written"
+    ) as raised:
+        fit(tmp_path, callbacks=[BadSink(), ClosingSummary(), RunCheckpoint(), OutputsWriter()], **SHORT)
+    assert str(raised.value).count("BadSink") == 1
     assert all((tmp_path / name).is_file() for name in (SUMMARY, CHECKPOINT, OUTPUTS, CURVES))
     told = [record.message for record in caplog.records if "BadSink" in record.message]
     assert len(told) == 4  # once each
@@ -168,9 +174,52 @@ def test_a_figure_that_cannot_be_drawn(tmp_path, monkeypatch, caplog):
         raise ValueError("nothing to draw")
 
     monkeypatch.setattr("lazy_lightning.callbacks.learning_curves.learning_curves", broken)
-    fit(tmp_path, callbacks=[LearningCurves(), ClosingSummary(), OutputsWriter()], **SHORT)
+    with pytest.raises(RunError, match="what LearningCurves writes"):
+        fit(tmp_path, callbacks=[LearningCurves(), ClosingSummary(), OutputsWriter()], **SHORT)
     assert (tmp_path / SUMMARY).is_file()
     assert "LearningCurves failed in on_train_end (ValueError: nothing to draw)" in caplog.text
+
+
+WRITERS = {
+    CURVES: "lazy_lightning.callbacks.curves.Curves.table",
+    CHECKPOINT: "lazy_lightning.runs.checkpoints.torch.save",
+    OUTPUTS: "lazy_lightning.callbacks.outputs.save_file",
+    SUMMARY: "lazy_lightning.callbacks.closing_summary.written_atomically",
+}
+
+
+@pytest.mark.parametrize("file", WRITERS)
+def test_a_file_whose_writing_fails_is_named_and_all_others_are_written(file, tmp_path, monkeypatch, capsys):
+    """Whatever the failure: not only a disk that is full."""
+
+    def broken(*args, **kwargs):
+        raise ValueError("cannot be converted")
+
+    monkeypatch.setattr(WRITERS[file], broken)
+    callbacks = [Curves(), ClosingSummary(), RunCheckpoint(every_seconds=0.0), OutputsWriter()]
+    trainer = Trainer(
+        accelerator="cpu",
+        precision="64-true",
+        max_epochs=-1,
+        logger=CSVLogger(tmp_path, name="", version=""),
+        callbacks=callbacks,
+        enable_model_summary=False,
+        enable_progress_bar=False,
+    )
+    with pytest.raises(RunError, match=f"{file} could not be written, while the rest"):
+        trainer.fit(module(**SHORT), datamodule=small())
+    assert not (tmp_path / file).exists()
+    assert all((tmp_path / name).is_file() for name in WRITERS if name != file)
+    assert capsys.readouterr().err.count(f"{file} (ValueError: cannot be converted)") == 1
+
+
+def test_a_sink_that_recovers_ends_well(tmp_path):
+    class Late(Sink):
+        def record(self, trainer, module, record):
+            if record.index < 2:
+                raise OSError("not yet")
+
+    fit(tmp_path, callbacks=[Late()], **SHORT)
 
 
 # ---------------------------------------------------------------------- networks that observers find hard

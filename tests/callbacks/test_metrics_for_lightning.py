@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import functools
+import json
 import re
 import sqlite3
 from pathlib import Path
@@ -13,16 +14,17 @@ import pytest
 import torch
 from command_line import QUIET, error_of
 from fits import digits, fit, module
-from observed import watch
+from observed import StopAt, watch
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from lazy_lightning.callbacks import Curves, KernelDrift
+from lazy_lightning.callbacks import ClosingSummary, Curves, KernelDrift, RunCheckpoint
 from lazy_lightning.cli import main
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules import MiniBatchModule, StoppingCriteria
 from lazy_lightning.nn import FC
+from lazy_lightning.runs.run_folder import RunFolder
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
 SHORT = {**MEMBERS, "stop": StoppingCriteria(max_steps=20)}
@@ -157,6 +159,23 @@ def test_early_stopping_acts_at_observations(tmp_path):
     impatient = EarlyStopping(monitor="test/loss/alpha=10", patience=1, mode="max")
     run = watch(tmp_path / "b", impatient, **MEMBERS, stop=StoppingCriteria(max_steps=10**6))
     assert run.table.observation.max() <= 3
+
+
+def test_a_member_that_early_stopping_ended_says_so_and_has_finished(tmp_path):
+    stopping = EarlyStopping(monitor="train/loss", stopping_threshold=0.9)
+    saved = RunCheckpoint()
+    watch(tmp_path, stopping, saved, ClosingSummary(), alpha=0.1, stop=StoppingCriteria(max_steps=10**6))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert [member["stop"] for member in summary["members"]] == ["early_stopping"]
+    assert summary["groups"][0]["stops"] == ["ended by EarlyStopping"]
+    assert RunFolder(tmp_path).ended
+
+    goes_on = EarlyStopping(monitor="train/loss", stopping_threshold=1e-9)
+    checkpoint = tmp_path / "checkpoint.ckpt"
+    stop = StoppingCriteria(max_steps=10**6)
+    watch(tmp_path / "b", goes_on, StopAt(1), ClosingSummary(), ckpt_path=checkpoint, alpha=0.1, stop=stop)
+    summary = json.loads((tmp_path / "b" / "summary.json").read_text())
+    assert [member["stop"] for member in summary["members"]] == ["interrupted"]  # by another callback, this time
 
 
 @pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
