@@ -131,10 +131,10 @@ class _Companion:
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         kernel = frozen_kernels(module.network, module.w0[rows], buffers, x, None, outputs=outputs)
         features = KernelFeatures.of(kernel).train
-        alpha = module.centering.alpha.to(kernel.device)
-        f0 = None if module.centering.enabled else module.raw_outputs(module.w0, x) * module.centering.column(x.dtype)
+        centering = module.centering.to(kernel.device)
+        start = centering.offset(lambda: module.raw_outputs(module.w0, x))
         self.objective = KernelObjective(
-            features, f0, alpha, module.loss, module.train_split.y, outputs, False, Sharing.of(own)
+            features, start, centering, module.loss, module.train_split.y, outputs, False, Sharing.of(own)
         )
         self.v = nn.Parameter(features.new_zeros(len(own), features.shape[1]))
         self.flow = module.companion_flow(self.v, steps=_STEPS)

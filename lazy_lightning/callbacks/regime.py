@@ -56,7 +56,5 @@ class TangentDeparture(NetworkObserver):
             return tangent_outputs(lambda w: module.network(w, x[part], buffers), w0, state.displacement)
 
         linear = torch.cat([tangent(part) for part in chunks(len(x), module.chunk_size)], dim=1)
-        if not module.centering.enabled:
-            linear = linear + module.raw_outputs(w0, x)  # F starts at alpha f0, and so does what it is compared with
-        scaled = drop_single_output(module.centering(linear, torch.zeros_like(linear)))
+        scaled = drop_single_output(module.centering.from_change(linear, lambda: module.raw_outputs(w0, x)))
         return tangent_departure(module.centered_outputs(x), scaled)

@@ -256,11 +256,8 @@ class KernelModule(FlowModule):
             )
 
     def _start_outputs(self, x: Tensor) -> Tensor | None:
-        """F(0) = alpha f(w0, x) without centering, else None for zero."""
-        if self.centering.enabled:
-            return None
-        f0 = self.raw_outputs(cast(Tensor, self.initial), x)
-        return f0 * self.centering.column(x.dtype)
+        """F(0), (E, n, c), the outputs of the networks at w0; None for zero."""
+        return self.centering.offset(lambda: self.raw_outputs(cast(Tensor, self.initial), x))
 
     # ------------------------------------------------------------------ what the flow asks for
 
@@ -270,7 +267,7 @@ class KernelModule(FlowModule):
         return KernelObjective(
             features=features.train,
             start=self._start_outputs(self.train_split.x),
-            alpha=self.centering.alpha,
+            centering=self.centering,
             loss=self.loss,
             y=self.train_split.y,
             outputs=self.data.num_outputs,
@@ -297,7 +294,6 @@ class KernelModule(FlowModule):
         return self._decomposed().of_others(self._kernel(x, self._train_inputs()))
 
     def _outputs(self, features: Tensor, start: Tensor | None) -> Tensor:
-        alpha = self.centering.alpha.to(features.dtype)
         return drop_single_output(
-            kernel_outputs(features, self.w.detach(), alpha, start, self.data.num_outputs, self._sharing)
+            kernel_outputs(features, self.w.detach(), self.centering, start, self.data.num_outputs, self._sharing)
         )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.ntk.sharing import Sharing
+from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import drop_single_output, random_weights
 from lazy_lightning.objective.losses import Loss
 
@@ -24,9 +25,9 @@ class KernelObjective:
     features: Tensor
     """(U, n c, n c), or (U, n, n) where all outputs share one kernel; U = E without ``sharing``."""
     start: Tensor | None
-    """(E, n, c) F(0); None for zero, as it is with centering."""
-    alpha: Tensor
-    """(E,)"""
+    """(E, n, c) F(0), from :meth:`Centering.offset`; None for zero."""
+    centering: Centering
+    """Its alpha is that of the members, (E,)."""
     loss: Loss
     y: Tensor
     outputs: int
@@ -38,7 +39,9 @@ class KernelObjective:
         """The objective of some members; None for all."""
         if rows is None:
             return self
-        part = replace(self, start=None if self.start is None else self.start[rows], alpha=self.alpha[rows])
+        part = replace(
+            self, start=None if self.start is None else self.start[rows], centering=self.centering.select(rows)
+        )
         if self.sharing is None:
             return replace(part, features=self.features[rows])
         sharing, used = self.sharing.select(rows)
@@ -51,7 +54,7 @@ class KernelObjective:
         v.grad = self._gradient(v, slope)
         shown = drop_single_output(outputs)
         margins = self.loss.margins(shown, self.y) if self.reports_margins else None
-        loss = total / (self.alpha.to(v.dtype) ** 2 * len(self.y))
+        loss = total / self.centering.loss_divisor(len(self.y), v.dtype)
         return Evaluation(loss, shown, margins, self.loss.flat(shown, self.y))
 
     @torch.enable_grad()
@@ -64,9 +67,8 @@ class KernelObjective:
 
     def _slopes(self, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The outputs (E, n, c), the sum of the losses (E,), and its slopes with the outputs."""
-        alpha = self.alpha.to(v.dtype)
         outputs = kernel_outputs(
-            self.features, v.detach(), alpha, self.start, self.outputs, self.sharing
+            self.features, v.detach(), self.centering, self.start, self.outputs, self.sharing
         ).requires_grad_()
         total = self.loss.per_sample(drop_single_output(outputs), self.y).sum(dim=-1)
         (slope,) = torch.autograd.grad(total.sum(), outputs)
@@ -74,16 +76,21 @@ class KernelObjective:
 
     def _gradient(self, v: Tensor, slope: Tensor) -> Tensor:
         columns = _columns(self.features, v, slope)
-        weight = 1 / (self.alpha.to(v.dtype) * len(self.y))
+        weight = self.centering.slope_weight(len(self.y), v.dtype)
         return _product(self.features.mT, columns, self.sharing).flatten(1).mul_(weight.unsqueeze(1))
 
 
 def kernel_outputs(
-    features: Tensor, v: Tensor, alpha: Tensor, start: Tensor | None, outputs: int, sharing: Sharing | None = None
+    features: Tensor,
+    v: Tensor,
+    centering: Centering,
+    start: Tensor | None,
+    outputs: int,
+    sharing: Sharing | None = None,
 ) -> Tensor:
-    """F(0) + alpha Phi v, (E, n, c)."""
+    """F(0) + alpha Phi v, (E, n, c), where F(0) is ``start``, from :meth:`Centering.offset`."""
     moved = _product(features, _columns(features, v, v), sharing)
-    centered = moved.reshape(len(v), -1, outputs) * alpha.view(-1, 1, 1)
+    centered = moved.reshape(len(v), -1, outputs) * centering.column(v.dtype)
     return centered if start is None else centered + start
 
 

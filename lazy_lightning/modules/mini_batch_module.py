@@ -190,7 +190,7 @@ class MiniBatchModule(ObservedModule):
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
         """What is descended: the sum of ell/alpha^2 over members and models, whose gradients do not mix."""
-        weight = self.centering.alpha**-2
+        weight = self.centering.loss_weight(1)
         return torch.stack([(loss * weight.to(loss.dtype)).sum() for loss in losses.values()]).sum()
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
@@ -329,7 +329,8 @@ class MiniBatchModule(ObservedModule):
 
     def _present_state(self) -> TrainingState:
         outputs = self._evaluated(NETWORK, train=True)
-        loss = self.loss.per_sample(outputs, self.train_split.y).mean(dim=-1).double() / self.centering.alpha**2
+        loss = self.loss.per_sample(outputs, self.train_split.y).mean(dim=-1).double()
+        loss = loss / self.centering.loss_divisor(1)
         self._loss_start = loss if self._loss_start is None else self._loss_start.to(loss.device)
         over = StopReason.MAX_STEPS if self.steps >= self._ends() else StopReason.RUNNING
         reason = torch.full_like(loss, int(over), dtype=torch.int8)
@@ -362,8 +363,8 @@ class MiniBatchModule(ObservedModule):
         return torch.cat(parts, dim=1)
 
     def _start_of(self, x: Tensor, f0: Tensor, part: slice) -> Tensor:
-        """f(w0, x): what was subtracted, unless nothing is."""
-        return f0[:, part] if self.centering.enabled else self.comparison_models.start(x[part])
+        """f(w0, x[part]): kept since the fit began with centering, else evaluated."""
+        return self.centering.initial_outputs(f0[:, part], lambda: self.comparison_models.start(x[part]))
 
     def _own_columns(self, observation: Observation) -> dict[str, Tensor]:
         columns = super()._own_columns(observation)

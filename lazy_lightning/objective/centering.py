@@ -1,4 +1,7 @@
-"""Alpha-centering: F(w, x) = alpha (f(w, x) - f(w0, x)), the one place where it happens (arXiv:1906.08034)."""
+"""Alpha-centering: F(w, x) = alpha (f(w, x) - f(w0, x)) and the weight 1/alpha^2 of its loss (arXiv:1906.08034).
+
+This is the only module that asks whether centering is enabled, and the only one that writes these factors.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,10 @@ from lazy_lightning.errors import ConfigError
 
 
 class Centering:
-    """What is trained instead of the network's output, for members of their own alpha.
+    """The trained function F of E members, each with its own alpha, from the outputs f of their networks.
+
+    With centering, F = alpha (f - f0), where f0 = f(w0, x); without it, F = alpha f. The loss of n samples is
+    L = 1/(alpha^2 n) sum_i ell(F_i, y_i) in both cases, so that the time of lazy convergence does not depend on alpha.
 
     Args:
         alpha: (E,) the scale of each member.
@@ -59,6 +65,75 @@ class Centering:
         tensor([[[4.]]])
         """
         return (f - f0) * self.column(f.dtype)
+
+    def from_change(self, df: Tensor, f0: Tensor | Callable[[], Tensor]) -> Tensor:
+        """F from the change of the outputs since w0: alpha df with centering, else alpha (df + f0).
+
+        Where df is known by itself, as for a linearized network, this keeps the digits that f - f0 would lose.
+
+        Args:
+            df: (E, n, c) f(w, x) - f(w0, x).
+            f0: (E, n, c) f(w0, x), or a function that evaluates it, which is called without centering alone.
+
+        Returns:
+            (E, n, c) F.
+
+        >>> df, f0 = torch.tensor([[[2.0]]]), torch.tensor([[[1.0]]])
+        >>> alpha = torch.tensor([2.0])
+        >>> Centering(alpha).from_change(df, f0), Centering(alpha, enabled=False).from_change(df, f0)
+        (tensor([[[4.]]]), tensor([[[6.]]]))
+        """
+        if not self.enabled:
+            df = df + (f0 if isinstance(f0, Tensor) else f0())
+        return df * self.column(df.dtype)
+
+    def initial_outputs(self, base: Tensor, evaluate: Callable[[], Tensor]) -> Tensor:
+        """f(w0, x), (E, n, c): ``base`` itself with centering, else (where it is zero) what ``evaluate`` gives.
+
+        Args:
+            base: (E, n, c) from :meth:`base`.
+            evaluate: computes f(w0, x), on samples that may be evaluated repeatedly.
+        """
+        return base if self.enabled else evaluate()
+
+    def offset(self, f0: Tensor | Callable[[], Tensor]) -> Tensor | None:
+        """F at w0, (E, n, c): None for zero with centering, else alpha f0.
+
+        Args:
+            f0: (E, n, c) f(w0, x), or a function that evaluates it, which is called without centering alone.
+        """
+        if self.enabled:
+            return None
+        f0 = f0 if isinstance(f0, Tensor) else f0()
+        return f0 * self.column(f0.dtype)
+
+    def loss_divisor(self, samples: int, dtype: torch.dtype | None = None) -> Tensor:
+        """(E,) alpha^2 n, by which the sum of ell over n samples is divided.
+
+        Args:
+            samples: n; 1 where the mean of ell is divided.
+            dtype: of the result; None for that of alpha.
+
+        >>> Centering(torch.tensor([2.0])).loss_divisor(3)
+        tensor([12.])
+        """
+        return (self.alpha if dtype is None else self.alpha.to(dtype)) ** 2 * samples
+
+    def loss_weight(self, samples: int) -> Tensor:
+        """(E,) 1/(alpha^2 n), the weight of each of n samples in L.
+
+        >>> Centering(torch.tensor([0.5])).loss_weight(2)
+        tensor([2.])
+        """
+        return 1 / self.loss_divisor(samples)
+
+    def slope_weight(self, samples: int, dtype: torch.dtype) -> Tensor:
+        """(E,) 1/(alpha n): the slope of L with f(w, x_i) is this times ell'(F_i, y_i), of n samples.
+
+        >>> Centering(torch.tensor([0.5])).slope_weight(2, torch.float32)
+        tensor([1.])
+        """
+        return 1 / (self.alpha.to(dtype) * samples)
 
     def column(self, dtype: torch.dtype) -> Tensor:
         """alpha as (E, 1, 1)."""

@@ -63,9 +63,7 @@ class ComparisonModels:
             change = self.network.with_frozen_gates(self.w0 + displacement, self.w0, x, self.buffers) - start
         else:
             change = self.network(self.w0 + displacement, x, self.buffers) - start
-        if not self.centering.enabled:
-            change = change + start
-        return drop_single_output(change * self.centering.column(change.dtype))
+        return drop_single_output(self.centering.from_change(change, start))
 
 
 def check_companions(names: list[Companion]) -> tuple[Companion, ...]:

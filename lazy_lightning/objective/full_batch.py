@@ -89,9 +89,8 @@ class Objective:
 
     @cached_property
     def _weight(self) -> Tensor:
-        """(E,) 1/(alpha^2 n), the weight of each sample's loss, see
-        :func:`lazy_lightning.objective.losses.scaled_loss`."""
-        return (1 / (self.centering.alpha**2 * len(self.x))).to(self.x.dtype)
+        """(E,) 1/(alpha^2 n), see :meth:`Centering.loss_weight`."""
+        return self.centering.loss_weight(len(self.x)).to(self.x.dtype)
 
 
 def random_weights(samples: int) -> Tensor:

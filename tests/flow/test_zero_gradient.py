@@ -166,7 +166,7 @@ def test_scale_is_that_of_contributions_that_do_not_cancel(kind):
         from lazy_lightning.modules.kernel_objective import KernelObjective
 
         phi = torch.randn(1, 12, 12, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-        o = KernelObjective(phi, None, o.centering.alpha, o.loss, o.y, 1, False)
+        o = KernelObjective(phi, None, o.centering, o.loss, o.y, 1, False)
         w = torch.zeros(1, 12, dtype=torch.float64)
         each = [phi[:, i : i + 1] * o.y[i] / (0.1 * 12) for i in range(12)]
         norms = torch.stack([torch.linalg.vector_norm(g) for g in each])

@@ -48,7 +48,7 @@ def kernel(base, kind="full"):
     start = None
     if not o.centering.enabled:
         start = raw_outputs(o.network, base.w0, o.x, {}) * o.centering.column(o.x.dtype)
-    objective = KernelObjective(features, start, o.centering.alpha, o.loss, o.y, c, o.reports_margins)
+    objective = KernelObjective(features, start, o.centering, o.loss, o.y, c, o.reports_margins)
     return Problem(objective, base.w0.new_zeros(len(base.w0), len(o.y) * c))
 
 
@@ -90,7 +90,7 @@ def test_loss_outputs_margins_and_gradient(name, kind, centering):
     o = base.objective
     v, evaluation, gradient = somewhere(base)
     F = drop_single_output(formula(o, v))
-    L = scaled_loss(o.loss, F, o.y, o.alpha)
+    L = scaled_loss(o.loss, F, o.y, o.centering.alpha)
     (expected,) = torch.autograd.grad(L.sum(), v)
     for row in range(len(v)):
         assert_close(evaluation.outputs[row], F[row])
@@ -149,7 +149,7 @@ def test_one_shared_kernel_is_a_full_one_of_equal_blocks():
     (v, one, g), (_, two, h) = somewhere(base), somewhere(other)
     assert_close(one.outputs, two.outputs)
     assert_close(g, h)
-    assert kernel_outputs(blocks, v, base.objective.alpha, None, 3).shape == (6, 6, 3)
+    assert kernel_outputs(blocks, v, base.objective.centering, None, 3).shape == (6, 6, 3)
 
 
 # ---------------------------------------------------------------------- whole runs
