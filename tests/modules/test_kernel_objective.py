@@ -65,7 +65,7 @@ def linearized(base, alphas=ALPHAS, seeds=SEEDS):
 def somewhere(base):
     """The evaluation and the gradient at a v where all losses have a slope."""
     v = torch.linspace(-1, 1, base.w0.numel(), dtype=base.w0.dtype).view_as(base.w0).cos().requires_grad_()
-    v.data /= base.objective.alpha.unsqueeze(1)
+    v.data /= base.objective.centering.alpha.unsqueeze(1)
     return v, base.objective.backward(v), v.grad
 
 
@@ -77,7 +77,7 @@ def formula(objective, v):
     o, (members, c) = objective, (len(v), objective.outputs)
     shared = o.features.shape[-1] == len(o.y)
     full = torch.stack([torch.kron(phi, torch.eye(c, dtype=phi.dtype)) if shared else phi for phi in o.features])
-    moved = torch.einsum("e,eij,ej->ei", o.alpha.to(v.dtype), full, v).view(members, -1, c)
+    moved = torch.einsum("e,eij,ej->ei", o.centering.alpha.to(v.dtype), full, v).view(members, -1, c)
     return moved if o.start is None else moved + o.start
 
 
