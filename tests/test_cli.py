@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,15 +16,18 @@ import pandas as pd
 import pytest
 import torch
 from command_line import CONF, QUIET, TINY, built, error_of
+from pyarrow.parquet import ParquetFile
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from safetensors.torch import load_file
 
+from lazy_lightning import load_runs
 from lazy_lightning.callbacks import T1, Curves, LearningCurves, TangentDeparture, WeightDisplacement
 from lazy_lightning.cli import main, short_help
 from lazy_lightning.cli.flow_cli import single_observers
 from lazy_lightning.cli.user_messages import user_message
 from lazy_lightning.data import Digits
+from lazy_lightning.errors import DataError
 from lazy_lightning.modules import FlowModule, StoppingCriteria
 
 pytestmark = pytest.mark.usefixtures("own_folder")
@@ -91,6 +95,26 @@ def test_a_reader_of_the_output_that_goes_away_costs_nothing(
     names = {path.name for path in run.iterdir() if path.is_file() and not path.name.startswith("events")}
     assert names - {path.name for path in written.iterdir()} == set()
     assert curves(written).equals(curves(run))
+
+
+def test_a_flipped_bit_in_the_arrays_is_found(run: Path, tmp_path: Path) -> None:
+    """It leaves valid numbers, which a checksum alone tells from those that were written."""
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    assert len(load_runs(copy).curves.load())
+    whole = bytearray((copy / "outputs.safetensors").read_bytes())
+    whole[-3] ^= 1
+    (copy / "outputs.safetensors").write_bytes(whole)
+    with pytest.raises(DataError, match=r"outputs.safetensors cannot be read \(its arrays have the checksum"):
+        load_runs(copy).outputs.load("test")
+
+    column = ParquetFile(copy / "curves.parquet").metadata.row_group(0).column(4)
+    begin = column.dictionary_page_offset or column.data_page_offset
+    whole = bytearray((copy / "curves.parquet").read_bytes())
+    whole[begin + column.total_compressed_size - 1] ^= 1
+    (copy / "curves.parquet").write_bytes(whole)
+    with pytest.raises(DataError, match=r"curves.parquet cannot be read \(.*CRC"):
+        load_runs(copy).curves.load()
 
 
 def test_saved_config_gives_the_same_run(run: Path) -> None:

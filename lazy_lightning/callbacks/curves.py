@@ -72,7 +72,7 @@ class Curves(Sink):
             return None
         path = Path(trainer.log_dir) / CURVES
         with self._pace.measured(), warn_if_unwritten(module, path), written_atomically(path) as temporary:
-            self.table(module).to_parquet(temporary, index=False)
+            self.table(module).to_parquet(temporary, index=False, engine="pyarrow", write_page_checksum=True)
         return path
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:

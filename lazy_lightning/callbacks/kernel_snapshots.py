@@ -16,6 +16,8 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.guarded import report_failure
 from lazy_lightning.modules.observation import Sink
 from lazy_lightning.ntk.empirical import empirical_ntk
+from lazy_lightning.runs.array_checksum import KEY as CHECKSUM
+from lazy_lightning.runs.array_checksum import array_checksum
 from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import KERNELS
 
@@ -81,7 +83,8 @@ class KernelSnapshots(Sink):
         path = Path(trainer.log_dir) / KERNELS
         with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
             host = {name: array.cpu().clone().contiguous() for name, array in arrays.items()}
-            save_file(host, str(temporary), metadata={"schema": str(SCHEMA)})
+            checksum = array_checksum({name: array.numpy() for name, array in host.items()})
+            save_file(host, str(temporary), metadata={"schema": str(SCHEMA), CHECKSUM: checksum})
 
     def _kernel(self, module: FlowModule, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:
         """(M, n, n) of the members in ``rows``."""

@@ -11,6 +11,8 @@ from safetensors.torch import save_file
 
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.modules.observation import Sink
+from lazy_lightning.runs.array_checksum import KEY as CHECKSUM
+from lazy_lightning.runs.array_checksum import array_checksum
 from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import OUTPUTS
 
@@ -42,8 +44,6 @@ class OutputsWriter(Sink):
         path = Path(trainer.log_dir) / OUTPUTS
         with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
             # a copy each: outputs may be views of one buffer, which the format refuses
-            save_file(
-                {name: array.detach().cpu().clone().contiguous() for name, array in arrays.items()},
-                str(temporary),
-                metadata={"schema": str(SCHEMA)},
-            )
+            host = {name: array.detach().cpu().clone().contiguous() for name, array in arrays.items()}
+            checksum = array_checksum({name: array.numpy() for name, array in host.items()})
+            save_file(host, str(temporary), metadata={"schema": str(SCHEMA), CHECKSUM: checksum})

@@ -12,11 +12,12 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load_file
 
 from lazy_lightning.errors import ConfigError, DataError
 from lazy_lightning.plain_text import printable
+from lazy_lightning.runs.array_checksum import require_checksum
 from lazy_lightning.runs.index import read_store, table
 from lazy_lightning.runs.run_files import CURVES, KERNELS, OUTPUTS
 from lazy_lightning.runs.run_folder import column_name
@@ -238,7 +239,7 @@ def _curves(file: Path, columns: Sequence[str]) -> pd.DataFrame:
     if missing:
         raise DataError(f"{printable(file)} has no column {missing[0]}: remove the run, or leave its rows out")
     with _warn_if_damaged(file):
-        read = pd.read_parquet(file, columns=list(columns))
+        read = pd.read_parquet(file, "pyarrow", list(columns), page_checksum_verification=True)
     wrong = [name for name in read if not pd.api.types.is_numeric_dtype(read[name])]
     if wrong:
         raise DataError(
@@ -269,6 +270,8 @@ def _arrays(target: Path, last: int) -> dict[str, Array]:
     """
     with _warn_if_damaged(target):
         arrays: dict[str, Array] = load_file(target)
+        with safe_open(target, "numpy") as file:
+            require_checksum(arrays, file.metadata())
         if target.name == OUTPUTS:
             for which in ("train", "test"):
                 _require_outputs(arrays, which, last)

@@ -1,0 +1,38 @@
+"""The checksum of a run's arrays: a bit that has flipped on the disk leaves a valid number, and is found by this."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+KEY = "crc32"
+"""In the metadata of a file of arrays; files of older versions do not have it."""
+
+
+def array_checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """CRC-32 of the names, types, shapes and values of arrays, in the order of their names, as hexadecimal digits.
+
+    >>> array_checksum({"a": np.array([1.0, 2.0]), "b": np.array([3])})
+    'ed896d83'
+    """
+    crc = 0
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        crc = zlib.crc32(f"{name} {array.dtype.str} {arrays[name].shape}".encode(), crc)
+        crc = zlib.crc32(array.reshape(-1).view(np.uint8), crc)
+    return f"{crc:08x}"
+
+
+def require_checksum(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None) -> None:
+    """Compares arrays that were read with the checksum in the metadata of their file, if it has one.
+
+    Raises:
+        ValueError: they are not the arrays that were written.
+    """
+    written = (metadata or {}).get(KEY)
+    if written is not None and written != (found := array_checksum(arrays)):
+        raise ValueError(f"its arrays have the checksum {found}, written was {written}: the file has changed since")
