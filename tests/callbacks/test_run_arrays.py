@@ -149,7 +149,7 @@ def test_what_is_wrong_is_told_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="the kernel set were asked for, but it is empty"):
         watch(tmp_path, KernelSnapshots(split="kernel"), **SHORT)
     with pytest.raises(ConfigError, match="on 2 samples at least, but the test set has 1"):
-        watch(tmp_path, KernelSnapshots(), data=small(n_test=1), **SHORT)
+        watch(tmp_path / "b", KernelSnapshots(), data=small(n_test=1), **SHORT)
     for options in ({"samples": 1}, {"seeds": 0}):
         with pytest.raises(ConfigError, match="needs samples >= 2 and seeds >= 1"):
             KernelSnapshots(**options)
