@@ -7,9 +7,10 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 
-from lazy_lightning.cli import messages, short_help
+from lazy_lightning.cli import imports, messages, short_help
 from lazy_lightning.cli.bundled import bundled_configs, resolve_configs
 from lazy_lightning.cli.resume import split_resume
 from lazy_lightning.cli.subcommands import CONFIGURED, STORED, SUBCOMMANDS
@@ -87,6 +88,7 @@ def _built(given: Sequence[str]) -> int:
     given, resumed = split_resume(given) if given[0] == "fit" else (given, None)
     resolved, files = resolve_configs(["--help" if argument == "--help=all" else argument for argument in given])
 
+    begin = time.perf_counter()
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     from lazy_lightning.cli.flow_cli import FlowCLI
@@ -94,6 +96,7 @@ def _built(given: Sequence[str]) -> int:
     from lazy_lightning.cli.user_messages import filter_warnings, user_message
     from lazy_lightning.denormals import flush_denormals
 
+    imports.seconds = time.perf_counter() - begin
     flush_denormals()
     filter_warnings()
     socket.setdefaulttimeout(socket.getdefaulttimeout() or _NETWORK_TIMEOUT)

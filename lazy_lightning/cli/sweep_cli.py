@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 
+from lazy_lightning.cli import imports
 from lazy_lightning.cli.allowed import check_classes
 from lazy_lightning.cli.batch import train
 from lazy_lightning.cli.bundled import find_config, read_config
@@ -20,7 +21,7 @@ from lazy_lightning.cli.trainer import FlowTrainer
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.batching import ConfigGroup
-from lazy_lightning.experiments.costs import CostModel
+from lazy_lightning.experiments.costs import USUAL_IMPORTS, CostModel
 from lazy_lightning.experiments.execution import Execution, stops_on_signal
 from lazy_lightning.experiments.run_sweep import run_sweep
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep, alpha_of
@@ -66,7 +67,7 @@ class SweepCLI(FlowCLI):
         spec = parse_sweep_spec(read_config(path), path.stem)
         base = yaml.safe_load(self._subcommand_parsers[subcommand].dump(self.config[subcommand], skip_none=False))
         sweep = Sweep(spec, tuple(self._groups(spec, base)), SweepFolder(_folder(options, base, spec)))
-        costs = CostModel(self.built, _device(base))
+        costs = CostModel(self.built, _device(base), max(USUAL_IMPORTS / 4, imports.seconds))
         limits = _limits(options, costs.device)
         if options["dry_run"]:
             print_plan(sweep, costs, limits, options["retry_failed"])

@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lazy_lightning.duration import duration
-from lazy_lightning.experiments.costs import START, CostModel
+from lazy_lightning.experiments.costs import CostModel
 from lazy_lightning.experiments.sweep import BatchLimits, Rows, Sweep, SweepStatus
 from lazy_lightning.experiments.sweep_progress import batch_label, setting_label
 from lazy_lightning.ntk.memory import readable
@@ -29,10 +29,13 @@ def print_plan(sweep: Sweep, costs: CostModel, limits: BatchLimits, retry_failed
     sweep_status = sweep.status(rows, retry_failed)
     print(f"{sweep_status} in all; folder {sweep.folder.path}")
     seconds = sum(batch.seconds for batch in batches) / max(1, min(limits.workers, len(batches)))
+    seconds += 2 * costs.imports * bool(batches)  # the command itself, and then its workers, all at the same time
     print(
-        f"about {duration(seconds)} with {limits.workers} at a time. Counted are {START:g} s to start and end each "
-        f"batch, the steps ({costs.steps_are}; each evaluation of the gradient timed here), and at each observation "
-        "one evaluation for every callback. Kernels that observers compute, and a busy machine, come on top"
+        f"about {duration(seconds)} with {limits.workers} at a time. Counted are {costs.imports:.0f} s each to start "
+        f"the "
+        f"command and its workers, {costs.start:.0f} s to start and end each batch, the steps ({costs.steps_are}; each "
+        "evaluation of the gradient timed here), and at each observation one evaluation for every callback, with the "
+        "kernels of observers. A busy machine comes on top"
     )
     if sweep.spec.bisect is not None:
         print("a bisection goes on from what this finds, with more")

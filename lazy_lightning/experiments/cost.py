@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -11,13 +12,17 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from lazy_lightning.data.flow_data import FlowData
+from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules import KernelModule, MiniBatchModule, ObservedModule
 from lazy_lightning.modules.member_module import require_room
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_state import in_precision
+from lazy_lightning.ntk import empirical_ntk
 from lazy_lightning.ntk.memory import working_bytes
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import Objective
+
+_log = logging.getLogger(__name__)
 
 _STATE = 12
 """Numbers a weight: w, w0, dw, gradient, velocity, what a step proposes, and what is gathered of running rows."""
@@ -36,9 +41,13 @@ class StepCost(NamedTuple):
     bytes: float
     seconds: float
     """One evaluation of loss and gradient, which is what a tried step takes."""
+    kernel: float = 0.0
+    """Seconds of one tangent kernel on the samples of the kernel observers; 0 where there are none."""
 
 
-def step_cost(module: ObservedModule, data: FlowData, device: torch.device, dtype: torch.dtype) -> StepCost:
+def step_cost(
+    module: ObservedModule, data: FlowData, device: torch.device, dtype: torch.dtype, kernel_samples: int = 0
+) -> StepCost:
     """Evaluates loss and gradient of four members at initialisation, on all training samples or on a mini-batch.
 
     What is trained beside the network by mini-batches is counted as one and a half networks each. A frozen kernel has a
@@ -49,6 +58,7 @@ def step_cost(module: ObservedModule, data: FlowData, device: torch.device, dtyp
         data: set up.
         device: to compute on.
         dtype: of the run.
+        kernel_samples: on how many test samples observers compute tangent kernels; one is timed. 0 for none.
     """
     samples = (len(data.train.y) + len(data.test.y)) * data.num_outputs
     if isinstance(module, KernelModule):
@@ -80,7 +90,24 @@ def step_cost(module: ObservedModule, data: FlowData, device: torch.device, dtyp
     weights = initial.network.weights
     models = 1 + _BESIDE * len(module.companions) if isinstance(module, MiniBatchModule) else 1
     held = _GRAPH * kept + size * _STATE * weights
-    return StepCost(weights, models * held + 4 * size * samples, models * seconds)
+    looked_at = data.test.x[:kernel_samples].to(device, dtype)
+    kernel = _seconds_of_a_kernel(initial, looked_at, device, dtype) if kernel_samples else 0.0
+    return StepCost(weights, models * held + 4 * size * samples, models * seconds, kernel)
+
+
+def _seconds_of_a_kernel(initial: InitialMembers, x: Tensor, device: torch.device, dtype: torch.dtype) -> float:
+    """The tangent kernel of one member at initialisation; 0 for a network without one, whose observers will say so."""
+    buffers = {name: in_precision(b, dtype).to(device) for name, b in initial.buffers.items()}
+    w0 = initial.w0.to(device, dtype)
+
+    def compute() -> None:
+        empirical_ntk(initial.network, w0, x, buffers=buffers or None, progress=False)
+
+    try:
+        return min(_seconds(compute, device) for _ in range(2))
+    except ConfigError as error:
+        _log.info("the cost of a tangent kernel is not known: %s", error)
+        return 0.0
 
 
 def _kernel_cost(rows: int, samples: int, dtype: torch.dtype) -> StepCost:

@@ -23,8 +23,17 @@ from lazy_lightning.runs.run_folder import Status
 Build = Callable[[Mapping[str, Any]], tuple[ObservedModule, FlowData]]
 
 _TYPICAL_STEPS = 1000.0
-START = 10.0
-"""Seconds of a batch beside its steps: imports, data, trials of the network, figures and files at the end."""
+USUAL_IMPORTS = 8.0
+"""Seconds that a process takes to import everything, where they have not been measured."""
+_START = 0.8
+"""Share of the imports' time that a batch takes beside its steps: parsing, data, trials, figures and files."""
+_KERNEL_LOOKS = {"KernelDrift": 28, "KernelSpectrum": 2, "KernelSnapshots": 2, "PathDistance": 1}
+"""Tangent kernels that an observer computes of a member: of the drift, one each time t has grown by half."""
+_ONCE = {"LazinessIndex": 600}
+"""Evaluations at w0 that an observer takes: some 160 power steps of four passes, by Hessian-vector products."""
+_A_STEP = {"PathDistance": 0.5}
+"""Evaluations that what an observer trains beside the network takes for each of its steps."""
+_KERNEL_SAMPLES = 200
 _ALWAYS = 2
 """Evaluations at each observation that every run has: the training set and the test set."""
 
@@ -37,10 +46,13 @@ class CostModel:
     Args:
         build: makes the module and the data of a configuration.
         device: where they are trained.
+        imports: seconds that this process took to import everything, which each worker takes again.
     """
 
-    def __init__(self, build: Build, device: torch.device) -> None:
+    def __init__(self, build: Build, device: torch.device, imports: float = USUAL_IMPORTS) -> None:
         self._build = build
+        self.imports = imports
+        self.start = _START * imports
         self._steps: dict[str, StepCost] = {}
         self._data: dict[str, FlowData] = {}
         self.device = device
@@ -58,8 +70,11 @@ class CostModel:
             most = configuration.flatten(group.config).get("model.stop.max_steps")
             flow = min(sum(own) / len(own) if own else usual, most or math.inf)
             steps = _mini_batch_steps(group.config) or flow
-            evaluations = steps + observations(steps) * (_ALWAYS + _observers(group.config))
-            return MemberCost(step.weights, step.bytes, step.seconds * evaluations, START)
+            named = _callbacks(group.config)
+            evaluations = steps * (1 + sum(_A_STEP.get(name, 0.0) for name in named))
+            evaluations += observations(steps) * (_ALWAYS + len(named)) + sum(_ONCE.get(name, 0) for name in named)
+            kernels = step.kernel * sum(_KERNEL_LOOKS.get(name, 0) for name in named)
+            return MemberCost(step.weights, step.bytes, step.seconds * evaluations + kernels, self.start)
 
         return cost
 
@@ -76,7 +91,8 @@ class CostModel:
             data = self._data.setdefault(key, data)
             data.setup()
             half = str((group.config.get("trainer") or {}).get("precision")).startswith("32")
-            return step_cost(module, data, self.device, torch.float32 if half else torch.float64)
+            samples = _KERNEL_SAMPLES if set(_callbacks(group.config)) & set(_KERNEL_LOOKS) else 0
+            return step_cost(module, data, self.device, torch.float32 if half else torch.float64, samples)
         except ConfigError:  # to be mended before anything is trained
             raise
         except Exception as error:
@@ -98,10 +114,11 @@ def observations(steps: float) -> int:
     return count + math.ceil(max(0.0, steps - tried) / schedule.max_burst)
 
 
-def _observers(config: Mapping[str, Any]) -> int:
-    """How many callbacks the configuration names; most of them are observers."""
-    callbacks = (config.get("trainer") or {}).get("callbacks")
-    return len(callbacks) if isinstance(callbacks, list) else bool(callbacks)
+def _callbacks(config: Mapping[str, Any]) -> list[str]:
+    """The classes of the callbacks that the configuration names; most of them are observers."""
+    given = (config.get("trainer") or {}).get("callbacks") or []
+    callbacks = given if isinstance(given, list) else [given]
+    return [str(one.get("class_path")).rpartition(".")[2] for one in callbacks if isinstance(one, Mapping)]
 
 
 def _mini_batch_steps(config: Mapping[str, Any]) -> float | None:

@@ -185,9 +185,35 @@ def test_observers_and_the_start_of_a_batch_are_counted(evaluations: list[FlowMo
     config = copy.deepcopy(dict(plain.config))
     config["trainer"]["callbacks"] = [{"class_path": "x.One"}, {"class_path": "x.Other"}]
     watched = ConfigGroup.of(config, {}, [(1.0, 0), (1.0, 1)])
-    cost = CostModel(build, CPU).of([])
+    known = CostModel(build, CPU)
+    cost = known.of([])
     assert cost(watched).seconds - cost(plain).seconds == 2.0 * 2 * costs.observations(1000)
-    assert Batch(watched, (1.0,), (0, 1), cost(watched)).seconds == costs.START + 2 * cost(watched).seconds
+    assert Batch(watched, (1.0,), (0, 1), cost(watched)).seconds == known.start + 2 * cost(watched).seconds
+
+
+def test_kernels_that_observers_compute_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One is timed, on the samples of the observers, and only where there is such an observer."""
+    plain = group(4)
+    config = copy.deepcopy(dict(plain.config))
+    config["trainer"]["callbacks"] = [{"class_path": "lazy_lightning.callbacks.KernelDrift"}]
+    watched = ConfigGroup.of(config, {}, [(1.0, 0)])
+    data = digits(n_train=40, n_test=30)
+    data.setup()
+    module = FlowModule(functools.partial(FC, width=4))
+    assert step_cost(module, data, CPU, torch.float64).kernel == 0
+    assert step_cost(module, data, CPU, torch.float64, 20).kernel > 0
+
+    def step(module: FlowModule, *args: Any) -> StepCost:
+        return StepCost(7, 100.0, 2.0, 5.0 if args[-1] else 0.0)
+
+    monkeypatch.setattr(costs, "step_cost", step)
+    cost = CostModel(build, CPU, imports=3.0).of([])
+    more = cost(watched).seconds - cost(plain).seconds
+    assert more == 2.0 * costs.observations(1000) + 5.0 * 28
+    assert 0 < cost(plain).start < 3.0
+    config["trainer"]["callbacks"] = [{"class_path": "x.LazinessIndex"}, {"class_path": "x.PathDistance"}]
+    both = cost(ConfigGroup.of(config, {}, [(1.0, 0)])).seconds - cost(plain).seconds
+    assert both == 2.0 * (2 * costs.observations(1000) + 600 + 500) + 5.0
 
 
 def test_what_cannot_be_timed_does_not_stop_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
