@@ -34,10 +34,6 @@ SCHEMA = 1
 class ClosingSummary(LastRecord):
     """Prints a table with one row for each alpha, and saves it with all members' last values as ``summary.json``."""
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Sees to it that the folder holds a configuration."""
-        write_python_config(trainer, pl_module)
-
     def on_fit_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
         """Prints and saves."""
         last = self.last(trainer)
@@ -46,6 +42,7 @@ class ClosingSummary(LastRecord):
         summary = summarize(pl_module, last)
         folder = None if trainer.log_dir is None else Path(trainer.log_dir)
         if folder is not None:
+            write_python_config(trainer, pl_module)
             path = folder / SUMMARY
             with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
                 temporary.write_text(json.dumps(summary, indent=2) + "\n")

@@ -39,10 +39,6 @@ class Curves(Sink):
         self.records: list[Record] = []
         self._pace = Pace(every_seconds)
 
-    def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Sees to it that the folder holds a configuration."""
-        write_python_config(trainer, pl_module)
-
     def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
         """Keeps it, and writes when it is time."""
         if record.index == 0:
@@ -70,6 +66,7 @@ class Curves(Sink):
         """Writes the table, whole or not at all; a disk that refuses it costs this file alone."""
         if trainer.log_dir is None or not self.records or not trainer.is_global_zero:
             return None
+        write_python_config(trainer, module)
         path = Path(trainer.log_dir) / CURVES
         with self._pace.measured(), warn_if_unwritten(module, path), written_atomically(path) as temporary:
             self.table(module).to_parquet(temporary, index=False, engine="pyarrow", write_page_checksum=True)

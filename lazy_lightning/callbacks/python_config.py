@@ -38,10 +38,12 @@ _TRAINER = (
 def write_python_config(trainer: Trainer, module: ObservedModule) -> None:
     """Writes the description of a run in its folder, unless the command line has written the configuration there.
 
-    Called at the start of training by each sink whose file makes the folder a run's.
+    Called before each file that makes the folder a run's; the first call of a fit writes. A run that is refused before
+    it trains leaves nothing.
     """
-    if trainer.log_dir is None or not trainer.is_global_zero:
+    if module.is_described or trainer.log_dir is None or not trainer.is_global_zero:
         return
+    module.is_described = True
     path = Path(trainer.log_dir) / CONFIG
     if path.is_file() and f"\n{MADE_FROM}: {PYTHON}\n" not in path.read_text(encoding="utf-8"):
         return

@@ -50,7 +50,6 @@ class RunCheckpoint(Checkpoint):
         self._stopped_within = False
         if trainer.log_dir is not None and trainer.is_global_zero:
             remove_stale_temporaries(Path(trainer.log_dir), _FILES)
-        write_python_config(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves when it is time, and before a Trainer takes an epoch for done because it was told to stop within it."""
@@ -75,6 +74,7 @@ class RunCheckpoint(Checkpoint):
         if trainer.log_dir is not None:
             path = Path(trainer.log_dir) / CHECKPOINT
             module = cast("ObservedModule", trainer.lightning_module)
+            write_python_config(trainer, module)
             with self._pace.measured(), warn_if_unwritten(module, path):
                 trainer.save_checkpoint(path)
 

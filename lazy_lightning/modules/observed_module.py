@@ -50,6 +50,8 @@ class ObservedModule(MemberModule):
 
     observations: int = 0
     """Counted from 0, which is w0."""
+    is_described: bool = False
+    """Whether this fit has seen to it that its folder holds a configuration."""
     unwritten: dict[Path, str]
     """Files that this fit could not write so far, each with the reason."""
     unfinished: dict[tuple[str, str], str]
@@ -92,6 +94,7 @@ class ObservedModule(MemberModule):
     def setup(self, stage: str) -> None:
         """Builds the members, and notes what a checkpoint must agree with: once, not at every save."""
         self.unwritten, self.unfinished = {}, {}
+        self.is_described = False
         super().setup(stage)
         self._digest = self._objective_digest()
         if stage == "fit":  # test and validation sets are observed here, at the times of the other observations
