@@ -57,20 +57,6 @@ def width_label(h: float) -> str:
     return "network" if h != h else f"$h = {h:g}$"
 
 
-def draw_with_band(
-    axis: Axes,
-    x: NDArray[np.float64],
-    mean: NDArray[np.float64],
-    error: NDArray[np.float64],
-    mark: Mark,
-    label: str | None = None,
-) -> None:
-    """The mean over seeds, and a band of one standard error to both sides."""
-    axis.plot(x, mean, **mark.line_style, label=label)
-    shown = np.isfinite(error)
-    axis.fill_between(x[shown], (mean - error)[shown], (mean + error)[shown], color=mark.color, alpha=0.15, lw=0)
-
-
 def draw_band(axis: Axes, x: NDArray[np.float64], band: Band, mark: Mark, label: str | None = None) -> None:
     """The mean, and what lies within its error; for a log axis, whose errors are not the same to both sides."""
     axis.plot(x, band.mean, **mark.line_style, label=label)

@@ -245,30 +245,6 @@ def class_margins(F: Tensor, y: Tensor) -> Tensor:
     return right - others.amax(-1)
 
 
-def scaled_loss(loss: Loss, F: Tensor, y: Tensor, alpha: float | Tensor) -> Tensor:
-    """L = 1/(alpha^2 n) sum_mu ell(F_mu, y_mu), one value per member (arXiv:1906.08034).
-
-    The factor 1/alpha^2 makes the time of lazy convergence independent of alpha.
-
-    Args:
-        loss: ell.
-        F: (..., n), or (..., n, c).
-        y: targets that the members share.
-        alpha: one number, or a tensor that broadcasts with the member axes, (E,).
-
-    Returns:
-        (...,), the member axes of F.
-
-    Raises:
-        ConfigError: a number ``alpha`` that is not positive, or shapes that do not fit.
-    """
-    if not isinstance(alpha, Tensor) and not (math.isfinite(alpha) and alpha > 0):
-        raise ConfigError(f"alpha is {alpha}, expected a positive finite number: set alpha > 0.")
-    # From alpha = 1e-7 to 1e7, alpha^2 is far inside the range of float32 too; the result keeps the dtype of F.
-    square = alpha**2
-    return loss.per_sample(F, y).mean(-1) / (square.to(F.dtype) if isinstance(square, Tensor) else square)
-
-
 def _right_and_others(F: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """F_y (..., n), and F (..., n, c) with -inf at y."""
     mask = one_hot(F, y)
