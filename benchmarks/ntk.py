@@ -39,9 +39,9 @@ from timing import machine, product_rate, seconds
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
+from lazy_lightning.memory import available_bytes, readable
 from lazy_lightning.nn import FC
 from lazy_lightning.ntk import empirical_ntk
-from lazy_lightning.ntk.memory import available_bytes, readable
 
 INPUTS, DEPTH, IMAGES, FEW = 64, 3, (3, 32, 32), 20
 Work = Callable[[Tensor], Tensor]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback
 
-from lazy_lightning.errors import LazyLightningError
+from lazy_lightning.errors import LazyLightningError, MemoryShortageError
 from lazy_lightning.plain_text import printable
 
 _log = logging.getLogger(__name__)
@@ -85,9 +85,9 @@ def _note_if_unfinished(callback: object, hook: str, error: Exception, *args: An
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory did not suffice, on the host or on a device."""
+    """Whether an exception says that memory did not or would not suffice, on the host or on a device."""
     message = str(error)
-    return isinstance(error, (MemoryError, torch.OutOfMemoryError)) or (
+    return isinstance(error, (MemoryError, MemoryShortageError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and ("can't allocate memory" in message or "out of memory" in message)
     )
 
@@ -97,6 +97,6 @@ def short_reason(error: Exception) -> str:
     said = printable(" ".join(str(error).split()))
     short = said if len(said) <= 300 else said[:297] + "..."
     kind = type(error).__name__
-    if is_out_of_memory(error):
+    if is_out_of_memory(error) and not isinstance(error, MemoryShortageError):  # which says itself what needs less
         return f"out of memory: {kind}: {short}; fewer samples of the observer or a smaller model.chunk_size need less"
     return f"{kind}: {short}" if short else kind

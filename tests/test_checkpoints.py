@@ -24,6 +24,7 @@ from lazy_lightning.errors import ConfigError, LazyLightningError
 from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
 from lazy_lightning.modules.observation import Record
 from lazy_lightning.nn import FC
+from lazy_lightning.runs import checkpoints
 from lazy_lightning.runs.checkpoints import read_checkpoint
 from lazy_lightning.runs.run_files import CHECKPOINT
 
@@ -105,16 +106,39 @@ def test_every_flipped_bit_is_found(saved: dict[str, Path], tmp_path: Path) -> N
     assert found > 50
 
 
+def with_a_flipped_bit(path: Path) -> bytes:
+    """The content of a checkpoint with one bit of its weights changed."""
+    weights = torch.load(path, weights_only=True)["state_dict"]["w"].numpy().tobytes()
+    content = bytearray(path.read_bytes())
+    content[bytes(content).index(weights) + 11] ^= 4
+    return bytes(content)
+
+
 def test_a_flipped_bit_in_the_weights_is_told_by_its_checksum(saved: dict[str, Path], tmp_path: Path) -> None:
-    weights = torch.load(saved["flow"], weights_only=True)["state_dict"]["w"].numpy().tobytes()
-    content = bytearray(saved["flow"].read_bytes())
-    place = bytes(content).index(weights) + 11
-    content[place] ^= 4
-    (tmp_path / "damaged.ckpt").write_bytes(content)
+    (tmp_path / "damaged.ckpt").write_bytes(with_a_flipped_bit(saved["flow"]))
     with pytest.raises(ConfigError, match=r"damaged.ckpt is damaged: its content differs from its checksum"):
         read_checkpoint(tmp_path / "damaged.ckpt")
     with pytest.raises(ConfigError, match="checksum"):  # a Trainer of one's own finds it as well
         go_on("flow", tmp_path / "damaged.ckpt", tmp_path)
+
+
+def test_checksums_are_compared_once_until_the_file_changes(
+    saved: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compared: list[Path] = []
+    compare = checkpoints._compare_checksums
+    monkeypatch.setattr(checkpoints, "_compare_checksums", lambda path: (compared.append(path), compare(path)))
+    copied = tmp_path / CHECKPOINT
+    copied.write_bytes(saved["flow"].read_bytes())
+    os.utime(copied, (1e9, 1e9))
+    for _ in range(3):
+        read_checkpoint(copied)
+    assert len(compared) == 1
+    copied.write_bytes(with_a_flipped_bit(saved["flow"]))
+    os.utime(copied, (1e9, 1e9))
+    with pytest.raises(ConfigError):
+        read_checkpoint(copied)
+    assert len(compared) == 2
 
 
 @pytest.mark.parametrize("kept", [0, 10, 1000, -1, -200])

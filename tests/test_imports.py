@@ -15,7 +15,7 @@ from lazy_lightning import deprecations
 PACKAGE = Path(deprecations.__file__).parent
 LAYERS = (
     {"errors", "duration", "plain_text", "denormals", "deprecations", "constructor_arguments"},
-    {"seeding", "guarded", "suggestions"},
+    {"seeding", "guarded", "memory", "suggestions"},
     {"analysis", "flow", "nn"},
     {"objective", "runs"},
     {"ntk"},

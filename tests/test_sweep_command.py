@@ -20,9 +20,10 @@ from command_line import error_of
 from torch import Tensor, nn
 
 from lazy_lightning.cli import main
-from lazy_lightning.cli.batch import Reporter, _of_memory
+from lazy_lightning.cli.batch import Reporter
 from lazy_lightning.errors import MemoryShortageError, RunError
 from lazy_lightning.experiments.sweep_folder import SweepFolder
+from lazy_lightning.guarded import is_out_of_memory
 from lazy_lightning.modules import FlowModule, KernelModule
 from lazy_lightning.nn import FC
 from lazy_lightning.runs import load_runs
@@ -350,13 +351,14 @@ def test_kernels_that_do_not_fit_are_divided(
         (MemoryShortageError("no"), True),
         (MemoryError(), True),
         (RuntimeError("[enforce fail at alloc_cpu.cpp:119] DefaultCPUAllocator: can't allocate memory"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
         (RuntimeError("shapes do not fit"), False),
         (RunError("no"), False),
     ],
     ids=repr,
 )
 def test_which_errors_fewer_members_may_mend(error: Exception, divided: bool) -> None:
-    assert _of_memory(error) == divided
+    assert is_out_of_memory(error) == divided
 
 
 def test_one_member_that_does_not_fit_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.modules.observation import NetworkObserver, Observation, of_each_seed
+from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.reference import TOTAL, KernelReference
 from lazy_lightning.ntk.tangent_model import TangentModel
@@ -150,7 +150,7 @@ class KernelDrift(NetworkObserver):
     def _start(self, module: FlowModule) -> tuple[KernelReference, Tensor]:
         """Theta_0 of each seed, and which of them each member starts with."""
         split = kernel_set(module, self.split, self.samples, least=2)
-        rows, own = of_each_seed(module)
+        rows, own = module.first_of_seed, module.seed_of_member
         model = self._model(module, module.w0, rows)
         plan = make_plan(model, split.x)
         tangents = Tangents(model, plan, split.x, self.output)

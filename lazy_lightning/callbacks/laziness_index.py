@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.modules.observation import NetworkObserver, Observation, of_each_seed
+from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.ntk.laziness import (
     Laziness,
     PowerMethod,
@@ -80,7 +80,7 @@ class LazinessIndex(NetworkObserver):
     def _norms(self, module: FlowModule, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """‖D f‖ and ‖D^2 f‖, (E,). At w0 one member stands for all of its seed, which differ by alpha alone."""
         every = torch.arange(len(w), device=w.device)
-        rows, own = (every, every) if self.always else of_each_seed(module)
+        rows, own = (every, every) if self.always else (module.first_of_seed, module.seed_of_member)
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
 
         def outputs(weights: Tensor, part: Tensor) -> Tensor:

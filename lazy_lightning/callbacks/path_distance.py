@@ -12,7 +12,7 @@ from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.kernel_objective import KernelObjective
-from lazy_lightning.modules.observation import NetworkObserver, Observation, of_each_seed
+from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.ntk.features import KernelFeatures, require_decomposable
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
 from lazy_lightning.ntk.laziness import path_bound
@@ -127,7 +127,7 @@ class _Companion:
 
     def __init__(self, module: FlowModule, saved: dict[str, Any] | None) -> None:
         x, outputs = module.train_split.x, module.data.num_outputs
-        rows, own = of_each_seed(module)
+        rows, own = module.first_of_seed, module.seed_of_member
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         kernel = frozen_kernels(module.network, module.w0[rows], buffers, x, None, outputs=outputs)
         features = KernelFeatures.of(kernel).train

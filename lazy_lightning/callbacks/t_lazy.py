@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lazy_lightning.modules.observation import NetworkObserver, Observation, of_each_seed
+from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.ntk.laziness import PowerMethod, jacobian_norm
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class TLazy(NetworkObserver):
         return {name: self._columns.get(name, missing).to(state.t.device) for name in names}
 
     def _norm_time(self, module: FlowModule) -> Tensor:
-        rows, own = of_each_seed(module)
+        rows, own = module.first_of_seed, module.seed_of_member
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         norm = jacobian_norm(
             lambda w, x: module.network(w, x, buffers),

@@ -8,15 +8,15 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from pytorch_lightning import Trainer
 
 from lazy_lightning.callbacks.progress import progress_share
 from lazy_lightning.cli.flow_cli import FlowCLI
 from lazy_lightning.cli.user_messages import filter_warnings, user_message
-from lazy_lightning.errors import MemoryShortageError, UnwrittenError
+from lazy_lightning.errors import UnwrittenError
 from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, ProgressMessage, Task, WorkerChannel
 from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.guarded import is_out_of_memory
 from lazy_lightning.modules.observation import Record, Sink
 from lazy_lightning.runs.run_folder import RunFolder
 
@@ -51,18 +51,12 @@ def _fitted(task: Task, folder: Path, reporter: Reporter) -> BatchResult:
             return BatchResult(BatchStatus.ENDED)
         traceback.print_exc()
         reason = user_message(error) or f"{type(error).__name__}: {error}"
-        return BatchResult(BatchStatus.MEMORY if _of_memory(error) else BatchStatus.FAILED, reason)
+        return BatchResult(BatchStatus.MEMORY if is_out_of_memory(error) else BatchStatus.FAILED, reason)
     if run.ended:
         return BatchResult(BatchStatus.ENDED)
     if reporter.stopped or cli.exit_code:
         return BatchResult(BatchStatus.STOPPED)
     return BatchResult(BatchStatus.FAILED, "it ended without a result, though nothing went wrong: see its log.txt")
-
-
-def _of_memory(error: BaseException) -> bool:
-    """Fewer members at once may fit. torch tells of the host's memory with a plain RuntimeError."""
-    shortages = (MemoryShortageError, torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, shortages) or "can't allocate memory" in str(error)
 
 
 class Reporter(Sink):

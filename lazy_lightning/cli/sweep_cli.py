@@ -29,8 +29,8 @@ from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_progress import SweepProgress, setting_label
 from lazy_lightning.experiments.sweep_spec import SweepSpec, as_argument, as_yaml, parse_sweep_spec
 from lazy_lightning.experiments.worker_pool import WorkerPool
+from lazy_lightning.memory import available_bytes
 from lazy_lightning.modules import ObservedModule
-from lazy_lightning.ntk.memory import available_bytes
 from lazy_lightning.runs import configuration
 
 _OPTIONS = ("sweep", "out", "dry_run", "retry_failed", "workers", "max_members")

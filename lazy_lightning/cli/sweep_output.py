@@ -9,7 +9,7 @@ from lazy_lightning.duration import duration
 from lazy_lightning.experiments.costs import CostModel
 from lazy_lightning.experiments.sweep import BatchLimits, Rows, Sweep, SweepStatus
 from lazy_lightning.experiments.sweep_progress import batch_label, setting_label
-from lazy_lightning.ntk.memory import readable
+from lazy_lightning.memory import readable
 from lazy_lightning.plain_text import printable, rich_text
 
 

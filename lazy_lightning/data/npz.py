@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lazy_lightning.data.pool import Pool, with_channels
 from lazy_lightning.errors import DataError
-from lazy_lightning.ntk.memory import require_bytes
+from lazy_lightning.memory import require_bytes
 
 _DAMAGED = (
     ValueError,  # a header or a magic string that is not numpy's, pickled objects, a negative shape

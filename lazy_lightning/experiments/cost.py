@@ -13,12 +13,12 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.memory import working_bytes
 from lazy_lightning.modules import KernelModule, MiniBatchModule, ObservedModule
 from lazy_lightning.modules.member_module import require_room
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_state import in_precision
 from lazy_lightning.ntk import empirical_ntk
-from lazy_lightning.ntk.memory import working_bytes
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import Objective
 

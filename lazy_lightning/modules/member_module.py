@@ -16,13 +16,13 @@ from torchmetrics import Metric
 from lazy_lightning.constructor_arguments import constructor_arguments
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.memory import require_bytes
 from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.observation import finite_mean
 from lazy_lightning.nn.construction import count_weights
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_state import in_precision
 from lazy_lightning.nn.members import MemberNetwork
-from lazy_lightning.ntk.memory import require_bytes
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import drop_single_output, raw_outputs
 from lazy_lightning.objective.losses import Loss, Task, build_loss

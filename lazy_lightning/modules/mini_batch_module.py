@@ -27,7 +27,7 @@ from lazy_lightning.modules.member_groups import (
     probe,
     require_schedule,
 )
-from lazy_lightning.modules.observation import Observation, Record, of_each_seed
+from lazy_lightning.modules.observation import Observation, Record
 from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.modules.training_state import TrainingState
 from lazy_lightning.objective.companions import NETWORK, Companion, ComparisonModels, check_companions
@@ -171,7 +171,7 @@ class MiniBatchModule(ObservedModule):
     @property
     def comparison_models(self) -> ComparisonModels:
         """The models on the present device."""
-        rows = of_each_seed(self)
+        rows = self.first_of_seed, self.seed_of_member
         return ComparisonModels(self.network, self.centering, self.w0, self.member_buffers(), *rows)
 
     def on_device(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

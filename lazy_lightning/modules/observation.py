@@ -57,14 +57,6 @@ def finite_mean(values: NDArray[np.float64]) -> float:
     return float(finite.mean()) if len(finite) else float("nan")
 
 
-def of_each_seed(module: Any) -> tuple[Tensor, Tensor]:
-    """The first member of each seed, and the position (E,) of each member's seed among these, on the module's device.
-
-    Members of one seed start from the same weights.
-    """
-    return module.first_of_seed, module.seed_of_member
-
-
 class Observer(GuardedCallback):
     """Measures: subclasses give columns. ``module`` is the one in training, of :mod:`lazy_lightning.modules`.
 

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.memory import require_bytes
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.factors import Contraction, Output
 from lazy_lightning.ntk.kernel_plan import LayerChoice, Method, Plan, plan_for
-from lazy_lightning.ntk.memory import require_bytes
 from lazy_lightning.ntk.progress_bar import with_progress_bar
 from lazy_lightning.ntk.tangent_map import TangentMap, kernel_products
 from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, explain_functorch_error

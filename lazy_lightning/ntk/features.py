@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.ntk.memory import require_bytes
+from lazy_lightning.memory import require_bytes
 from lazy_lightning.ntk.one_device import require_one_device
 from lazy_lightning.ntk.spectrum import eigensystem
 

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from lazy_lightning.memory import require_bytes, working_bytes
 from lazy_lightning.ntk.alignment import KernelComparison
 from lazy_lightning.ntk.joint_kernel import joint_kernel
-from lazy_lightning.ntk.memory import require_bytes, working_bytes
 from lazy_lightning.ntk.tangent_model import TangentModel
 from lazy_lightning.ntk.tangents import Tangents
 from lazy_lightning.ntk.tiles import kernel_tiles

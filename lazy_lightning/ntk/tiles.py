@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.ntk.memory import working_bytes
+from lazy_lightning.memory import working_bytes
 from lazy_lightning.ntk.tangents import Tangents, part_of
 
 _ON_CPU, _ON_DEVICE = 512, 2048  # large enough for full-speed products, small enough to spare half of the pairs

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import pickle
 import re
+import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -20,6 +22,7 @@ KEY = "lazy_lightning"
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError,
     IndexError, AssertionError)  # fmt: skip
 """What torch raises of files that are none of its own, the last three of a pickle that is no pickle of tensors."""
+_SETTLED = 2.0  # seconds after a change within which another may leave the same time of change on a file
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*(\+[\w.]+)?$")
 
 
@@ -56,11 +59,27 @@ def _require_version(content: dict[str, Any], path: Any) -> None:
 def require_intact(path: Path) -> None:
     """Compares the content of a checkpoint with the checksums (CRC-32) that torch writes with every part of it.
 
-    Files of version 0.1.0 have them, too.
+    Files of version 0.1.0 have them, too. A file that has been found intact is read again only once it has changed.
 
     Raises:
         ConfigError: the file has been changed since it was written, is cut off, or is no checkpoint.
     """
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _unreadable(path) from error
+    if time.time() - status.st_mtime < _SETTLED:
+        _compare_checksums(path)
+    else:
+        _compare_once(path.absolute(), (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
+
+
+@functools.lru_cache(maxsize=8)
+def _compare_once(path: Path, _status: tuple[int, ...]) -> None:
+    _compare_checksums(path)
+
+
+def _compare_checksums(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             wrong = archive.testzip()

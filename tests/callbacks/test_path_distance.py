@@ -11,6 +11,7 @@ from fits import assert_same_curves
 from observed import APART, MEMBERS, Seen, column, interrupted, last, prolonged, small, watch
 from torch import nn
 
+from lazy_lightning import memory
 from lazy_lightning.callbacks import PathDistance
 from lazy_lightning.callbacks.laziness_index import LazinessIndex
 from lazy_lightning.callbacks.path_distance import rms_distance
@@ -22,7 +23,7 @@ from lazy_lightning.modules.kernel_objective import KernelObjective
 from lazy_lightning.nn import FC
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.linearize import LinearizedNetwork
-from lazy_lightning.ntk import empirical_ntk, memory
+from lazy_lightning.ntk import empirical_ntk
 from lazy_lightning.ntk.laziness import PowerMethod
 from lazy_lightning.objective.full_batch import Objective
 

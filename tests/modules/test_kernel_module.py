@@ -12,6 +12,7 @@ from fits import assert_same_curves, digits, fit, module
 from pytorch_lightning import Callback
 from torch import nn
 
+from lazy_lightning import memory
 from lazy_lightning.callbacks import ClosingSummary, RunCheckpoint
 from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.flow import ConstantStep, StopReason
@@ -19,7 +20,6 @@ from lazy_lightning.modules import KernelModule, StoppingCriteria
 from lazy_lightning.nn import FC
 from lazy_lightning.nn.linearize import LinearizedNetwork
 from lazy_lightning.ntk import features as features_room
-from lazy_lightning.ntk import memory
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
 from lazy_lightning.ntk.regression import KernelRegression
 

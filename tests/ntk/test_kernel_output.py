@@ -6,9 +6,10 @@ import torch
 from closeness import assert_close
 from ntk_cases import CASES
 
+from lazy_lightning import memory
 from lazy_lightning.errors import RunError
-from lazy_lightning.ntk import empirical_ntk, empirical_ntk_diagonal, kernel_file, memory, progress_bar
-from lazy_lightning.ntk.memory import available_bytes, readable, require_bytes
+from lazy_lightning.memory import available_bytes, readable, require_bytes
+from lazy_lightning.ntk import empirical_ntk, empirical_ntk_diagonal, kernel_file, progress_bar
 from lazy_lightning.ntk.tangent_map import TangentMap
 
 CASE = CASES["fc with biases and three outputs"]

@@ -6,9 +6,10 @@ from closeness import assert_close
 from ntk_cases import Lambda, lin
 from torch import nn
 
+from lazy_lightning import memory
 from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.nn.initial_members import InitialMembers
-from lazy_lightning.ntk import empirical_ntk_by_layer, memory
+from lazy_lightning.ntk import empirical_ntk_by_layer
 from lazy_lightning.ntk.alignment import kernel_alignment, label_alignment, relative_drift
 from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.reference import TOTAL, KernelReference
