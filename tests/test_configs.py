@@ -6,12 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from command_line import CONF, built
 
+from lazy_lightning import data
 from lazy_lightning.cli import main
 from lazy_lightning.cli.bundled import bundled_configs
 from lazy_lightning.data import CIFAR10
 from lazy_lightning.data.torchvision_data import TorchvisionData
+from lazy_lightning.modules import observers
 
 NAMES = sorted(bundled_configs())
 EXPERIMENTS = [name for name in NAMES if not name.startswith(("callbacks/", "overlays/", "sweeps/"))]
@@ -34,6 +37,11 @@ OF_ITS_OWN = {
     "cifar_resnet.yaml": [*IMAGES, *BATCHES, "--trainer.max_epochs=1", "--model.network.widening=0.03"],
 }
 """How an experiment is made tiny for which overlays/tiny.yaml is not meant."""
+CONVOLUTIONAL = [name for name in OF_ITS_OWN if name != "digits_minibatch.yaml"]
+"""Their kernels and linearisations take half a minute each."""
+EVERY_OBSERVER = ["callbacks/full.yaml", "callbacks/stability.yaml", "callbacks/neurons.yaml"]
+"""Presets that hold, together, each observer of all presets."""
+PRESETS = [name for name in NAMES if name.startswith("callbacks/")]
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -43,14 +51,54 @@ def test_experiment(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     with monkeypatch.context() as patch:  # the folder stays
         cli = built(["fit", "--config", name], patch)
     assert f"name: {Path(name).stem}," in bundled_configs()[name].read_text()  # its runs lie in a folder of its name
-    options = [] if not isinstance(cli.datamodule, TorchvisionData) else ["--data.files", images(cli.datamodule)]
+    options = [] if not isinstance(cli.datamodule, TorchvisionData) else ["--data.files", images(type(cli.datamodule))]
     assert main(["fit", "--config", name, *OF_ITS_OWN.get(name, SMALL), *options]) == 0
     assert "alpha" in capsys.readouterr().out
 
 
-def images(data: TorchvisionData) -> str:
+def preset_fits(name: str, presets: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What observers report of two steps of a tiny experiment with these presets."""
+    failures: list[str] = []
+    monkeypatch.setattr(
+        observers, "report_failure", lambda observer, action, error, _: failures.append(f"{observer} {action}: {error}")
+    )
+    kind = getattr(data, yaml.safe_load(bundled_configs()[name].read_text())["data"]["class_path"].rpartition(".")[2])
+    options = ["--data.files", images(kind)] if issubclass(kind, TorchvisionData) else []
+    layers = [part for preset in presets for part in ("--config", preset)]
+    tiny = OF_ITS_OWN.get(name, ["--config", "overlays/tiny.yaml", *FEW_STEPS])
+    assert main(["fit", "--config", name, *layers, *tiny, *options]) == 0
+    return failures
+
+
+@pytest.mark.usefixtures("no_figures")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in CONVOLUTIONAL else name for name in EXPERIMENTS]
+)
+def test_all_presets_on_an_experiment(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert preset_fits(name, EVERY_OBSERVER, monkeypatch) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("name", EXPERIMENTS)
+@pytest.mark.usefixtures("no_figures")
+def test_preset_on_an_experiment(name: str, preset: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert preset_fits(name, [preset], monkeypatch) == []
+
+
+def test_every_preset_is_among_those_of_every_observer() -> None:
+    together = set().union(*map(classes_of, EVERY_OBSERVER))
+    assert set().union(*map(classes_of, PRESETS)) == together
+
+
+def classes_of(preset: str) -> set[str]:
+    content = yaml.safe_load(bundled_configs()[preset].read_text())
+    return {callback["class_path"] for callback in content["trainer"]["callbacks+"]}
+
+
+def images(kind: type[TorchvisionData]) -> str:
     rng = np.random.default_rng(0)
-    shape = (90, 3, 32, 32) if isinstance(data, CIFAR10) else (90, 1, 28, 28)
+    shape = (90, 3, 32, 32) if issubclass(kind, CIFAR10) else (90, 1, 28, 28)
     np.savez("images.npz", x=rng.integers(0, 256, shape, dtype=np.uint8), y=np.arange(90) % 10)
     return "images.npz"
 
