@@ -133,6 +133,9 @@ def _stop_sentence(module: FlowModule, reason: StopReason) -> str:
     share = getattr(getattr(module, "stop", None), "margin_share", 1.0)
     if reason is StopReason.MARGINS_MET and share < 1:
         return f"margins met by {100 * share:.4g} % of the samples"
+    if reason is StopReason.CUSTOM:
+        names = [event.name or type(event).__name__ for event in module.events if event.reason is reason]
+        return f"{reason.sentence} ({' or '.join(names)})" if names else reason.sentence
     return _SENTENCES.get(_stop(reason, module)) or reason.sentence
 
 

@@ -11,7 +11,15 @@ from lazy_lightning.runs.configuration import flatten, load_config
 from lazy_lightning.runs.run_files import CHECKPOINT, CONFIG, SUMMARY
 
 OPTION = "--resume"
-_MAY_CHANGE = ("model.stop", "model.schedule", "model.chunk_size", "model.cuda_graphs", "data.root", "data.download")
+_MAY_CHANGE = (
+    "model.stop",
+    "model.events",
+    "model.schedule",
+    "model.chunk_size",
+    "model.cuda_graphs",
+    "data.root",
+    "data.download",
+)
 """Keys of the model and the data that decide how long and in what portions a run goes on, not what it trains."""
 
 

@@ -13,7 +13,7 @@ from lazy_lightning.flow.controllers import (
     reference,
 )
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.events import Event, LossReached, MarginsMet, Stalled, StepsTried, TimeReached
+from lazy_lightning.flow.events import Event, LossReached, MarginsMet, Moment, Stalled, StepsTried, TimeReached
 from lazy_lightning.flow.momentum_flow import MomentumFlow, Trace
 from lazy_lightning.flow.rules import Momentum, NesterovFlow, StepRule
 from lazy_lightning.flow.schedule import Schedule
@@ -31,6 +31,7 @@ __all__ = [
     "GradientChangeController",
     "LossReached",
     "MarginsMet",
+    "Moment",
     "Momentum",
     "MomentumFlow",
     "NesterovFlow",

@@ -6,14 +6,16 @@ A controller knows nothing of the network nor of the step rule. All its arithmet
 from __future__ import annotations
 
 import warnings
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lazy_lightning.deprecations import CONTROLLERS
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.part import FlowPart
 
 
 class Change(NamedTuple):
@@ -34,26 +36,24 @@ class Decision(NamedTuple):
     """(E,) float64: the next step size to try."""
 
 
-class Controller(Protocol):
-    """Anything with these members can steer a flow."""
+class Controller(FlowPart, ABC):
+    """Chooses the step sizes; derive from it to write one of your own. See :class:`FlowPart` for what it may do.
 
-    @property
-    def growth(self) -> float:
-        """The largest factor by which dt grows in one step: bounds how far t can move in a burst."""
-        ...
+    A configuration takes subclasses alone; a script may also give an object that has the same attributes.
+    """
 
-    @property
-    def watches_outputs(self) -> bool:
-        """Whether ``change.output`` is needed."""
-        ...
+    growth: float
+    """The largest factor by which dt grows in one step: bounds how far t can move in a burst."""
+    watches_outputs: bool = False
+    """Whether ``change.output`` is needed."""
 
+    @abstractmethod
     def __call__(self, dt: Tensor, change: Change) -> Decision:
-        """Judges a step of size ``dt`` (E,)."""
-        ...
+        """Judges a step of size ``dt`` (E,) float64. A step that blew up (not finite) must get a shorter dt."""
 
 
 @dataclass(frozen=True)
-class ConstantStep:
+class ConstantStep(Controller):
     """Accepts every finite step and never changes dt; a step that blows up is retried ten times shorter.
 
     >>> ConstantStep()(torch.tensor([0.5]), Change(torch.tensor([1e9]), None))
@@ -70,7 +70,7 @@ class ConstantStep:
 
 
 @dataclass(frozen=True)
-class GradientChangeController:
+class GradientChangeController(Controller):
     """Keeps the gradient change r, and if asked the output change, inside a band (arXiv:1906.08034).
 
     A step is accepted if ``r < r_max`` and ``max|dF| < out_max``; otherwise dt is divided by ``shrink`` and
@@ -111,7 +111,7 @@ class GradientChangeController:
             )
 
     @property
-    def watches_outputs(self) -> bool:
+    def watches_outputs(self) -> bool:  # type: ignore[override]
         """True if the output change is bounded."""
         return self.out_max is not None
 
@@ -164,8 +164,8 @@ def controller(spec: str | Controller) -> Controller:
     if not isinstance(spec, str):
         if not callable(spec) or not hasattr(spec, "growth"):
             raise ConfigError(
-                f"controller is {spec!r}, expected one of {', '.join(sorted(PRESETS))}, a GradientChangeController "
-                "or a ConstantStep"
+                f"controller is {spec!r}, expected one of {', '.join(sorted(PRESETS))}, or a Controller: a "
+                "GradientChangeController, a ConstantStep, or a class of your own that has the attribute growth"
             )
         return spec
     if spec in CONTROLLERS:

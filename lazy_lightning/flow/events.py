@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import math
+from abc import ABC
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.part import FlowPart, on_device, select_rows
 from lazy_lightning.flow.stop_reason import StopReason
+
+if TYPE_CHECKING:
+    from lazy_lightning.flow.state import FlowState
 
 
 class Moment(NamedTuple):
@@ -25,21 +32,79 @@ class Moment(NamedTuple):
     evaluation: Evaluation
 
 
-class Event(Protocol):
-    """A condition with a name."""
+class Event(FlowPart, ABC):
+    """A condition that ends members; derive from it to write one of your own.
+
+    See :class:`FlowPart` for what it may do. Override :meth:`__call__`, which is evaluated after each tried step, or
+    :meth:`after_burst`. Where several events hold, the reason of the first in order is recorded.
+    """
+
+    reason: StopReason = StopReason.CUSTOM
+    """What is recorded for a member that it ends: a named reason, or CUSTOM, which the summary explains by names."""
+    after_rejected: bool = False
+    """Whether it holds after a rejected step too, where the evaluation is that of the weights that were rejected."""
+    needs_margins: bool = False
+    """Whether ``moment.evaluation.margins`` is needed, which costs an operation on (E, n) numbers a step."""
+    limit: bool = False
+    """Whether a run that goes on under a higher limit lets its members go on: the event is then evaluated on their
+    saved state, without margins. A run with such an event needs no other limit."""
+
+    name: str = ""
+    """What the summary calls it; by default the name of its class."""
 
     @property
-    def reason(self) -> StopReason:
-        """What is recorded for a member it stops."""
-        ...
+    def landing(self) -> float:
+        """A time on which steps land exactly; infinity for none. The event itself must hold there."""
+        return math.inf
+
+    def __call__(self, moment: Moment) -> Tensor | None:
+        """(E,) bool: the members to stop after this step; None if it does not look at steps."""
+        return None
+
+    def after_burst(self, state: FlowState) -> Tensor | None:
+        """(E,) bool: the members to stop after this burst, whose length depends on all members; None for none.
+
+        ``state`` is that of the running members. This is not recorded, so it may cost a pass over memory.
+        """
+        return None
+
+
+class StructuralEvent(Event):
+    """An object with a ``reason`` and ``__call__`` alone, as an :class:`Event`."""
+
+    def __init__(self, condition: Callable[[Moment], Tensor]) -> None:
+        self._condition = condition
+        self.name = type(condition).__name__
+        self.reason = getattr(condition, "reason", StopReason.CUSTOM)
 
     def __call__(self, moment: Moment) -> Tensor:
-        """(E,) bool: the members to stop."""
-        ...
+        """What the object finds."""
+        return self._condition(moment)
+
+    def select(self, rows: Tensor) -> StructuralEvent:
+        """The object's own selection, if it has one."""
+        return StructuralEvent(select_rows(self._condition, rows))
+
+    def to(self, device: torch.device) -> StructuralEvent:
+        """The object on a device, if it moves."""
+        return StructuralEvent(on_device(self._condition, device))
+
+
+def as_event(given: Event | Callable[[Moment], Tensor]) -> Event:
+    """An event; an object that is callable and has a reason counts as one.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if isinstance(given, Event):
+        return given
+    if isinstance(given, type) or not callable(given) or not hasattr(given, "reason"):
+        raise ConfigError(f"an event is {given!r}, expected an object of a class that derives from Event")
+    return StructuralEvent(given)
 
 
 @dataclass(frozen=True)
-class MarginsMet:
+class MarginsMet(Event):
     """At least ``share`` of the samples have reached the margin F y >= ``margin``.
 
     The last one or two samples of a thousand take most of a run: ``share=0.998`` leaves them.
@@ -48,6 +113,7 @@ class MarginsMet:
     margin: float = 1.0
     share: float = 1.0
     reason = StopReason.MARGINS_MET
+    needs_margins = True
 
     def __post_init__(self) -> None:
         if not 0 < self.share <= 1:
@@ -63,7 +129,7 @@ class MarginsMet:
 
 
 @dataclass(frozen=True)
-class LossReached:
+class LossReached(Event):
     """The training loss is at most ``level`` times its value at the start, where F = 0."""
 
     level: float
@@ -79,15 +145,21 @@ class LossReached:
 
 
 @dataclass(frozen=True)
-class TimeReached:
+class TimeReached(Event):
     """t >= t_max. The last step is shortened to land on t_max exactly."""
 
     t_max: float
     reason = StopReason.T_MAX
+    limit = True
 
     def __post_init__(self) -> None:
         if not self.t_max > 0:
             raise ConfigError(f"t_max must be > 0, got {self.t_max}")
+
+    @property
+    def landing(self) -> float:
+        """The time itself."""
+        return self.t_max
 
     def __call__(self, moment: Moment) -> Tensor:
         """Compares the time."""
@@ -95,7 +167,7 @@ class TimeReached:
 
 
 @dataclass(frozen=True)
-class TimesReached:
+class TimesReached(Event):
     """t >= its own time for each member."""
 
     times: Tensor
@@ -112,11 +184,13 @@ class TimesReached:
 
 
 @dataclass(frozen=True)
-class StepsTried:
+class StepsTried(Event):
     """A member has tried ``max_steps`` steps, accepted or not. Looked at after rejected steps too."""
 
     max_steps: int
     reason = StopReason.MAX_STEPS
+    after_rejected = True
+    limit = True
 
     def __post_init__(self) -> None:
         if self.max_steps < 1:
@@ -128,7 +202,7 @@ class StepsTried:
 
 
 @dataclass(frozen=True)
-class Stalled:
+class Stalled(Event):
     """The loss no longer falls: a margin that cannot be met is not waited for without end.
 
     A burst makes progress if the loss falls by a share ``fall`` of what it was after the last burst that did, or the
@@ -154,7 +228,14 @@ class Stalled:
                 f"{self.fall}"
             )
 
-    def __call__(self, now: Tensor, milestone: Tensor) -> Tensor:
+    def after_burst(self, state: FlowState) -> Tensor:
+        """Moves the milestones of members that have made progress, in place, and tells those that have stalled."""
+        now = state.present_milestone()
+        made = self.progress(now, state.milestone).unsqueeze(1)
+        torch.where(made, now, state.milestone, out=state.milestone)
+        return self.stalled(now, state.milestone)
+
+    def stalled(self, now: Tensor, milestone: Tensor) -> Tensor:
         """(E,) bool, from (E, 4) t, tried steps, loss and ‖grad L‖, now and after the last progress."""
         return (now[:, 1] - milestone[:, 1] >= self.steps) & (now[:, 0] >= self.t_factor * milestone[:, 0])
 
@@ -167,8 +248,10 @@ class Stalled:
 def stop(reason: Tensor, events: tuple[Event, ...], moment: Moment, accepted: Tensor, running: Tensor) -> None:
     """Writes the first event that holds for each running member into ``reason`` (E,) int8, in place.
 
-    The limit on tried steps holds after a rejected step too; the others look at what was accepted.
+    Events that hold after a rejected step too are looked at for all running members, the others where it was accepted.
     """
     for event in reversed(events):
-        asked = running if event.reason is StopReason.MAX_STEPS else accepted
-        reason.masked_fill_(event(moment) & asked, int(event.reason))
+        found = event(moment)
+        if found is not None:
+            asked = running if event.after_rejected else accepted
+            reason.masked_fill_(found & asked, int(event.reason))

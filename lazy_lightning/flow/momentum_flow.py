@@ -14,9 +14,10 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Controller, controller
 from lazy_lightning.flow.cuda_graph import RecordedStep, Recording, RecordingError
 from lazy_lightning.flow.evaluation import Evaluation, as_evaluation
-from lazy_lightning.flow.events import Event, Stalled, StepsTried, TimeReached, TimesReached
+from lazy_lightning.flow.events import Event, Moment, TimesReached, as_event
 from lazy_lightning.flow.parameters import ParameterRows
-from lazy_lightning.flow.rules import step_rule
+from lazy_lightning.flow.part import on_device
+from lazy_lightning.flow.rules import StepRule, step_rule
 from lazy_lightning.flow.state import FlowState
 from lazy_lightning.flow.step import Dynamics, initial_state, settle, try_step
 from lazy_lightning.flow.stop_reason import StopReason
@@ -66,9 +67,10 @@ class MomentumFlow(torch.optim.Optimizer):
         members: size E of the member axis; None if the parameters have none (an ordinary model, E = 1).
         tau: memory of the momentum, in units of t; 0 is gradient flow. A number, or one for each member.
         mu: the Nesterov-like variant tau = t/mu instead.
+        rule: any :class:`StepRule` in place of tau and mu.
         controller: ``"gradient_change"``, ``"reference"``, or a :class:`Controller`.
         dt: first step size to try.
-        events: what ends a member; :class:`TimeReached` is landed on exactly.
+        events: what ends a member, any :class:`Event`; :class:`TimeReached` is landed on exactly.
         steps: tried steps in a call of :meth:`step`; an attribute that may be changed between calls.
         compact: leave out members that have stopped. The parameters then shrink during :meth:`step` to the
             rows of :attr:`active`, and the closure must evaluate just these.
@@ -103,9 +105,10 @@ class MomentumFlow(torch.optim.Optimizer):
         members: int | None = None,
         tau: float | Sequence[float] = 0.0,
         mu: float | None = None,
+        rule: StepRule | None = None,
         controller: str | Controller = "gradient_change",
         dt: float = 1.0,
-        events: Sequence[Event | Stalled] = (),
+        events: Sequence[Event] = (),
         steps: int = 1,
         compact: bool = False,
         origin: Tensor | None = None,
@@ -119,7 +122,9 @@ class MomentumFlow(torch.optim.Optimizer):
         self.rows = ParameterRows(self.param_groups[0]["params"], members)
         _check_tau(tau, members or 1)
         device = self.rows.parameters[0].device
-        self.dynamics = _dynamics(torch.as_tensor(tau, dtype=torch.float64, device=device), mu, controller, events)
+        rule = step_rule(torch.as_tensor(tau, dtype=torch.float64, device=device), mu, rule)
+        self.dynamics = _dynamics(rule, controller, events, device)
+        _check_gain(self.dynamics.rule, members or 1, device)
         self.first_dt = dt
         self.steps = steps
         self.compact = compact
@@ -310,7 +315,7 @@ class MomentumFlow(torch.optim.Optimizer):
                 noise = found.clone() if noise is None else noise | found
             times.append(state.t.clone())
             losses.append(state.loss.clone())
-        settle(state, noise, dynamics.stall)
+        settle(state, noise, dynamics.events)
         self.trace = Trace(torch.stack(times), torch.stack(losses))
         return state
 
@@ -372,11 +377,16 @@ class MomentumFlow(torch.optim.Optimizer):
         ``wall``: those stopped by the wall-time limit too.
         """
         state, self._clock = self.flow_state, None
-        max_steps = min((e.max_steps for e in self.dynamics.events if isinstance(e, StepsTried)), default=None)
+        moment = Moment(state.t, state.tried, state.loss_start, Evaluation(state.loss, state.outputs))
+        limits = [event for event in self.dynamics.events if event.limit]
         reached = state.t >= self.dynamics.t_max
-        if max_steps is not None:
-            reached = reached | (state.tried >= max_steps)
-        for limit in (StopReason.T_MAX, StopReason.MAX_STEPS, *[StopReason.MAX_WALL] * wall):
+        for event in limits:
+            found = event(moment)
+            if found is not None:
+                reached = reached | found
+        final = {event.reason for event in self.dynamics.events if not event.limit}
+        own = {event.reason for event in limits} - final  # a reason that is also that of another end is left alone
+        for limit in {StopReason.T_MAX, StopReason.MAX_STEPS, *[StopReason.MAX_WALL] * wall, *own}:
             state.reason.masked_fill_((state.reason == int(limit)) & ~reached, int(StopReason.RUNNING))
 
     # ------------------------------------------------------------------ saving
@@ -431,8 +441,22 @@ def _whole(steps: float) -> int:
     return max(1, int(min(steps, 1e9))) if steps == steps else 1
 
 
-def _dynamics(tau: Tensor, mu: float | None, steering: str | Controller, events: Sequence[Event | Stalled]) -> Dynamics:
-    t_max = min((event.t_max for event in events if isinstance(event, TimeReached)), default=float("inf"))
-    stall = next((event for event in events if isinstance(event, Stalled)), None)
-    others = tuple(event for event in events if not isinstance(event, Stalled))
-    return Dynamics(step_rule(tau, mu), controller(steering), others, t_max, stall)
+def _check_gain(rule: StepRule, members: int, device: torch.device) -> None:
+    """Refuses a rule of another number of members now, by the shape alone."""
+    if not rule.has_velocity:
+        return
+    t = torch.ones(members, dtype=torch.float64, device=device)
+    gain = rule.gain(t, t)
+    if gain.shape != (members,):
+        raise ConfigError(f"rule {rule!r} has a gain of shape {tuple(gain.shape)}, expected {(members,)}: one a member")
+
+
+def _dynamics(
+    rule: StepRule,
+    steering: str | Controller,
+    events: Sequence[Event | Callable[[Moment], Tensor]],
+    device: torch.device,
+) -> Dynamics:
+    there = tuple(as_event(event).to(device) for event in events)
+    t_max = min((event.landing for event in there), default=float("inf"))
+    return Dynamics(on_device(rule, device), on_device(controller(steering), device), there, t_max)

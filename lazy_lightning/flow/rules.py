@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.part import FlowPart
 
 
-class StepRule(Protocol):
+class StepRule(FlowPart, ABC):
     """v <- v - gain (v + g), then dw <- dw + dt v with the new v; a rule is its gain, per member.
 
     Exact for v at a frozen gradient. The weights move as if v had its last value throughout the step, an error of
@@ -19,23 +20,19 @@ class StepRule(Protocol):
 
     gain = 1 - x, where x is the share of the old velocity that survives the step. It is asked for as such
     because 1 - x has no digits left in floating point when dt is much shorter than the memory.
+
+    Derive from it to write a rule of your own; see :class:`FlowPart` for what it may do.
     """
 
-    @property
-    def has_velocity(self) -> bool:
-        """False if the gain is always 1: then v = -g and no velocity is stored."""
-        ...
+    has_velocity: bool = True
+    """False if the gain is always 1: then v = -g, no velocity is stored, and ``gain`` is not called."""
 
+    @abstractmethod
     def gain(self, t: Tensor, dt: Tensor) -> Tensor:
-        """(E,) float64 in (0, 1], for a step from t to t + dt."""
-        ...
-
-    def select(self, rows: Tensor) -> StepRule:
-        """The same rule for some of the members."""
-        ...
+        """(E,) float64 in (0, 1], for a step from t to t + dt, both (E,) float64."""
 
 
-class Momentum:
+class Momentum(StepRule):
     """Momentum flow, v' = -(v + g)/tau and w' = v; v by its exact update for a frozen gradient.
 
     gain = 1 - exp(-dt/tau). ``tau = 0`` is gradient flow. ``tau`` may differ by member, shape (E,).
@@ -61,20 +58,25 @@ class Momentum:
         """The same rule for some of the members."""
         if self.tau.ndim == 0:
             return self
+        return self._with_tau(self.tau[rows])
+
+    def to(self, device: torch.device) -> Momentum:
+        """The same rule with its memory times on a device."""
+        return self if self.tau.device == device else self._with_tau(self.tau.to(device))
+
+    def _with_tau(self, tau: Tensor) -> Momentum:
         chosen = object.__new__(Momentum)  # the values have been checked: no second look, no synchronisation
-        chosen.tau = self.tau[rows]
+        chosen.tau = tau
         chosen.has_velocity = self.has_velocity  # the state keeps its velocity even if all that remain have tau = 0
         return chosen
 
 
-class NesterovFlow:
+class NesterovFlow(StepRule):
     """The Nesterov-like variant of the reference, v' = -(mu/t)(v + g) and w' = v; v exact for a frozen gradient.
 
     gain = 1 - (t/(t + dt))^mu, which is 1 at t = 0. In the time s of t = s^2/(4 mu) it is d^2w/ds^2 + ((2 mu - 1)/s)
     dw/ds + g = 0, so mu = 2 is the continuous limit of Nesterov's method, whose friction is 3/s.
     """
-
-    has_velocity = True
 
     def __init__(self, mu: float) -> None:
         if not mu > 0:
@@ -85,17 +87,23 @@ class NesterovFlow:
         """1 - (t/(t + dt))^mu."""
         return -torch.expm1(-self.mu * torch.log1p(dt / t))
 
-    def select(self, rows: Tensor) -> NesterovFlow:
-        """The rule does not depend on the member."""
-        return self
 
-
-def step_rule(tau: float | Sequence[float] | Tensor = 0.0, mu: float | None = None) -> StepRule:
-    """The rule for ``tau`` (0: gradient flow), or for ``mu`` if it is given.
+def step_rule(
+    tau: float | Sequence[float] | Tensor = 0.0, mu: float | None = None, rule: StepRule | None = None
+) -> StepRule:
+    """The rule for ``tau`` (0: gradient flow), for ``mu`` if it is given, or ``rule`` itself.
 
     Raises:
-        ConfigError: if both are given, or one is out of range.
+        ConfigError: if several are given, one is out of range, or ``rule`` is none.
     """
+    if rule is not None:
+        if not callable(getattr(rule, "gain", None)):
+            raise ConfigError(f"rule is {rule!r}, expected a StepRule: Momentum, NesterovFlow, or a class of your own")
+        if mu is not None or bool((torch.as_tensor(tau) != 0).any()):
+            raise ConfigError(
+                f"give either rule or tau and mu, not both: tau is {tau}, mu is {mu} and rule is {rule!r}"
+            )
+        return rule
     if mu is None:
         return Momentum(tau)
     if bool((torch.as_tensor(tau) != 0).any()):

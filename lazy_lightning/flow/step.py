@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lazy_lightning.flow.controllers import Change, Controller
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.events import Event, Moment, Stalled, TimesReached, stop
+from lazy_lightning.flow.events import Event, Moment, stop
+from lazy_lightning.flow.part import select_rows
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
 from lazy_lightning.flow.stop_reason import StopReason
@@ -33,14 +34,13 @@ class Dynamics:
     events: tuple[Event, ...]
     t_max: float | Tensor = float("inf")
     """Steps are shortened to land on it; a tensor (K, E) has times for each member, landed on one after the other."""
-    stall: Stalled | None = None
-    """When to give up, looked at once a burst."""
 
     def select(self, rows: Tensor) -> Dynamics:
         """The same for some of the members."""
         t_max = self.t_max[..., rows] if isinstance(self.t_max, Tensor) else self.t_max
-        events = tuple(event.select(rows) if isinstance(event, TimesReached) else event for event in self.events)
-        return replace(self, rule=self.rule.select(rows), events=events, t_max=t_max)
+        rule, controller = select_rows(self.rule, rows), select_rows(self.controller, rows)
+        events = tuple(event.select(rows) for event in self.events)
+        return replace(self, rule=rule, controller=controller, events=events, t_max=t_max)
 
 
 def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics, dt: float) -> FlowState:
@@ -145,8 +145,8 @@ def _halt(state: FlowState, real: Tensor, noise: Tensor) -> None:
     state.reason.masked_fill_(underflow & (state.gradient_change * 0 != 0), int(StopReason.NON_FINITE))
 
 
-def settle(state: FlowState, noise: Tensor | None, stall: Stalled | None) -> None:
-    """Stops members of zero gradient whose velocity has died away too, and those that have stalled.
+def settle(state: FlowState, noise: Tensor | None, events: tuple[Event, ...]) -> None:
+    """Stops members of zero gradient whose velocity has died away too, and those that events end after a burst.
 
     Looked at once a burst, for it costs a pass. Where a step of the burst has shown the gradient to be ``noise`` (E,),
     the velocity may be of its size.
@@ -158,11 +158,10 @@ def settle(state: FlowState, noise: Tensor | None, stall: Stalled | None) -> Non
         if noise is not None:
             at_rest |= noise & small
         state.reason.masked_fill_(at_rest & state.running, int(StopReason.STATIONARY))
-    if stall is not None:
-        now = state.present_milestone()
-        made = stall.progress(now, state.milestone).unsqueeze(1)
-        torch.where(made, now, state.milestone, out=state.milestone)
-        state.reason.masked_fill_(stall(now, state.milestone) & state.running, int(StopReason.STALLED))
+    for event in events:
+        found = event.after_burst(state)
+        if found is not None:
+            state.reason.masked_fill_(found & state.running, int(event.reason))
 
 
 def relative_gradient_change(

@@ -19,6 +19,7 @@ class StopReason(IntEnum):
     NON_FINITE = 8
     STALLED = 9
     NO_GRADIENT = 10
+    CUSTOM = 11
 
     @property
     def failed(self) -> bool:
@@ -43,4 +44,5 @@ _SENTENCES = {
     StopReason.NON_FINITE: "non-finite",
     StopReason.STALLED: "stalled: the loss no longer falls, so the end asked for cannot be reached",
     StopReason.NO_GRADIENT: "no gradient at w0: it vanishes or underflows for every sample (huge alpha or data?)",
+    StopReason.CUSTOM: "ended by an event",
 }

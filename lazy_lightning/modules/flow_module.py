@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
 from typing import Any, Protocol, cast
 
@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.controllers import ConstantStep, GradientChangeController, controller
+from lazy_lightning.flow.controllers import Controller, controller
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.events import MarginsMet
+from lazy_lightning.flow.events import Event, as_event
 from lazy_lightning.flow.momentum_flow import MomentumFlow
-from lazy_lightning.flow.rules import step_rule
+from lazy_lightning.flow.rules import StepRule, step_rule
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.logged_columns import act_on_observation, check_monitors_of_one_epoch
@@ -71,13 +71,16 @@ class FlowModule(ObservedModule):
             ``published`` for the rule of the published runs, min(1e-3 sqrt(h) alpha, 1), with the network's ``width``
             h.
         mu: the Nesterov-like variant, tau = t/mu.
-        controller: step-size policy, ``gradient_change``, ``reference``, or one with its own numbers.
+        controller: step-size policy, ``gradient_change``, ``reference``, or any
+            :class:`~lazy_lightning.flow.Controller`.
         dt: first step size to try.
         stop: when a member ends.
         schedule: when to observe.
         chunk_size: samples evaluated at once, to bound memory; null for all.
         cuda_graphs: on CUDA, replay a recorded step, see :class:`~lazy_lightning.flow.MomentumFlow`; a network that
             cannot be recorded is evaluated eagerly, with one warning.
+        rule: any :class:`~lazy_lightning.flow.StepRule`, in place of tau and mu.
+        events: any :class:`~lazy_lightning.flow.Event` that ends members besides ``stop``.
 
     Raises:
         ConfigError: for a value out of range, or a loss that does not fit the labels.
@@ -92,12 +95,14 @@ class FlowModule(ObservedModule):
         centering: bool = True,
         tau: MemoryTime = 0.0,
         mu: float | None = None,
-        controller: str | GradientChangeController | ConstantStep = "gradient_change",
+        controller: str | Controller = "gradient_change",
         dt: float = 1.0,
         stop: StoppingCriteria | None = None,
         schedule: Schedule | None = None,
         chunk_size: int | None = None,
         cuda_graphs: bool = True,
+        rule: StepRule | None = None,
+        events: list[Event] | None = None,
     ) -> None:
         stop = stop or StoppingCriteria()
         margin = 1.0 if stop.margin is None else stop.margin
@@ -105,15 +110,19 @@ class FlowModule(ObservedModule):
         self.automatic_optimization = False
         self.stop = stop
         self.schedule = schedule or Schedule()
+        self.events = check_events(events)
         self._flow_options: dict[str, Any] = {
             "mu": mu,
+            "rule": rule,
             "controller": check_controller(controller),
             "dt": check_first_step(dt),
-            "events": self.stop.events(self.loss),
+            "events": (*self.stop.events(self.loss, self.events), *self.events),
         }
         self.cuda_graphs = cuda_graphs
         check_memory_time(tau, self.ensemble)
-        step_rule(1.0 if isinstance(tau, str) else tau, mu)  # out-of-range values are told before any data is read
+        step_rule(
+            1.0 if isinstance(tau, str) else tau, mu, rule
+        )  # out-of-range values are told before any data is read
         self.tau = tau
         self._seconds_per_step: float | None = None
 
@@ -197,7 +206,7 @@ class FlowModule(ObservedModule):
         outputs, samples = self.data.num_outputs, len(self.data.train.y)
         shape = (len(self.w0), samples) if outputs == 1 else (len(self.w0), samples, outputs)
         options = self._options()
-        content.flow(weights["w0"], shape, step_rule(options["tau"], options["mu"]).has_velocity)
+        content.flow(weights["w0"], shape, step_rule(options["tau"], options["mu"], options["rule"]).has_velocity)
 
     # ------------------------------------------------------------------ fitting
 
@@ -229,7 +238,7 @@ class FlowModule(ObservedModule):
             f0=self.initial_outputs(self.train_split.x),
             buffers=self.member_buffers(),
             chunk_size=self.chunk_size,
-            reports_margins=any(isinstance(event, MarginsMet) for event in self.flow.dynamics.events),
+            reports_margins=any(event.needs_margins for event in self.flow.dynamics.events),
         )
 
     def on_train_start(self) -> None:
@@ -310,6 +319,17 @@ def check_first_step(dt: object) -> float:
     return float(dt)
 
 
-def check_controller(spec: str | GradientChangeController | ConstantStep) -> GradientChangeController | ConstantStep:
+def check_controller(spec: str | Controller) -> Controller:
     """Resolves a preset's name now, so that a wrong one is told before any data is read."""
-    return cast("GradientChangeController | ConstantStep", controller(spec))
+    return controller(spec)
+
+
+def check_events(events: Sequence[Event] | None) -> tuple[Event, ...]:
+    """Refuses now what is no event.
+
+    Raises:
+        ConfigError: it is none, or no list of them.
+    """
+    if events is not None and not isinstance(events, (list, tuple)):
+        raise ConfigError(f"events is {events!r}, expected a list of Events, or null")
+    return tuple(as_event(event) for event in events or ())

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.controllers import ConstantStep, GradientChangeController
-from lazy_lightning.flow.events import MarginsMet
+from lazy_lightning.flow.controllers import Controller
+from lazy_lightning.flow.events import Event
+from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_objective import KernelObjective, kernel_outputs
@@ -54,6 +55,9 @@ class KernelModule(FlowModule):
         layers: the part of some layers alone; ``last`` is the kernel of the features before the output layer.
         kernel_outputs: ``full`` couples the outputs as the network does, ``mean`` gives each the mean kernel, n c
             times cheaper to decompose.
+        cuda_graphs: as for FlowModule.
+        rule: likewise.
+        events: likewise.
 
     Raises:
         ConfigError: as for FlowModule, for ``end`` without a checkpoint, for one of other members, and for a kernel
@@ -72,7 +76,7 @@ class KernelModule(FlowModule):
         centering: bool = True,
         tau: MemoryTime = 0.0,
         mu: float | None = None,
-        controller: str | GradientChangeController | ConstantStep = "gradient_change",
+        controller: str | Controller = "gradient_change",
         dt: float = 1.0,
         stop: StoppingCriteria | None = None,
         schedule: Schedule | None = None,
@@ -82,9 +86,26 @@ class KernelModule(FlowModule):
         layers: list[str] | str | None = None,
         kernel_outputs: OutputMode = "full",
         cuda_graphs: bool = True,
+        rule: StepRule | None = None,
+        events: list[Event] | None = None,
     ) -> None:
-        super().__init__(network, loss, alpha, seeds, centering, tau, mu, controller, dt, stop, schedule, chunk_size)
-        self.cuda_graphs = cuda_graphs
+        super().__init__(
+            network,
+            loss,
+            alpha,
+            seeds,
+            centering,
+            tau,
+            mu,
+            controller,
+            dt,
+            stop,
+            schedule,
+            chunk_size,
+            cuda_graphs,
+            rule,
+            events,
+        )
         for name, value, known in (("at", at, get_args(At)), ("kernel_outputs", kernel_outputs, get_args(OutputMode))):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}, expected {' or '.join(known)}")
@@ -246,7 +267,7 @@ class KernelModule(FlowModule):
     def _check_ends(self, features: KernelFeatures) -> None:
         """Refuses to wait for margins that a kernel of low rank may never let the flow meet."""
         stop = self.stop
-        if any(limit is not None for limit in (stop.t_max, stop.max_steps, stop.max_wall, stop.loss)):
+        if self.events or any(limit is not None for limit in (stop.t_max, stop.max_steps, stop.max_wall, stop.loss)):
             return
         rank, size = int(features.rank.min()), features.train.shape[-1]
         if rank < size:
@@ -271,7 +292,7 @@ class KernelModule(FlowModule):
             loss=self.loss,
             y=self.train_split.y,
             outputs=self.data.num_outputs,
-            reports_margins=any(isinstance(event, MarginsMet) for event in self.flow.dynamics.events),
+            reports_margins=any(event.needs_margins for event in self.flow.dynamics.events),
             sharing=self._sharing,
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lazy_lightning.errors import ConfigError
@@ -33,13 +34,17 @@ class StoppingCriteria:
     max_steps: int | None = None
     max_wall: float | None = None
 
-    def events(self, loss: Loss) -> tuple[Event | Stalled, ...]:
+    def events(self, loss: Loss, others: Sequence[Event] = ()) -> tuple[Event, ...]:
         """The events to look for on the device.
+
+        Args:
+            loss: what is trained.
+            others: events besides these, which may end the run too.
 
         Raises:
             ConfigError: if nothing would ever stop the run, or a value is out of range.
         """
-        events: list[Event | Stalled] = []
+        events: list[Event] = []
         margin = 1.0 if self.margin is None and loss.has_margin_stop else self.margin
         if margin is not None:
             events.append(MarginsMet(margin, self.margin_share))
@@ -51,11 +56,11 @@ class StoppingCriteria:
             events.append(StepsTried(self.max_steps))
         if self.max_wall is not None and not self.max_wall > 0:
             raise ConfigError(f"max_wall must be > 0 seconds, got {self.max_wall}")
-        if not events and self.max_wall is None:
+        if not events and not others and self.max_wall is None:
             raise ConfigError(
                 f"nothing would stop this run, because the loss {type(loss).__name__} has no margin at which it is "
                 "zero: set one of stop.t_max, stop.loss, stop.max_steps, stop.max_wall or stop.margin"
             )
-        if self.max_wall is None and not any(isinstance(event, (TimeReached, StepsTried)) for event in events):
+        if self.max_wall is None and not any(event.limit for event in (*events, *others)):
             events.append(Stalled())
         return tuple(events)

@@ -23,7 +23,13 @@ digits. The same names of other classes count: there, ``root`` may be what tells
 _OWN_PACKAGE = "lazy_lightning."
 MOST_MEMBERS = 1_000_000
 """Of one run or sweep: more are taken for a mistake before they fill the memory."""
-ADDED_SINCE_0_1_0: Mapping[str, Any] = {"n_val": 0, "val_seed": 0, "standardise_targets": False}
+ADDED_SINCE_0_1_0: Mapping[str, Any] = {
+    "n_val": 0,
+    "val_seed": 0,
+    "standardise_targets": False,
+    "rule": None,
+    "events": None,
+}
 """Arguments that 0.1.0 did not have, with their defaults, at which a member is the one that it was then."""
 _DIGITS = 12
 _LIMITS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
