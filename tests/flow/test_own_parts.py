@@ -80,6 +80,9 @@ class LossBelow(Event):
     def select(self, rows):
         return LossBelow(self.levels[rows])
 
+    def to(self, device):
+        return LossBelow(self.levels.to(device))
+
 
 class Later(Event):
     """A limit that may be raised."""
@@ -143,6 +146,42 @@ def test_a_limit_of_ones_own_may_be_raised():
         other.load_state_dict(copy.deepcopy(flow.state_dict()))
         other.reopen(wall=False)
         assert other.reasons == [expected]
+
+
+@pytest.mark.parametrize(
+    "device",
+    [
+        "cpu",
+        pytest.param("cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="GPU")]),
+    ],
+)
+def test_they_are_recorded(device, monkeypatch):
+    """As a CUDA graph; without a device, by a recorder that repeats the step."""
+
+    def followed(graphs):
+        setting = problem(alphas=(0.1, 1.0), seeds=(0, 1), width=6, samples=8, device=device)
+        events = [LossBelow([0.9, 0.5, 0.7, 0.3]), StepsTried(60)]
+        parts = {"rule": OwnMomentum(list(TAU)), "controller": Doubling(2.0), "events": events}
+        flow, _ = setting.flow(**parts, dt=1e-3, compact=True, steps=7, cuda_graphs=graphs)
+        if device == "cpu" and graphs:
+            monkeypatch.setattr(flow, "recorder", lambda step: step, raising=False)
+            monkeypatch.setattr(flow, "_may_record", lambda: True)
+        selected = []
+
+        def closure():
+            if not selected or selected[0][0] is not flow.active:
+                selected[:] = [(flow.active, setting.objective.select(flow.active))]
+            return selected[0][1].backward(flow.rows.parameters[0])
+
+        for _ in range(12):
+            flow.step(closure)
+        return flow
+
+    eager, recorded = followed(False), followed(True)
+    assert recorded.cuda_graphs, "the recording has failed"
+    assert recorded._recording is not None
+    assert recorded.reasons == eager.reasons
+    torch.testing.assert_close(recorded.flow_state.t, eager.flow_state.t, rtol=1e-9 * (device == "cuda"), atol=0.0)
 
 
 def test_what_is_refused():
