@@ -22,8 +22,7 @@ from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.batching import ConfigGroup
 from lazy_lightning.experiments.costs import USUAL_IMPORTS, CostModel
-from lazy_lightning.experiments.execution import Execution, stops_on_signal
-from lazy_lightning.experiments.run_sweep import run_sweep
+from lazy_lightning.experiments.execution import Execution, run_sweep, stops_on_signal
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep, alpha_of
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_progress import SweepProgress, setting_label

@@ -1,4 +1,4 @@
-"""Gives batches to workers, and does with each what its end asks for."""
+"""Trains the members of a sweep batch by batch: gives batches to workers and handles how each ends."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from types import FrameType
 
+from lazy_lightning.errors import RunError
 from lazy_lightning.experiments.batching import Batch
+from lazy_lightning.experiments.costs import CostModel
+from lazy_lightning.experiments.sweep import BatchLimits, Sweep
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_progress import SweepProgress
 from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, Task, Worker, WorkerPool
@@ -19,6 +22,41 @@ from lazy_lightning.runs.run_folder import Status
 
 _LOOK = 0.2  # seconds between looks at the workers' post
 _DEATHS = 2
+
+
+def run_sweep(
+    sweep: Sweep,
+    execution: Execution,
+    progress: SweepProgress,
+    costs: CostModel,
+    limits: BatchLimits,
+    retry_failed: bool = False,
+) -> None:
+    """Trains until nothing is left or a signal stops it; bisections and kernels want more once networks are trained.
+
+    Raises:
+        RunError: a run that has ended is wanted again, which would never end.
+    """
+    begun: set[str] = set()
+    while not execution.stopped:
+        rows = sweep.rows()
+        batches = sweep.batches(rows, costs.of(rows), limits, retry_failed)
+        if not batches:
+            return
+        progress.set_total(len(sweep.status(rows, retry_failed).wanted))
+        _require_progress(batches, begun)
+        execution.train(batches)
+        retry_failed = False  # once is enough
+
+
+def _require_progress(batches: Sequence[Batch], begun: set[str]) -> None:
+    again = [batch.key for batch in batches if batch.key in begun]
+    if again:
+        raise RunError(
+            f"the run {again[0]} has ended, but its members are not found in the index: its config.yaml is not the one "
+            "that was planned; please report this"
+        )
+    begun.update(batch.key for batch in batches)
 
 
 class Execution:

@@ -18,8 +18,7 @@ from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments import costs
 from lazy_lightning.experiments.batching import Batch, ConfigGroup
-from lazy_lightning.experiments.cost import StepCost, step_cost
-from lazy_lightning.experiments.costs import CostModel
+from lazy_lightning.experiments.costs import CostModel, StepCost, step_cost
 from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
 from lazy_lightning.nn import FC
 

@@ -18,8 +18,7 @@ import yaml
 
 from lazy_lightning.errors import RunError
 from lazy_lightning.experiments.batching import Batch, ConfigGroup, MemberCost
-from lazy_lightning.experiments.execution import Execution, stops_on_signal
-from lazy_lightning.experiments.run_sweep import run_sweep
+from lazy_lightning.experiments.execution import Execution, run_sweep, stops_on_signal
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep, SweepStatus
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_progress import SweepProgress, TimeEstimate
