@@ -77,7 +77,7 @@ class Actor:
         future.set_exception(end) if isinstance(end, Exception) else future.set_result(end)
         return future
 
-    def news(self) -> list[ProgressMessage]:
+    def messages(self) -> list[ProgressMessage]:
         return []
 
     def end(self, at_once: bool) -> None:
@@ -319,12 +319,12 @@ def test_what_is_shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", terminal)
     one, other = batch(8, seeds=3), batch(12, seeds=2)
     with SweepProgress(SweepStatus(frozenset("abcdefg"), frozenset("ab"), {"c": "why"}), 1) as shown:
-        shown.begins(one, [other])
-        shown.hears([ProgressMessage(one.key, 2, 1, 0.5)])
-        assert shown.line().startswith("3 of 7 members done, 2 failed, 1 running")
-        assert "left" in shown.line()
-        shown.ends(one, 2, 1, True, "ended")
-        assert shown.line().startswith("4 of 7 members done, 2 failed, 0 running")
+        shown.start(one, [other])
+        shown.update([ProgressMessage(one.key, 2, 1, 0.5)])
+        assert shown.summary().startswith("3 of 7 members done, 2 failed, 1 running")
+        assert "left" in shown.summary()
+        shown.finish(one, 2, 1, True, "ended")
+        assert shown.summary().startswith("4 of 7 members done, 2 failed, 0 running")
     assert "width 8" in terminal.text
     assert "4 of 7 members done, 2 failed" in terminal.text
 
@@ -332,9 +332,9 @@ def test_what_is_shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     one = batch(8, seeds=3)
     with progress() as shown:
-        shown.begins(one, [])
-        shown.hears([ProgressMessage(one.key, 2, 1, 0.5)])
-        shown.ends(one, 2, 1, True, "ended, 1 failed")
+        shown.start(one, [])
+        shown.update([ProgressMessage(one.key, 2, 1, 0.5)])
+        shown.finish(one, 2, 1, True, "ended, 1 failed")
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("sweep: width 8")
     assert first.endswith("begins")
