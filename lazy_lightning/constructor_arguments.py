@@ -10,21 +10,28 @@ from typing import Any
 def constructor_arguments(made: object) -> dict[str, Any]:
     """The arguments of the outermost ``__init__`` that is running for an object: those of its own class.
 
-    To be called in the ``__init__`` of a base class. Values are those that the names have when the subclass calls
-    ``super().__init__``; ``**options`` are merged in. A wrapper around ``__init__`` or a ``__new__`` would hide the
-    signature from parsers of command lines.
+    An ``__init__`` with ``*args`` or ``**kwargs`` passes them on, so the arguments of the next one, its defaults
+    included, are merged in. To be called in the ``__init__`` of a base class. Values are those that the names have when
+    the subclass calls ``super().__init__``. A wrapper around ``__init__`` or a ``__new__`` would hide the signature from
+    parsers of command lines.
     """
-    found: FrameType | None = None
+    frames: list[FrameType] = []
     frame = inspect.currentframe()
     frame = None if frame is None else frame.f_back
     try:
         while frame is not None:
             if _initialises(frame, made):
-                found = frame
+                frames.append(frame)
             frame = frame.f_back
-        return {} if found is None else _arguments(found)
+        found: dict[str, Any] = {}
+        while frames:
+            outer = frames.pop()
+            found = _arguments(outer, passed_on=bool(frames)) | found
+            if not outer.f_code.co_flags & (inspect.CO_VARARGS | inspect.CO_VARKEYWORDS):
+                break
+        return found
     finally:
-        del frame, found  # frames hold all that they refer to
+        del frame, frames  # frames hold all that they refer to
 
 
 def _initialises(frame: FrameType, made: object) -> bool:
@@ -32,11 +39,12 @@ def _initialises(frame: FrameType, made: object) -> bool:
     return code.co_name == "__init__" and code.co_argcount > 0 and frame.f_locals.get(code.co_varnames[0]) is made
 
 
-def _arguments(frame: FrameType) -> dict[str, Any]:
+def _arguments(frame: FrameType, passed_on: bool) -> dict[str, Any]:
+    """The arguments of one ``__init__``; unnamed positional ones only where no other ``__init__`` names them."""
     _, positional, named, values = inspect.getargvalues(frame)
     count = frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount
     found = {name: values[name] for name in frame.f_code.co_varnames[1:count] if name in values}
-    if positional is not None and values[positional]:
+    if positional is not None and values[positional] and not passed_on:
         found[positional] = list(values[positional])
     if named is not None:
         found |= values[named]

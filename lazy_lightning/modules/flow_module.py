@@ -170,13 +170,18 @@ class FlowModule(ObservedModule):
         """The optimizer that holds the flow's state."""
         return cast(MomentumFlow, self.optimizers(use_pl_optimizer=False))
 
+    @property
+    def flow_origin(self) -> Tensor:
+        """(E, N) where the flow of ``w`` starts: the networks' w0."""
+        return self.w0
+
     def configure_optimizers(self) -> MomentumFlow:
         """One flow over (E, N)."""
         return MomentumFlow(
             [self.w],
             members=len(self.w0),
             compact=True,
-            origin=self.w0,
+            origin=self.flow_origin,
             cuda_graphs=self.cuda_graphs,
             **self._options(),
         )
@@ -206,7 +211,12 @@ class FlowModule(ObservedModule):
         outputs, samples = self.data.num_outputs, len(self.data.train.y)
         shape = (len(self.w0), samples) if outputs == 1 else (len(self.w0), samples, outputs)
         options = self._options()
-        content.flow(weights["w0"], shape, step_rule(options["tau"], options["mu"], options["rule"]).has_velocity)
+        rule = step_rule(options["tau"], options["mu"], options["rule"])
+        content.flow(self._saved_origin(weights), shape, rule.has_velocity)
+
+    def _saved_origin(self, weights: Mapping[str, Tensor]) -> Tensor:
+        """What :attr:`flow_origin` was, from the tensors of a checkpoint."""
+        return weights["w0"]
 
     # ------------------------------------------------------------------ fitting
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -10,20 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.controllers import Controller
-from lazy_lightning.flow.events import Event
-from lazy_lightning.flow.rules import StepRule
-from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_objective import KernelObjective, kernel_outputs
-from lazy_lightning.modules.memory_time import MemoryTime
-from lazy_lightning.modules.stopping_criteria import StoppingCriteria
 from lazy_lightning.ntk.features import KernelFeatures, require_decomposable
 from lazy_lightning.ntk.frozen_kernel import OutputMode, frozen_kernels
 from lazy_lightning.ntk.kernel_plan import LayerChoice
 from lazy_lightning.ntk.sharing import Sharing, distinct_members
 from lazy_lightning.objective.full_batch import drop_single_output
-from lazy_lightning.objective.losses import Loss
 from lazy_lightning.runs.checkpoints import KEY, read_checkpoint
 
 At = Literal["init", "end"]
@@ -38,26 +31,13 @@ class KernelModule(FlowModule):
     with the kernel at initialisation, centred outputs do not depend on it.
 
     Args:
-        network: as for FlowModule, and so are all other arguments up to ``chunk_size``.
-        loss: likewise.
-        alpha: likewise.
-        seeds: likewise.
-        centering: likewise; False starts from alpha f(w0, x).
-        tau: likewise.
-        mu: likewise.
-        controller: likewise.
-        dt: likewise.
-        stop: likewise.
-        schedule: likewise.
-        chunk_size: likewise.
+        args: the arguments of :class:`FlowModule` by position. Without centering, F starts at alpha f(w0, x).
         at: the weights whose kernel it is: ``init`` the initial ones, ``end`` those of ``checkpoint``.
         checkpoint: of a run that has these members.
         layers: the part of some layers alone; ``last`` is the kernel of the features before the output layer.
         kernel_outputs: ``full`` couples the outputs as the network does, ``mean`` gives each the mean kernel, n c
             times cheaper to decompose.
-        cuda_graphs: as for FlowModule.
-        rule: likewise.
-        events: likewise.
+        kwargs: the arguments of :class:`FlowModule` by name.
 
     Raises:
         ConfigError: as for FlowModule, for ``end`` without a checkpoint, for one of other members, and for a kernel
@@ -69,43 +49,14 @@ class KernelModule(FlowModule):
 
     def __init__(
         self,
-        network: Callable[[], nn.Module],
-        loss: str | Loss = "softhinge(20)",
-        alpha: float | list[float] = 1.0,
-        seeds: int | list[int] = 1,
-        centering: bool = True,
-        tau: MemoryTime = 0.0,
-        mu: float | None = None,
-        controller: str | Controller = "gradient_change",
-        dt: float = 1.0,
-        stop: StoppingCriteria | None = None,
-        schedule: Schedule | None = None,
-        chunk_size: int | None = None,
+        *args: Any,
         at: At = "init",
         checkpoint: str | None = None,
         layers: list[str] | str | None = None,
         kernel_outputs: OutputMode = "full",
-        cuda_graphs: bool = True,
-        rule: StepRule | None = None,
-        events: list[Event] | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            network,
-            loss,
-            alpha,
-            seeds,
-            centering,
-            tau,
-            mu,
-            controller,
-            dt,
-            stop,
-            schedule,
-            chunk_size,
-            cuda_graphs,
-            rule,
-            events,
-        )
+        super().__init__(*args, **kwargs)
         for name, value, known in (("at", at, get_args(At)), ("kernel_outputs", kernel_outputs, get_args(OutputMode))):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}, expected {' or '.join(known)}")
@@ -141,20 +92,25 @@ class KernelModule(FlowModule):
     # ------------------------------------------------------------------ building
 
     def setup(self, stage: str) -> None:
-        """Builds the networks, keeps the weights whose kernel is wanted, and puts the kernel's own in their place."""
+        """Builds the networks, whose initial weights stay in ``w0``, and the weights ``w`` of the kernel's model."""
         built = hasattr(self, "w")
         super().setup(stage)
         if built:
             return
-        initial = self.w0
-        self.register_buffer("frozen", initial.clone())  # a checkpoint is read into it
-        if not self.centering.enabled:
-            self.register_buffer("initial", initial)
+        self.register_buffer("frozen", self.w0.clone())  # a checkpoint is read into it
         samples, outputs = len(self.data.train.y), self.data.num_outputs
         rows = samples * (outputs if self.kernel_outputs == "full" else 1)
-        self.register_buffer("row_sums", initial.new_zeros(len(initial), rows))
-        self.w = nn.Parameter(initial.new_zeros(len(initial), samples * outputs))
-        self.w0 = initial.new_zeros(len(initial), samples * outputs)
+        self.register_buffer("row_sums", self.w0.new_zeros(len(self.w0), rows))
+        self.w = nn.Parameter(self.w0.new_zeros(len(self.w0), samples * outputs))
+        self.register_buffer("zero", torch.zeros_like(self.w.detach()), persistent=False)
+
+    @property
+    def flow_origin(self) -> Tensor:
+        """(E, n c) zeros, where the flow of the kernel's model starts."""
+        return cast(Tensor, self.zero)
+
+    def _saved_origin(self, weights: Mapping[str, Tensor]) -> Tensor:
+        return torch.zeros_like(weights["w"])
 
     def on_fit_start(self) -> None:
         """As any flow; the samples and the precision may be others than in a fit before."""
@@ -164,9 +120,18 @@ class KernelModule(FlowModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Also forgets the kernel, and the file of the frozen weights: a checkpoint of our own holds them."""
+        self._restore_initial_weights(checkpoint.get("state_dict"))
         super().on_load_checkpoint(checkpoint)
         self._forget()
         self._awaited = None
+
+    def _restore_initial_weights(self, state: Any) -> None:
+        """Puts the networks' w0 into a state of 0.1.0, where w0 was zeros, and ``initial`` w0 without centering."""
+        if not isinstance(state, dict):
+            return
+        w, w0 = state.get("w"), state.get("w0")
+        if isinstance(w, Tensor) and isinstance(w0, Tensor) and w0.shape == w.shape and not bool(w0.any()):
+            state["w0"] = state.pop("initial", self.w0.detach().cpu().clone())
 
     def _forget(self) -> None:
         self._features, self._train_x, self._distinct = None, None, None
@@ -278,7 +243,7 @@ class KernelModule(FlowModule):
 
     def _start_outputs(self, x: Tensor) -> Tensor | None:
         """F(0), (E, n, c), the outputs of the networks at w0; None for zero."""
-        return self.centering.offset(lambda: self.raw_outputs(cast(Tensor, self.initial), x))
+        return self.centering.offset(lambda: self.raw_outputs(self.w0, x))
 
     # ------------------------------------------------------------------ what the flow asks for
 

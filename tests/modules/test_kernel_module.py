@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as nnf
 from closeness import assert_close
 from fits import assert_same_curves, digits, fit, module
+from jsonargparse import ArgumentParser
 from pytorch_lightning import Callback
 from torch import nn
 
@@ -16,7 +17,7 @@ from lazy_lightning import memory
 from lazy_lightning.callbacks import ClosingSummary, RunCheckpoint
 from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.flow import ConstantStep, StopReason
-from lazy_lightning.modules import KernelModule, StoppingCriteria
+from lazy_lightning.modules import FlowModule, KernelModule, StoppingCriteria
 from lazy_lightning.nn import FC
 from lazy_lightning.nn.linearize import LinearizedNetwork
 from lazy_lightning.ntk import features as features_room
@@ -97,7 +98,7 @@ def test_squared_loss_approaches_its_exact_solution(tmp_path, tau, centering):
     options = {"loss": "mse", "tau": tau, "centering": centering, "alpha": 0.5, "seeds": 2}
     runs = [run(tmp_path / str(dt), **euler(dt, 2.0, **options)).module for dt in (0.02, 0.01)]
     m = runs[0]
-    F0 = None if centering else (0.5 * m.raw_outputs(m.initial, part.x)[..., 0] for part in (m.data.train, m.data.test))
+    F0 = None if centering else (0.5 * m.raw_outputs(m.w0, part.x)[..., 0] for part in (m.data.train, m.data.test))
     start, test_start = F0 or (None, None)
     theta, cross = kernels_of(m)
     exact = KernelRegression(theta, m.data.train.y, cross, start=start, test_start=test_start)
@@ -432,3 +433,42 @@ def test_kernel_too_large_is_told_before_it_is_computed(tmp_path, monkeypatch):
     monkeypatch.setattr(memory, "available_bytes", lambda device: 100_000)
     with pytest.raises(RunError, match=r"decomposing 1 kernel of 200 x 200 .* free on cpu: .* kernel_outputs mean"):
         run(tmp_path, loss="cross_entropy", data=few(labels="multiclass"))
+
+
+# ---------------------------------------------------------------------- its arguments and initial weights
+
+
+def test_initial_weights_stay_those_of_the_networks(ended):
+    """The flow of the kernel's model starts at zeros, which are not called w0."""
+    m = ended.module
+    assert m.w0.shape == m.frozen.shape
+    assert torch.equal(m.w0, m.frozen)
+    assert not m.flow_origin.any()
+    assert m.flow.origin.shape == m.w.shape
+
+
+@pytest.mark.parametrize("centering", [True, False])
+def test_a_checkpoint_of_0_1_0_gets_its_initial_weights_back(tmp_path, centering):
+    """Such a checkpoint holds zeros as w0 and, without centering, the networks' weights as ``initial``."""
+    m = run(tmp_path, centering=centering, stop=StoppingCriteria(max_steps=3)).module
+    state = {"w": m.w.detach().clone(), "w0": torch.zeros_like(m.w.detach()), "frozen": m.frozen.clone()}
+    if not centering:
+        state["initial"] = m.w0.clone()
+    m._restore_initial_weights(state)
+    assert sorted(state) == ["frozen", "w", "w0"]
+    assert torch.equal(state["w0"], m.w0)
+
+
+def test_arguments_of_the_flow_are_parsed_and_documented():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(KernelModule, "model", fail_untyped=False)
+    found = {action.dest.removeprefix("model."): action for action in parser._actions}
+    assert {"network", "loss", "alpha", "cuda_graphs", "at", "kernel_outputs"} <= set(found)
+    assert not {"args", "kwargs"} & set(found)
+    assert all(found[name].help for name in ("loss", "alpha", "centering", "dt", "at"))
+
+
+def test_arguments_that_are_passed_on_are_recorded_with_their_defaults():
+    made, flow = (kind(NET, "hinge", alpha=2.0).constructor_arguments for kind in (KernelModule, FlowModule))
+    assert {name: made[name] for name in flow} == flow
+    assert set(made) - set(flow) == {"at", "checkpoint", "layers", "kernel_outputs"}
