@@ -12,8 +12,8 @@ def constructor_arguments(made: object) -> dict[str, Any]:
 
     An ``__init__`` with ``*args`` or ``**kwargs`` passes them on, so the arguments of the next one, its defaults
     included, are merged in. To be called in the ``__init__`` of a base class. Values are those that the names have when
-    the subclass calls ``super().__init__``. A wrapper around ``__init__`` or a ``__new__`` would hide the signature from
-    parsers of command lines.
+    the subclass calls ``super().__init__``. A wrapper around ``__init__`` or a ``__new__`` would hide the signature
+    from parsers of command lines.
     """
     frames: list[FrameType] = []
     frame = inspect.currentframe()

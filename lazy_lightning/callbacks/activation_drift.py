@@ -13,7 +13,7 @@ from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.nn.directional_derivative import directional_derivative
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 def rms_drift(now: Tensor, start: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def initial_velocity(
     return {layer: _rms(rate) for layer, rate in rates.items()}
 
 
-def initial_gradient(module: FlowModule) -> Tensor:
+def initial_gradient(module: ObservableModule) -> Tensor:
     """(E, N) grad L(w0), evaluated: the state's own gradient has moved on when a run is resumed."""
     w = module.w0.clone().requires_grad_(True)
     with torch.enable_grad():
@@ -71,7 +71,7 @@ class ActivationDrift(NetworkObserver):
         self._velocity: dict[str, Tensor] = {}
 
     @torch.no_grad()
-    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """``activation_drift/LAYER``, ``activation_velocity/LAYER``."""
         x, buffers = module.test_split.x[: self.samples], module.member_buffers()
 

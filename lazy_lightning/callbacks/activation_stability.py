@@ -14,7 +14,7 @@ from lazy_lightning.nn.gates import has_gates
 from lazy_lightning.objective.full_batch import chunks, drop_single_output
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.observed_module import ObservedModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 def unchanged(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -50,12 +50,12 @@ class ActivationStability(NetworkObserver):
             raise ConfigError(f"ActivationStability needs samples >= 1, got {samples}")
         self.samples = samples
 
-    def applies_to(self, module: ObservedModule) -> bool:
+    def applies_to(self, module: ObservableModule) -> bool:
         """Whether there are gates."""
         return super().applies_to(module) and has_gates(module.network.template)
 
     @torch.no_grad()
-    def observe(self, module: ObservedModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """``activation_stability/LAYER``, ``.../total``, and ``.../held_error`` of labels."""
         x, y = (part[: self.samples] for part in (module.test_split.x, module.test_split.y))
         w, buffers = module.w.detach(), module.member_buffers()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import SUMMARY
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import FlowingModule, ObservableModule
 
 SCHEMA = 1
 
@@ -34,7 +34,7 @@ SCHEMA = 1
 class ClosingSummary(LastRecord):
     """Prints a table with one row for each alpha, and saves it with all members' last values as ``summary.json``."""
 
-    def on_fit_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+    def on_fit_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Prints and saves."""
         last = self.last(trainer)
         if last is None or not trainer.is_global_zero:
@@ -49,7 +49,7 @@ class ClosingSummary(LastRecord):
         attempt(lambda: print_summary(summary, folder))
 
 
-def summarize(module: FlowModule, record: Record) -> dict[str, Any]:
+def summarize(module: ObservableModule, record: Record) -> dict[str, Any]:
     """The summary as plain data; numbers that are not finite become null."""
     reasons = [StopReason(int(code)) for code in record.columns["reason"]]
     members = [
@@ -86,7 +86,7 @@ _SENTENCES = {
 }
 
 
-def _stop(reason: StopReason, module: FlowModule) -> str:
+def _stop(reason: StopReason, module: ObservableModule) -> str:
     """The reason's name; of a member that was ended on its way, what of the trainer ended it."""
     if reason is not StopReason.RUNNING:
         return reason.name.lower()
@@ -98,7 +98,7 @@ def _stop(reason: StopReason, module: FlowModule) -> str:
 
 
 def _group(
-    module: FlowModule, alpha: float, record: Record, reasons: list[StopReason], rows: NDArray[np.intp]
+    module: ObservableModule, alpha: float, record: Record, reasons: list[StopReason], rows: NDArray[np.intp]
 ) -> dict[str, Any]:
     good = np.array([i for i in rows if not reasons[i].failed], dtype=np.intp)
     values = {name: column[good] for name, column in record.columns.items() if name not in ("reason", "dt")}
@@ -115,7 +115,7 @@ def _group(
     }
 
 
-def _regime(module: FlowModule, record: Record, reasons: list[StopReason], good: NDArray[np.intp]) -> Regime:
+def _regime(module: ObservableModule, record: Record, reasons: list[StopReason], good: NDArray[np.intp]) -> Regime:
     """The verdict on the members of one alpha that have not failed."""
     if not module.trains_network:
         return Regime.KERNEL
@@ -128,13 +128,14 @@ def _regime(module: FlowModule, record: Record, reasons: list[StopReason], good:
 _BY_ITSELF = (StopReason.MARGINS_MET, StopReason.LOSS_REACHED, StopReason.STATIONARY, StopReason.STALLED)
 
 
-def _stop_sentence(module: FlowModule, reason: StopReason) -> str:
+def _stop_sentence(module: ObservableModule, reason: StopReason) -> str:
     """The reason as a person would say it, with the share of the samples where it is not all."""
     share = getattr(getattr(module, "stop", None), "margin_share", 1.0)
     if reason is StopReason.MARGINS_MET and share < 1:
         return f"margins met by {100 * share:.4g} % of the samples"
     if reason is StopReason.CUSTOM:
-        names = [event.name or type(event).__name__ for event in module.events if event.reason is reason]
+        events = cast("FlowingModule", module).events  # only a flow has this reason
+        names = [event.name or type(event).__name__ for event in events if event.reason is reason]
         return f"{reason.sentence} ({' or '.join(names)})" if names else reason.sentence
     return _SENTENCES.get(_stop(reason, module)) or reason.sentence
 

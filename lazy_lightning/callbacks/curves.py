@@ -21,7 +21,7 @@ from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import CURVES
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 class Curves(Sink):
@@ -39,7 +39,7 @@ class Curves(Sink):
         self.records: list[Record] = []
         self._pace = Pace(every_seconds)
 
-    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
+    def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
         """Keeps it, and writes when it is time."""
         if record.index == 0:
             self.records = []
@@ -47,7 +47,7 @@ class Curves(Sink):
         if self._pace.is_due():
             self.write(trainer, module)
 
-    def table(self, module: FlowModule) -> pd.DataFrame:
+    def table(self, module: ObservableModule) -> pd.DataFrame:
         """All that has been observed, in long form."""
         members, observations = len(module.ensemble), len(self.records)
         columns = stacked(self.records)
@@ -62,7 +62,7 @@ class Curves(Sink):
             }
         )
 
-    def write(self, trainer: Trainer, module: FlowModule) -> Path | None:
+    def write(self, trainer: Trainer, module: ObservableModule) -> Path | None:
         """Writes the table, whole or not at all; a disk that refuses it costs this file alone."""
         if trainer.log_dir is None or not self.records or not trainer.is_global_zero:
             return None

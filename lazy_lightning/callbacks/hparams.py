@@ -20,7 +20,7 @@ from lazy_lightning.runs import configuration
 from lazy_lightning.runs.run_files import CONFIG
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 METRICS = (*MAIN_COLUMNS, "population/loss", "population/error", "t1/half_loss", "t", "tried")
 """Columns that the tab shows, in this order; all others are in the Scalars tab and in ``summary.json``."""
@@ -48,7 +48,7 @@ class HParams(LastRecord):
     run's ``config.yaml``, and without one its alpha and h alone.
     """
 
-    def on_fit_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+    def on_fit_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Writes the sessions."""
         last = self.last(trainer)
         logs = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
@@ -61,7 +61,9 @@ class HParams(LastRecord):
             with warn_if_unwritten(pl_module, session):
                 self._write(session, pl_module, alpha, shared, last)
 
-    def _write(self, folder: Path, module: FlowModule, alpha: float, shared: dict[str, Any], last: Record) -> None:
+    def _write(
+        self, folder: Path, module: ObservableModule, alpha: float, shared: dict[str, Any], last: Record
+    ) -> None:
         width = getattr(module.network.template, "width", None)
         scale = {} if width is None else {"h": float(width), "sqrt_h_alpha": float(np.sqrt(width) * alpha)}
         rows = np.asarray(module.ensemble.alphas) == alpha

@@ -19,7 +19,7 @@ from lazy_lightning.ntk.tangent_model import TangentModel
 from lazy_lightning.ntk.tangents import Tangents
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 Set = Literal["kernel", "test", "train"]
 Output = Literal["full", "trace"]
@@ -30,7 +30,7 @@ _BEFORE_ALL = -1e9  # a power of t_factor that no flow time is under
 _log = logging.getLogger(__name__)
 
 
-def kernel_set(module: FlowModule, which: Set | None, samples: int | None, least: int) -> Split:
+def kernel_set(module: ObservableModule, which: Set | None, samples: int | None, least: int) -> Split:
     """The samples a kernel is looked at on, on the device: by default the data's kernel set, or its test set if none.
 
     Raises:
@@ -107,12 +107,12 @@ class KernelDrift(NetworkObserver):
 
     column_names = (f"{DRIFT}/{TOTAL}", "kernel_alignment", "label_alignment")
 
-    def check(self, module: FlowModule) -> None:
+    def check(self, module: ObservableModule) -> None:
         """Raises ConfigError if the set of samples is empty or too small."""
         kernel_set(module, self.split, self.samples, least=2)
 
     @torch.no_grad()
-    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """``kernel_drift/total``, ``kernel_drift/LAYER``; ``kernel_alignment`` with Theta_0, ``label_alignment``."""
         if observation.index == 0:
             self._last = None
@@ -147,20 +147,21 @@ class KernelDrift(NetworkObserver):
             return torch.zeros_like(t)
         return torch.floor(t.log() / math.log(self.t_factor) + 1e-12).clamp_min(_BEFORE_ALL + 1)
 
-    def _start(self, module: FlowModule) -> tuple[KernelReference, Tensor]:
+    def _start(self, module: ObservableModule) -> tuple[KernelReference, Tensor]:
         """Theta_0 of each seed, and which of them each member starts with."""
         split = kernel_set(module, self.split, self.samples, least=2)
-        rows, own = module.first_of_seed, module.seed_of_member
+        starts = module.shared_starts
+        rows, own = starts.first, starts.own
         model = self._model(module, module.w0, rows)
         plan = make_plan(model, split.x)
         tangents = Tangents(model, plan, split.x, self.output)
         return KernelReference(tangents, hold=self.hold, tile=self.tile, labels=split.y), own
 
-    def _model(self, module: FlowModule, w: Tensor, rows: Tensor) -> TangentModel:
+    def _model(self, module: ObservableModule, w: Tensor, rows: Tensor) -> TangentModel:
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         return TangentModel.of(module.network, w.detach()[rows], buffers=buffers)
 
-    def _measure(self, module: FlowModule, rows: Tensor) -> dict[str, Tensor]:
+    def _measure(self, module: ObservableModule, rows: Tensor) -> dict[str, Tensor]:
         assert self._reference is not None
         assert self._first is not None
         found = self._reference.compare(self._model(module, module.w, rows), self._first[rows])
@@ -169,7 +170,7 @@ class KernelDrift(NetworkObserver):
         total = found[TOTAL]
         return {**columns, "kernel_alignment": total.alignment, "label_alignment": total.label_alignment}
 
-    def _tell(self, module: FlowModule, broken: Tensor, t: Tensor) -> None:
+    def _tell(self, module: ObservableModule, broken: Tensor, t: Tensor) -> None:
         for row, (is_broken, when) in enumerate(torch.stack([broken.double(), t]).T.tolist()):
             if not is_broken:
                 continue

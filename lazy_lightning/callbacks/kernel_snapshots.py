@@ -22,7 +22,7 @@ from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import KERNELS
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 SCHEMA = 1
 
@@ -51,7 +51,7 @@ class KernelSnapshots(Sink):
         self._measurable = True
 
     @torch.no_grad()
-    def on_train_start(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Finds out now, and not at the end, that the set is too small or the network has no kernel."""
         if not pl_module.trains_network:
             return
@@ -63,7 +63,7 @@ class KernelSnapshots(Sink):
             report_failure(self, "a trial of two samples", error, "there will be no kernels.safetensors")
 
     @torch.no_grad()
-    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Computes and writes."""
         if trainer.log_dir is None or not trainer.is_global_zero or not pl_module.trains_network:
             return
@@ -86,12 +86,12 @@ class KernelSnapshots(Sink):
             checksum = array_checksum({name: array.numpy() for name, array in host.items()})
             save_file(host, str(temporary), metadata={"schema": str(SCHEMA), CHECKSUM: checksum})
 
-    def _kernel(self, module: FlowModule, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:
+    def _kernel(self, module: ObservableModule, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:
         """(M, n, n) of the members in ``rows``."""
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         return empirical_ntk(module.network, w.detach()[rows], x, output="trace", buffers=buffers)
 
-    def _rows(self, module: FlowModule) -> Tensor:
+    def _rows(self, module: ObservableModule) -> Tensor:
         """The first members of each alpha."""
         alphas = module.ensemble.alphas
         rows = [i for i, alpha in enumerate(alphas) if alphas[:i].count(alpha) < self.seeds]

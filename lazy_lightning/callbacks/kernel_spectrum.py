@@ -17,7 +17,7 @@ from lazy_lightning.ntk.intrinsic_dimension import intrinsic_dimension
 from lazy_lightning.ntk.spectrum import effective_rank, eigenvalues, label_overlap
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 NAMES = ("effective_rank", "top_eigenvalue", "label_share", "intrinsic_dimension")
 
@@ -53,12 +53,12 @@ class KernelSpectrum(NetworkObserver):
 
     column_names = tuple(f"kernel_spectrum/{name}" for name in NAMES)
 
-    def check(self, module: FlowModule) -> None:
+    def check(self, module: ObservableModule) -> None:
         """Raises ConfigError if the set of samples is empty or too small."""
         kernel_set(module, self.split, self.samples, least=4)
 
     @torch.no_grad()
-    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """The columns above; NaN in between."""
         state = observation.state
         if self._set is None or observation.index == 0:
@@ -79,7 +79,7 @@ class KernelSpectrum(NetworkObserver):
         self._settled = settled | (due & ~state.running)
         return {f"kernel_spectrum/{name}": self._columns[name] for name in NAMES}
 
-    def _measure(self, module: FlowModule, rows: Tensor) -> dict[str, Tensor]:
+    def _measure(self, module: ObservableModule, rows: Tensor) -> dict[str, Tensor]:
         assert self._set is not None
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         w = module.w.detach()[rows]

@@ -10,7 +10,7 @@ from lazy_lightning.callbacks.curves import Curves
 from lazy_lightning.modules.observation import Record, Sink
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 class LastRecord(Sink):
@@ -19,7 +19,7 @@ class LastRecord(Sink):
     def __init__(self) -> None:
         self._last: Record | None = None
 
-    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
+    def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
         """Remembers it."""
         self._last = record
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import NetworkObserver, Observation
+from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.ntk.laziness import (
     Laziness,
     PowerMethod,
@@ -21,7 +22,7 @@ from lazy_lightning.ntk.laziness import (
 from lazy_lightning.objective.full_batch import drop_single_output
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 class LazinessIndex(NetworkObserver):
@@ -56,7 +57,7 @@ class LazinessIndex(NetworkObserver):
         self.method = method or PowerMethod()
         self._columns: dict[str, Tensor] | None = None
 
-    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """``laziness_index``; ``laziness/jacobian_norm``, ``.../second_derivative_norm``, ``.../target_distance``."""
         if self._columns is None or self.always or observation.index == 0:
             found = self._measure(module, module.w.detach() if self.always else module.w0)
@@ -69,7 +70,7 @@ class LazinessIndex(NetworkObserver):
         device = observation.state.t.device
         return {name: column.to(device) for name, column in self._columns.items()}
 
-    def _measure(self, module: FlowModule, w: Tensor) -> Laziness:
+    def _measure(self, module: ObservableModule, w: Tensor) -> Laziness:
         x, y = module.train_split.x[: self.samples], module.train_split.y[: self.samples]
         F = module.centering(module.raw_outputs(w, x), module.initial_outputs(x))
         distance = target_distance(drop_single_output(F), y)
@@ -77,11 +78,11 @@ class LazinessIndex(NetworkObserver):
         kappa = laziness_index(distance, jacobian, second, module.centering.alpha)
         return Laziness(kappa, jacobian, second, distance)
 
-    def _norms(self, module: FlowModule, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _norms(self, module: ObservableModule, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
         """‖D f‖ and ‖D^2 f‖, (E,). At w0 one member stands for all of its seed, which differ by alpha alone."""
         every = torch.arange(len(w), device=w.device)
-        rows, own = (every, every) if self.always else (module.first_of_seed, module.seed_of_member)
-        buffers = {name: b[rows] for name, b in module.member_buffers().items()}
+        starts = SharedStarts.distinct(every) if self.always else module.shared_starts
+        rows, buffers = starts.first, starts.rows(module.member_buffers())
 
         def outputs(weights: Tensor, part: Tensor) -> Tensor:
             return module.network(weights, part, buffers)
@@ -89,7 +90,7 @@ class LazinessIndex(NetworkObserver):
         method, size = self.method, module.chunk_size
         jacobian = jacobian_norm(outputs, w[rows], x, method=method, chunk_size=size)
         second = second_derivative_norm(outputs, w[rows], x, method=method, chunk_size=size)
-        return jacobian[own], second[own]
+        return jacobian[starts.own], second[starts.own]
 
     def state_dict(self) -> dict[str, Any]:
         """For the checkpoint: a resumed run keeps what was found at t = 0."""

@@ -15,13 +15,13 @@ from lazy_lightning.figures.style import save
 from lazy_lightning.modules.observation import Sink
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 class LearningCurves(Sink):
     """``figures/learning_curves.png`` and ``.pdf`` in the run's folder, and an image in TensorBoard."""
 
-    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Draws what :class:`Curves` has recorded."""
         tables = [c for c in trainer.callbacks if isinstance(c, Curves) and c.records]  # type: ignore[attr-defined]
         if not tables or trainer.log_dir is None or not trainer.is_global_zero:

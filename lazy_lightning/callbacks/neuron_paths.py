@@ -18,7 +18,7 @@ from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.runs.atomic import written_atomically
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.observed_module import ObservedModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 NEURONS = "neurons.safetensors"
 SCHEMA = 1
@@ -40,7 +40,7 @@ class NeuronPaths(NetworkObserver):
         self._signs: list[Tensor] = []
         self._t: list[Tensor] = []
 
-    def applies_to(self, module: ObservedModule) -> bool:
+    def applies_to(self, module: ObservableModule) -> bool:
         """Whether it is such a network."""
         if not super().applies_to(module):
             return False
@@ -49,7 +49,7 @@ class NeuronPaths(NetworkObserver):
         return len(hidden) == 2 and hidden[1] == 2 and tuple(head) == (1, hidden[0])
 
     @torch.no_grad()
-    def observe(self, module: ObservedModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """Notes the neurons; no columns."""
         if observation.index == 0:
             self._places, self._signs, self._t = [], [], []
@@ -64,7 +64,7 @@ class NeuronPaths(NetworkObserver):
         return {}
 
     @torch.no_grad()
-    def on_train_end(self, trainer: Trainer, pl_module: ObservedModule) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Writes and draws, also after a signal."""
         if not self._places or trainer.log_dir is None or not trainer.is_global_zero:
             return
@@ -101,7 +101,7 @@ class NeuronPaths(NetworkObserver):
             self._places, self._signs, self._t = (list(state_dict[k].unbind(1)) for k in ("places", "signs", "t"))
 
 
-def _first_seeds(module: ObservedModule) -> list[int]:
+def _first_seeds(module: ObservableModule) -> list[int]:
     alphas = module.ensemble.alphas
     return [alphas.index(alpha) for alpha in dict.fromkeys(alphas)]
 
@@ -111,7 +111,7 @@ def _chosen(values: Tensor, rows: list[int]) -> Tensor:
     return torch.stack([values[row] for row in rows])
 
 
-def _teacher(module: ObservedModule) -> Teacher | None:
+def _teacher(module: ObservableModule) -> Teacher | None:
     data = cast(Any, module.data)
     if getattr(data, "teacher_weights", None) is None:
         return None

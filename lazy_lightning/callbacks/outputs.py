@@ -17,7 +17,7 @@ from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import OUTPUTS
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 SCHEMA = 1
 
@@ -30,7 +30,7 @@ class OutputsWriter(Sink):
     """
 
     @torch.no_grad()
-    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Writes, also after a signal."""
         if trainer.log_dir is None or not trainer.is_global_zero:
             return

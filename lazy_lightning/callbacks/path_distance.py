@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from lazy_lightning.ntk.sharing import Sharing
 from lazy_lightning.objective.losses import MSE
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import FlowingModule, ObservableModule
 
 _STEPS = 50
 _ANY = 1e100
@@ -64,20 +64,20 @@ class PathDistance(NetworkObserver):
         self._largest: Tensor | None = None
         self._saved: dict[str, Any] | None = None
 
-    def check(self, module: FlowModule) -> None:
+    def check(self, module: ObservableModule) -> None:
         """Raises MemoryShortageError if the kernels of all seeds do not fit into memory."""
         x = module.train_split.x
         require_decomposable(
-            len(set(module.ensemble.seeds)), len(x) * module.data.num_outputs, x.device,
+            len(module.shared_starts), len(x) * module.data.num_outputs, x.device,
             "leave PathDistance out, or use fewer samples or seeds",
         )  # fmt: skip
 
     @torch.no_grad()
-    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """``path_distance/rms``, ``path_distance/sup``, and the bound or its estimate where it is known."""
         state = observation.state
         if self._companion is None or observation.index == 0:
-            self._companion = _Companion(module, self._saved if observation.index else None)
+            self._companion = _Companion(cast("FlowingModule", module), self._saved if observation.index else None)
             if observation.index == 0:
                 self._companion.flow.first_dt = _ANY  # what the network's steps leave of it
             self._saved = None
@@ -91,13 +91,13 @@ class PathDistance(NetworkObserver):
             columns[self._bound_name(module)] = path_bound(kappa, jacobian, target, state.t)
         return columns
 
-    def _bound_name(self, module: FlowModule) -> str:
+    def _bound_name(self, module: ObservableModule) -> str:
         """An estimate, unless the norms are over the samples of the distance."""
         callbacks = module.trainer.callbacks  # type: ignore[attr-defined]
         used = max((c.samples for c in callbacks if isinstance(c, LazinessIndex)), default=0)
         return f"path_distance/bound{'' if used >= len(module.train_split.y) else '_estimate'}"
 
-    def applies_to(self, module: FlowModule) -> bool:
+    def applies_to(self, module: ObservableModule) -> bool:
         """Whether a network follows a flow: what is trained by mini-batches has companions of its own."""
         return super().applies_to(module) and module.follows_flow
 
@@ -125,18 +125,18 @@ def _steps_of(observation: Observation) -> Tensor:
 class _Companion:
     """The flow of the linearised members on the training samples."""
 
-    def __init__(self, module: FlowModule, saved: dict[str, Any] | None) -> None:
+    def __init__(self, module: FlowingModule, saved: dict[str, Any] | None) -> None:
         x, outputs = module.train_split.x, module.data.num_outputs
-        rows, own = module.first_of_seed, module.seed_of_member
-        buffers = {name: b[rows] for name, b in module.member_buffers().items()}
-        kernel = frozen_kernels(module.network, module.w0[rows], buffers, x, None, outputs=outputs)
+        starts = module.shared_starts
+        buffers = starts.rows(module.member_buffers())
+        kernel = frozen_kernels(module.network, module.w0[starts.first], buffers, x, None, outputs=outputs)
         features = KernelFeatures.of(kernel).train
         centering = module.centering.to(kernel.device)
         start = centering.offset(lambda: module.raw_outputs(module.w0, x))
         self.objective = KernelObjective(
-            features, start, centering, module.loss, module.train_split.y, outputs, False, Sharing.of(own)
+            features, start, centering, module.loss, module.train_split.y, outputs, False, Sharing.of(starts.own)
         )
-        self.v = nn.Parameter(features.new_zeros(len(own), features.shape[1]))
+        self.v = nn.Parameter(features.new_zeros(len(starts.own), features.shape[1]))
         self.flow = module.companion_flow(self.v, steps=_STEPS)
         self.flow.compact = True
         self._active: tuple[Tensor | None, KernelObjective] = (None, self.objective)

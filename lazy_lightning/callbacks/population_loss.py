@@ -13,7 +13,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import Observation, Observer
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.observed_module import ObservedModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 class PopulationLoss(Observer):
@@ -36,12 +36,12 @@ class PopulationLoss(Observer):
             raise ConfigError(f"PopulationLoss needs samples >= 1, got {samples}")
         self.samples = samples
 
-    def applies_to(self, module: ObservedModule) -> bool:
+    def applies_to(self, module: ObservableModule) -> bool:
         """Whether the data can be drawn again."""
         return isinstance(module.data, StreamedTask)
 
     @torch.no_grad()
-    def observe(self, module: ObservedModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """``population/loss``, ``population/error``."""
         fresh = module.resident(module.data.fresh(self.samples, observation.index))  # type: ignore[attr-defined]
         outputs = module.centered_outputs(fresh.x)

@@ -15,7 +15,7 @@ from lazy_lightning.plain_text import printable
 from lazy_lightning.runs.atomic import written_atomically
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 class PredictionWriter(BasePredictionWriter):
@@ -25,7 +25,7 @@ class PredictionWriter(BasePredictionWriter):
         super().__init__("epoch")
 
     def write_on_epoch_end(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: FlowModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
+        self, trainer: Trainer, pl_module: ObservableModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
         """Joins the batches and writes one file."""
         if trainer.log_dir is None:

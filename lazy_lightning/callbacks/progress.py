@@ -16,7 +16,7 @@ from lazy_lightning.callbacks.printing import SafeConsole, attempt, show
 from lazy_lightning.modules.observation import Record, Sink, finite_mean
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 class FlowProgressBar(ProgressBar, Sink):
@@ -59,7 +59,7 @@ class FlowProgressBar(ProgressBar, Sink):
             self._task = self._bar.add_task("", total=1.0)
             attempt(self._bar.start)
 
-    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
+    def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
         """Moves on."""
         if not self._enabled:
             return
@@ -85,7 +85,7 @@ class FlowProgressBar(ProgressBar, Sink):
             self._bar = None
 
 
-def progress_share(module: FlowModule, record: Record) -> float:
+def progress_share(module: ObservableModule, record: Record) -> float:
     """In [0, 1]: the mean over members of the nearest of their stops."""
     return float(np.nanmean(module.shares_done(record)))
 

@@ -17,7 +17,7 @@ from lazy_lightning.runs.description import array_digest, described
 from lazy_lightning.runs.run_files import CONFIG
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.observed_module import ObservedModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 MADE_FROM = "made_from"
 PYTHON = "python"
@@ -35,7 +35,7 @@ _TRAINER = (
 """What enters a member's identity; a Trainer keeps these under the same names."""
 
 
-def write_python_config(trainer: Trainer, module: ObservedModule) -> None:
+def write_python_config(trainer: Trainer, module: ObservableModule) -> None:
     """Writes the description of a run in its folder, unless the command line has written the configuration there.
 
     Called before each file that makes the folder a run's; the first call of a fit writes. A run that is refused before
@@ -55,7 +55,7 @@ def write_python_config(trainer: Trainer, module: ObservedModule) -> None:
         temporary.write_text(head + note + yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
 
 
-def described_run(trainer: Trainer, module: ObservedModule) -> dict[str, Any]:
+def described_run(trainer: Trainer, module: ObservableModule) -> dict[str, Any]:
     """The keys of a configuration, with the digests of the samples, which say more than the arguments of a class."""
     model, data = described(module), described(module.data)
     ensemble = module.ensemble

@@ -15,7 +15,7 @@ from lazy_lightning.objective.full_batch import chunks, drop_single_output
 
 if TYPE_CHECKING:
     from lazy_lightning.flow.state import FlowState
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
     from lazy_lightning.modules.training_state import TrainingState
 
 
@@ -36,7 +36,7 @@ class TangentDeparture(NetworkObserver):
         self.always = always
 
     @torch.no_grad()
-    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """``tangent_departure``; NaN before the end unless asked for always."""
         state = observation.state
         measured = observation.final or self.always
@@ -47,7 +47,7 @@ class TangentDeparture(NetworkObserver):
             return {"tangent_departure": departure}
         return {"tangent_departure": torch.full_like(state.t, torch.nan)}  # at w0 one sample shows whether it can be
 
-    def _measure(self, module: FlowModule, state: FlowState | TrainingState, samples: int) -> Tensor:
+    def _measure(self, module: ObservableModule, state: FlowState | TrainingState, samples: int) -> Tensor:
         """(E,) on the first test samples."""
         x = module.test_split.x[:samples]
         buffers, w0 = module.member_buffers(), module.w0

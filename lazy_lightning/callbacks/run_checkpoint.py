@@ -18,7 +18,7 @@ from lazy_lightning.runs.atomic import remove_stale_temporaries
 from lazy_lightning.runs.run_files import CHECKPOINT, CONFIG, CURVES, FAILURE, KERNELS, OUTPUTS, SUMMARY
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.observed_module import ObservedModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 _FILES = (CHECKPOINT, CONFIG, CURVES, FAILURE, KERNELS, OUTPUTS, SUMMARY)
 
@@ -57,7 +57,7 @@ class RunCheckpoint(Checkpoint):
         if self._stopped_within or self._pace.is_due():
             self.save(trainer)
 
-    def on_train_end(self, trainer: Trainer, pl_module: ObservedModule) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Saves the end."""
         if pl_module.follows_flow or not self._stopped_within:
             self.save(trainer)
@@ -73,11 +73,11 @@ class RunCheckpoint(Checkpoint):
         """Writes the file, whole or not at all; a disk that refuses it costs this file alone."""
         if trainer.log_dir is not None:
             path = Path(trainer.log_dir) / CHECKPOINT
-            module = cast("ObservedModule", trainer.lightning_module)
+            module = cast("ObservableModule", trainer.lightning_module)
             write_python_config(trainer, module)
             with self._pace.measured(), warn_if_unwritten(module, path):
                 trainer.save_checkpoint(path)
 
 
-def _has_ended(module: ObservedModule) -> bool:
+def _has_ended(module: ObservableModule) -> bool:
     return bool(module.reasons) and all(reason != StopReason.RUNNING for reason in module.reasons)

@@ -19,7 +19,7 @@ from lazy_lightning.modules.logged_columns import alpha_means
 from lazy_lightning.modules.observation import Record, Sink, finite_mean
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 FOLDER = "tb"
 """Of the TensorBoard runs, in the folder of the run; short, because TensorBoard cuts off long names of runs."""
@@ -91,7 +91,7 @@ class TensorBoardScalars(Sink):
         """TensorBoard's loggers."""
         return isinstance(logger, TensorBoardLogger)
 
-    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
+    def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
         """Writes the observation for every TensorBoard logger of the trainer."""
         if not trainer.is_global_zero:
             return
@@ -108,11 +108,11 @@ class TensorBoardScalars(Sink):
             for writer in self._writers.values():
                 writer.flush()
 
-    def on_train_end(self, trainer: Trainer, pl_module: FlowModule) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Closes the event files."""
         self._close()
 
-    def on_exception(self, trainer: Trainer, pl_module: FlowModule, exception: BaseException) -> None:  # type: ignore[override]
+    def on_exception(self, trainer: Trainer, pl_module: ObservableModule, exception: BaseException) -> None:  # type: ignore[override]
         """Closes the event files."""
         self._close()
 

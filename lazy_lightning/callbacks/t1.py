@@ -15,7 +15,7 @@ from lazy_lightning.modules.observation import Observation, Observer
 from lazy_lightning.ntk.reference import TOTAL
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 Definition = Literal["half_loss", "kernel_drift", "tangent_departure"]
 _LOOKED_AT = {"kernel_drift": f"{DRIFT}/{TOTAL}", "tangent_departure": "tangent_departure"}
@@ -85,7 +85,7 @@ class T1(Observer):
         self._t1: dict[str, Tensor] = {}
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
-    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """``t1/DEFINITION``; NaN until it has happened."""
         wanted = [name for name in self.definitions if name == "half_loss" or module.trains_network]
         if observation.index == 0:
@@ -123,13 +123,13 @@ class T1(Observer):
         looked = value.isfinite()
         self._last[name] = (torch.where(looked, t, t_last), torch.where(looked, value, last))
 
-    def check(self, module: FlowModule) -> None:
+    def check(self, module: ObservableModule) -> None:
         """Raises ConfigError if an observer that a definition looks at is missing."""
         for name in self.definitions:
             if module.trains_network:
                 self._require(name, module)
 
-    def _require(self, name: str, module: FlowModule) -> None:
+    def _require(self, name: str, module: ObservableModule) -> None:
         callbacks = module.trainer.callbacks  # type: ignore[attr-defined]
         if name == "kernel_drift" and not any(isinstance(c, KernelDrift) for c in callbacks):
             raise ConfigError(

@@ -12,7 +12,7 @@ from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.ntk.laziness import PowerMethod, jacobian_norm
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 def label_time(slope: Tensor, alpha: Tensor, gradient_norm: Tensor) -> Tensor:
@@ -45,7 +45,7 @@ class TLazy(NetworkObserver):
         self.method = method or PowerMethod(tolerance=1e-4)
         self._columns: dict[str, Tensor] = {}
 
-    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """``t_lazy/norm`` and ``t_lazy/labels``, the same at every observation."""
         state = observation.state
         if observation.index == 0:
@@ -54,8 +54,9 @@ class TLazy(NetworkObserver):
         names = ("t_lazy/norm", "t_lazy/labels")
         return {name: self._columns.get(name, missing).to(state.t.device) for name in names}
 
-    def _norm_time(self, module: FlowModule) -> Tensor:
-        rows, own = module.first_of_seed, module.seed_of_member
+    def _norm_time(self, module: ObservableModule) -> Tensor:
+        starts = module.shared_starts
+        rows, own = starts.first, starts.own
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         norm = jacobian_norm(
             lambda w, x: module.network(w, x, buffers),
@@ -66,7 +67,7 @@ class TLazy(NetworkObserver):
         )
         return norm.double().pow(-2)[own]
 
-    def _label_time(self, module: FlowModule, state: Any) -> Tensor:
+    def _label_time(self, module: ObservableModule, state: Any) -> Tensor:
         with torch.enable_grad():
             outputs = state.outputs.detach().clone().requires_grad_()
             total = module.loss.per_sample(outputs, module.train_split.y).sum()

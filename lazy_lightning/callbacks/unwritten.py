@@ -14,14 +14,14 @@ from lazy_lightning.errors import RunError
 from lazy_lightning.guarded import short_reason
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.observed_module import ObservedModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def warn_if_unwritten(module: ObservedModule, path: Path) -> Iterator[None]:
+def warn_if_unwritten(module: ObservableModule, path: Path) -> Iterator[None]:
     """Around the writing of a file of a run: reports any failure in one sentence, and lets the run go on.
 
     The module notes the file until it is written after all, and raises at the end of the fit if it never was

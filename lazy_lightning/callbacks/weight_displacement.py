@@ -11,7 +11,7 @@ from torch import Tensor
 from lazy_lightning.modules.observation import NetworkObserver, Observation
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 def relative_displacement(displacement: Tensor, origin: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ class WeightDisplacement(NetworkObserver):
     def __init__(self, layers: bool = True) -> None:
         self.layers = layers
 
-    def observe(self, module: FlowModule, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """``displacement/total``, ``displacement/LAYER``, ``dw_max/LAYER``, ``dw_mean/LAYER``."""
         state = observation.state
         columns = {"displacement/total": relative_displacement(state.displacement, state.origin)}

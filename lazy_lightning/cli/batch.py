@@ -21,7 +21,7 @@ from lazy_lightning.modules.observation import Record, Sink
 from lazy_lightning.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FlowModule
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 LOG = "log.txt"
 _EVERY = 0.5  # seconds between news
@@ -67,7 +67,7 @@ class Reporter(Sink):
         self.stopped = False
         self._reported_at = -_EVERY
 
-    def record(self, trainer: Trainer, module: FlowModule, record: Record) -> None:
+    def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
         """Between two bursts."""
         if self.channel.stopping and not record.final:
             self.stopped = True

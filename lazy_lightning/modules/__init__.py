@@ -8,6 +8,7 @@ from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_module import KernelModule
 from lazy_lightning.modules.learning_rates import LearningRateSearch
 from lazy_lightning.modules.mini_batch_module import MiniBatchModule
+from lazy_lightning.modules.observable_module import ObservableModule
 from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.modules.stopping_criteria import StoppingCriteria
 
@@ -17,6 +18,7 @@ __all__ = [
     "KernelModule",
     "LearningRateSearch",
     "MiniBatchModule",
+    "ObservableModule",
     "ObservedModule",
     "StoppingCriteria",
 ]

@@ -58,16 +58,6 @@ class Ensemble:
         order = {a: i for i, a in enumerate(dict.fromkeys(self.alphas))}
         return torch.tensor([order[a] for a in self.alphas])
 
-    def rows_by_seed(self) -> tuple[Tensor, Tensor]:
-        """The first member of each distinct seed, and the position (E,) of each member's seed among these.
-
-        >>> Ensemble.of([0.01, 100.0], 2).rows_by_seed()
-        (tensor([0, 1]), tensor([0, 1, 0, 1]))
-        """
-        distinct = list(dict.fromkeys(self.seeds))
-        first = torch.tensor([self.seeds.index(seed) for seed in distinct])
-        return first, torch.tensor([distinct.index(seed) for seed in self.seeds])
-
 
 def _scales(alpha: object) -> list[float]:
     values = list(alpha) if isinstance(alpha, (Sequence, np.ndarray)) and not isinstance(alpha, str) else [alpha]

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_objective import KernelObjective, kernel_outputs
+from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.ntk.features import KernelFeatures, require_decomposable
 from lazy_lightning.ntk.frozen_kernel import OutputMode, frozen_kernels
 from lazy_lightning.ntk.kernel_plan import LayerChoice
-from lazy_lightning.ntk.sharing import Sharing, distinct_members
+from lazy_lightning.ntk.sharing import Sharing
 from lazy_lightning.objective.full_batch import drop_single_output
 from lazy_lightning.runs.checkpoints import KEY, read_checkpoint
 
@@ -177,8 +178,8 @@ class KernelModule(FlowModule):
         """Of each set of equal weights."""
         weights, buffers = self._frozen_weights(), self.member_buffers()
         if self._distinct is None or self._distinct.device != weights.device:
-            self._distinct, own = distinct_members(weights, buffers)
-            self._sharing = Sharing.of(own)
+            starts = SharedStarts.of_weights(weights, buffers)
+            self._distinct, self._sharing = starts.first, Sharing.of(starts.own)
         return frozen_kernels(
             self.network,
             weights[self._distinct],

@@ -23,6 +23,7 @@ from lazy_lightning.nn.construction import count_weights
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_state import in_precision
 from lazy_lightning.nn.members import MemberNetwork
+from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import drop_single_output, raw_outputs
 from lazy_lightning.objective.losses import Loss, Task, build_loss
@@ -73,7 +74,7 @@ class MemberModule(LightningModule):
         self.centering = Centering(self.ensemble.alpha_tensor(), enabled=centering)
         self.margin_target = margin_target
         self.chunk_size = chunk_size
-        self.first_of_seed, self.seed_of_member = self.ensemble.rows_by_seed()
+        self.shared_starts = SharedStarts.of_seeds(self.ensemble.seeds)
 
     # ------------------------------------------------------------------ building
 
@@ -105,7 +106,7 @@ class MemberModule(LightningModule):
         self.task: Task = data.task
         self.loss.check(self.task)
         dtype = self._run_dtype()
-        require_room(self.factory, len(set(self.ensemble.seeds)), data)
+        require_room(self.factory, len(self.shared_starts), data)
         members = InitialMembers(self.factory, self.ensemble.seeds, data.input_shape, data.num_outputs, data.train.x)
         if members.outputs != data.num_outputs:
             raise ConfigError(
@@ -135,7 +136,7 @@ class MemberModule(LightningModule):
     def _place(self, device: torch.device) -> None:
         self.network.template.to(device)
         self.centering = self.centering.to(device)
-        self.first_of_seed, self.seed_of_member = self.first_of_seed.to(device), self.seed_of_member.to(device)
+        self.shared_starts = self.shared_starts.to(device)
 
     def _hold_weights(self) -> None:
         """Makes the parameters, which start at w0."""

@@ -171,8 +171,7 @@ class MiniBatchModule(ObservedModule):
     @property
     def comparison_models(self) -> ComparisonModels:
         """The models on the present device."""
-        rows = self.first_of_seed, self.seed_of_member
-        return ComparisonModels(self.network, self.centering, self.w0, self.member_buffers(), *rows)
+        return ComparisonModels(self.network, self.centering, self.w0, self.member_buffers(), self.shared_starts)
 
     def on_device(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         """A batch on the device, in the precision of the run."""

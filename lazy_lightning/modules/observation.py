@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from lazy_lightning.flow.momentum_flow import Trace
 from lazy_lightning.flow.state import FlowState
 from lazy_lightning.guarded import GuardedCallback
 from lazy_lightning.modules.training_state import TrainingState
+
+if TYPE_CHECKING:
+    from lazy_lightning.modules.observable_module import ObservableModule
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,8 @@ def finite_mean(values: NDArray[np.float64]) -> float:
 
 
 class Observer(GuardedCallback):
-    """Measures: subclasses give columns. ``module`` is the one in training, of :mod:`lazy_lightning.modules`.
+    """Measures: subclasses give columns. ``module`` is the one in training, with the attributes of
+    :class:`~lazy_lightning.modules.ObservableModule`.
 
     An exception in :meth:`observe` does not end the run: it is logged once, and the observer's columns are NaN from
     then on. Settings that do not fit the run are refused in :meth:`check`.
@@ -70,18 +74,18 @@ class Observer(GuardedCallback):
     column_names: ClassVar[tuple[str, ...]] = ()
     """Columns that it always gives; they are NaN if it fails at the first observation."""
 
-    def applies_to(self, module: Any) -> bool:
+    def applies_to(self, module: ObservableModule) -> bool:
         """Whether there is something to measure."""
         return True
 
-    def check(self, module: Any) -> None:
+    def check(self, module: ObservableModule) -> None:
         """Called before training, when data and weights are on the device.
 
         Raises:
             ConfigError: the observer's settings do not fit the run, which then ends before it has trained anything.
         """
 
-    def observe(self, module: Any, observation: Observation) -> Mapping[str, Tensor]:
+    def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """Columns by name, each (E,) on the device; names with a slash are grouped by TensorBoard."""
         return {}
 
@@ -89,7 +93,7 @@ class Observer(GuardedCallback):
 class NetworkObserver(Observer):
     """Measures the networks' weights or what is inside of them, so it has nothing to do on a frozen kernel."""
 
-    def applies_to(self, module: Any) -> bool:
+    def applies_to(self, module: ObservableModule) -> bool:
         """Whether networks are trained."""
         return bool(module.trains_network)
 
@@ -97,7 +101,7 @@ class NetworkObserver(Observer):
 class Sink(GuardedCallback):
     """Writes, draws or shows what has been observed; one that fails is reported, and the others still run."""
 
-    def record(self, trainer: Trainer, module: Any, record: Record) -> None:
+    def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
         """Called once an observation, after all observers."""
 
     def writes_to(self, logger: Logger) -> bool:

@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from lazy_lightning.modules.observers import ObserverRunner
 from lazy_lightning.runs.checkpoint_validation import CheckpointContent
 from lazy_lightning.runs.checkpoints import KEY, RunCheckpointIO
 
+if TYPE_CHECKING:
+    from lazy_lightning.modules.flow_module import FullBatchObjective
+
 _METRICS = "metrics."
 """What the names of the metrics' tensors begin with."""
 
@@ -48,6 +51,8 @@ class ObservedModule(MemberModule):
     follows_flow: ClassVar[bool] = True
     """Whether members follow a full-batch flow, which another one can be sent along with."""
 
+    objective: FullBatchObjective
+    """The loss on the training samples; built when a fit starts."""
     observations: int = 0
     """Counted from 0, which is w0."""
     is_described: bool = False

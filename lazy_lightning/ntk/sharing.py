@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -43,21 +42,6 @@ class Sharing:
         comparison_models = gathered.transpose(1, 2).reshape(len(kernels), rows, self.slots * width)
         products = (kernels @ comparison_models).view(len(kernels), -1, self.slots, width)
         return products[self.own, :, self.slot]
-
-
-def distinct_members(weights: Tensor, buffers: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-    """The first member of each set of equal weights (U,), and which of these sets each member has (E,).
-
-    Members with buffers of their own are all taken for distinct.
-    """
-    if buffers:
-        every = torch.arange(len(weights), device=weights.device)
-        return every, every
-    kinds, own = torch.unique(weights, dim=0, return_inverse=True)
-    rows = torch.arange(len(weights), device=weights.device)
-    first = rows.new_zeros(len(kinds)).scatter_reduce(0, own, rows, "amin", include_self=False)
-    first, order = first.sort()
-    return first, order.argsort()[own]
 
 
 def _slots(own: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.linearize import tangent_outputs
 from lazy_lightning.nn.members import MemberNetwork
+from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import drop_single_output
 
@@ -37,16 +38,13 @@ class ComparisonModels:
     """(E, N)"""
     buffers: dict[str, Tensor]
     """(E, *shape) each"""
-    first: Tensor
-    """Which members have the distinct starts: those of one seed share theirs."""
-    own: Tensor
-    """(E,) which of these each member starts from."""
+    shared: SharedStarts
+    """Which of them have equal initial weights."""
 
     @torch.no_grad()
     def start(self, x: Tensor) -> Tensor:
         """f(w0, x), (E, n, c), evaluated once a seed."""
-        buffers = {name: b[self.first] for name, b in self.buffers.items()}
-        return self.network(self.w0[self.first], x, buffers)[self.own]
+        return self.network(self.w0[self.shared.first], x, self.shared.rows(self.buffers))[self.shared.own]
 
     def outputs(self, model: str, displacement: Tensor, x: Tensor, start: Tensor) -> Tensor:
         """F of one model, (E, n) or (E, n, c), differentiable in the displacement.

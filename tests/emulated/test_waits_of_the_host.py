@@ -10,8 +10,9 @@ from emulated.waits import HostWaitError, counted, forbidden
 from lazy_lightning.callbacks import FlowProgressBar, TensorBoardScalars
 from lazy_lightning.flow import ConstantStep, GradientChangeController, LossReached, MarginsMet, StepsTried, TimeReached
 from lazy_lightning.modules import FlowModule, MiniBatchModule, ObservedModule, StoppingCriteria
+from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.ntk.infinite_width import infinite_width_kernels
-from lazy_lightning.ntk.sharing import Sharing, distinct_members
+from lazy_lightning.ntk.sharing import Sharing
 
 CLASSES = torch.tensor([0, 1, 2, 0, 1, 2])
 REAL = torch.linspace(-1.0, 1.0, 6, dtype=torch.float64)
@@ -168,5 +169,5 @@ def test_members_of_a_kernel_are_found_with_one_read():
     assert len(waits) <= 1, list(map(str, waits))
     weights = torch.tensor([[1.0], [0.0], [1.0]]).to(NAME)
     with counted() as waits:
-        distinct_members(weights, {})
+        SharedStarts.of_weights(weights, {})
     assert len(waits) <= 1, list(map(str, waits))

@@ -7,7 +7,8 @@ from closeness import assert_close
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lazy_lightning.ntk.sharing import Sharing, distinct_members
+from lazy_lightning.nn.shared_starts import SharedStarts
+from lazy_lightning.ntk.sharing import Sharing
 from lazy_lightning.seeding import generator
 
 
@@ -37,11 +38,13 @@ def test_some_of_the_members_keep_their_kernels(own, data):
 
 def test_equal_weights_are_found_in_the_order_of_their_first_members():
     weights = torch.tensor([[2.0, 1.0], [0.0, 0.0], [2.0, 1.0], [1.0, 1.0], [0.0, 0.0]])
-    first, own = distinct_members(weights, {})
+    starts = SharedStarts.of_weights(weights, {})
+    first, own = starts.first, starts.own
     assert first.tolist() == [0, 1, 3]
     assert own.tolist() == [0, 1, 0, 2, 1]
 
 
 def test_members_with_buffers_of_their_own_are_all_distinct():
-    first, own = distinct_members(torch.zeros(3, 2), {"b": torch.zeros(3, 1)})
+    starts = SharedStarts.of_weights(torch.zeros(3, 2), {"b": torch.zeros(3, 1)})
+    first, own = starts.first, starts.own
     assert first.tolist() == own.tolist() == [0, 1, 2]
