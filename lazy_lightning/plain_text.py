@@ -1,13 +1,12 @@
 """Text from outside (names of folders, of parameters, of configurations) made harmless where it is shown or written.
 
-Every place that shows such text uses one of these: :func:`printable` for ``print`` and for errors, :func:`rich_text`
-for rich's tables and consoles, :func:`html_text` for pages, :func:`csv_text` for tables that a spreadsheet may open.
+Every place that shows such text uses one of these: :func:`printable` for ``print``, for errors and for pages (whose
+templates escape), :func:`rich_text` for rich's tables and consoles, :func:`csv_text` for tables of a spreadsheet.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,15 +38,6 @@ def rich_text(value: object, style: str = "") -> Text:
     from rich.text import Text
 
     return Text(printable(value), style=style)
-
-
-def html_text(value: object) -> str:
-    """A value as text of an HTML page, also within a quoted attribute.
-
-    >>> html_text("<b>\\x00</b>")
-    '&lt;b&gt;\\\\x00&lt;/b&gt;'
-    """
-    return escape(printable(value))
 
 
 def csv_text(value: str) -> str:

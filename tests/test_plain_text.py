@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from rich.console import Console
 from rich.table import Table
 
-from lazy_lightning.plain_text import csv_text, html_text, printable, rich_text
+from lazy_lightning.plain_text import csv_text, printable, rich_text
+from lazy_lightning.report.elements import prose
 
 TEXTS = st.text(st.characters(), max_size=30)
 
@@ -41,7 +42,7 @@ def test_rich_shows_brackets_as_they_are(text: str) -> None:
 
 @given(TEXTS)
 def test_html_has_no_tag(text: str) -> None:
-    assert not set(html_text(text)) & set("<>\"'\x00")
+    assert not set(prose(text)) & set("<>\"'\x00")
 
 
 @given(st.sampled_from("=@+-\t\r\n"), TEXTS)

@@ -14,6 +14,7 @@ from made_figures import HOSTILE
 from made_runs import made_sweep
 
 from lazy_lightning.duration import duration
+from lazy_lightning.plain_text import printable
 from lazy_lightning.report.account import account, listed, subject, versions
 from lazy_lightning.report.elements import MOST_ROWS, frame_table, picture, prose
 from lazy_lightning.report.page import Section, render
@@ -218,3 +219,18 @@ def test_durations_and_lists():
     assert listed([]) == ""
     assert listed(["a"]) == "a"
     assert listed([str(i) for i in range(9)]) == "9 values from 0 to 8"
+
+
+# ---------------------------------------------------------------------- untrusted text
+
+
+@pytest.mark.parametrize("given", [HOSTILE, "a\x1b[31mb", "'\"><img src=x onerror=y>", "{{ 7 * 7 }}{% raw %}"])
+def test_every_text_of_a_page_is_escaped(tmp_path, given):
+    """By the templates, wherever it stands: titles, names, reasons, values, columns, captions, configurations."""
+    runs = load_runs(made_sweep(tmp_path / "runs", widths=(30,), scales=(1.0,), seeds=1, arrays=False))
+    sections = [Section(given, runs, tmp_path, refused={given: given}, failed={given: given}) for _ in range(2)]
+    text = render(sections, tmp_path, datetime(2026, 1, 2, tzinfo=UTC))
+    text += str(frame_table(pd.DataFrame({given: [given]}), given))
+    assert "\x1b" not in text
+    assert [tag for tag, _ in Page(text).tags if tag in ("script", "img")] == []
+    assert unescape(text).count(printable(given)) == 2 + 2 * 6 + 3  # headings, what was not drawn, the table
