@@ -45,7 +45,7 @@ OPTIONS = {
     "--trainer.precision=16-mixed": "trainer.precision is 16-mixed, expected 64-true (the papers') or 32-true",
     "--trainer.precision=65-true": "trainer.precision is 65-true, expected 64-true (the papers') or 32-true",
     "--trainer.accelerator=gpuu": "invalid accelerator name",
-    "--trainer.devices=2": "a run uses one device",
+    "--trainer.devices=2": "--trainer.strategy ddp",
     "--trainer.gradient_clip_val=1": "gradient clipping is not supported",
     "--ckpt_path=no.ckpt": "there is no checkpoint no.ckpt",
     "extra": "unexpected extra",

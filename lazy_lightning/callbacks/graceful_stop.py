@@ -30,8 +30,13 @@ class GracefulStop(Callback):
 
         def handle(number: int, frame: FrameType | None) -> None:
             self.received = signal.Signals(number)
-            trainer.should_stop = True
+            if trainer.world_size > 1:  # the others must stop at the same burst
+                pl_module.stop_requested = True
+            else:
+                trainer.should_stop = True
             self._restore()
+            if not trainer.is_global_zero:
+                return
             show(f"\n{self.received.name}: stopping after this burst; once more to stop at once")
 
         self._previous = {number: signal.getsignal(number) for number in _SIGNALS}

@@ -177,8 +177,8 @@ class KernelDrift(NetworkObserver):
             _log.warning(
                 "KernelDrift: the kernel of the member with alpha %g and seed %d is not finite at t = %.3g; it is not "
                 "looked at any more, and the run goes on",
-                module.ensemble.alphas[row],
-                module.ensemble.seeds[row],
+                module.own_members.alphas[row],
+                module.own_members.seeds[row],
                 when,
             )
 

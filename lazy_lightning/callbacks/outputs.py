@@ -32,12 +32,16 @@ class OutputsWriter(Sink):
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Writes, also after a signal."""
-        if trainer.log_dir is None or not trainer.is_global_zero:
+        if trainer.log_dir is None:
+            return
+        own = {"train": pl_module.train_outputs, "test": pl_module.held_out()}
+        whole = pl_module.whole(own)
+        if not trainer.is_global_zero:
             return
         arrays = {"alpha": pl_module.ensemble.alpha_tensor(), "seed": torch.tensor(pl_module.ensemble.seeds)}
         sets = (
-            ("train", pl_module.train_split, pl_module.train_outputs),
-            ("test", pl_module.test_split, pl_module.held_out()),
+            ("train", pl_module.train_split, whole["train"]),
+            ("test", pl_module.test_split, whole["test"]),
         )
         for name, split, outputs in sets:
             arrays |= {f"{name}/outputs": outputs, f"{name}/labels": split.y, f"{name}/index": split.index}

@@ -54,7 +54,7 @@ class RunCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves when it is time, and before a Trainer takes an epoch for done because it was told to stop within it."""
         self._stopped_within = trainer.should_stop and not trainer.is_last_batch
-        if self._stopped_within or self._pace.is_due():
+        if pl_module.ranks.first(self._stopped_within or self._pace.is_due()):
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
@@ -64,9 +64,11 @@ class RunCheckpoint(Checkpoint):
         if trainer.log_dir is None:
             return
         path = Path(trainer.log_dir) / CHECKPOINT
-        if path in pl_module.unwritten and path.is_file() and _has_ended(pl_module):
+        lost = path in pl_module.unwritten and path.is_file() and _has_ended(pl_module)
+        if pl_module.ranks.first(lost):  # rank 0 writes
             # An older state beside results of the end would be taken for that end; without it, there may be room.
-            path.unlink()
+            if trainer.is_global_zero:
+                path.unlink()
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:

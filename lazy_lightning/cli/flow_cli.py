@@ -27,7 +27,9 @@ from lazy_lightning.callbacks import (
     FlowProgressBar,
     GracefulStop,
     HParams,
+    KernelSnapshots,
     LearningCurves,
+    NeuronPaths,
     OutputsWriter,
     RunCheckpoint,
     TangentDeparture,
@@ -51,7 +53,9 @@ from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
 from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, ObservedModule
+from lazy_lightning.modules.member_strategy import NAME, MemberStrategy
 from lazy_lightning.modules.observation import Observer, Sink
+from lazy_lightning.modules.ranks import Ranks
 from lazy_lightning.runs.atomic import require_writable, written_atomically
 from lazy_lightning.runs.checkpoints import KEY, read_checkpoint
 from lazy_lightning.runs.run_files import CHECKPOINT
@@ -182,6 +186,8 @@ class FlowCLI(LightningCLI):
         self.trainer_defaults["callbacks"] = [c for c in always if not isinstance(c, tuple(unwanted))]
         if self._folder is not None:
             chosen["logger"] = loggers_in(self._folder, chosen.get("logger") if self._resumed else True)
+        if chosen.get("strategy") in ("ddp", NAME):
+            chosen["strategy"] = MemberStrategy()  # the stock one would make all ranks copies of the first
         trainer = super().instantiate_trainer(**kwargs)
         trainer.default_root_dir_given = chosen.get("default_root_dir") is not None  # type: ignore[attr-defined]
         return trainer
@@ -190,13 +196,11 @@ class FlowCLI(LightningCLI):
         """Refuses what would be ignored, or silently wrong.
 
         Raises:
-            ConfigError: for several devices, mini-batches in full-batch flow, or none where they are needed.
+            ConfigError: for several devices without the strategy ddp, mini-batches in full-batch flow, or none where
+                they are needed.
         """
         if self.trainer.world_size > 1:
-            raise ConfigError(
-                f"a run uses one device, this one would start {self.trainer.world_size} equal copies: set "
-                "--trainer.devices 1 (all members of an ensemble are one batch already)"
-            )
+            require_member_shards(self.trainer, self.model, self.subcommand)
         require_batches_that_fit(self.model, self.datamodule)
 
     # ------------------------------------------------------------------ running
@@ -220,7 +224,7 @@ class FlowCLI(LightningCLI):
             write_no_events(self.trainer)
         try:
             with contextlib.ExitStack() as stack:
-                if trains:
+                if trains and self.trainer.is_global_zero:
                     stack.enter_context(claimed_folders(self.trainer))
                     stack.enter_context(locked_folder(self.trainer.log_dir))
                 super()._run_subcommand(subcommand)
@@ -419,6 +423,34 @@ def refuse_ignored(config: Any) -> None:
             raise ConfigError(
                 f"model.network.{name} is {given[name]}, but the data decide it: leave it out of the configuration"
             )
+
+
+def require_member_shards(trainer: Trainer, module: LightningModule, subcommand: str) -> None:
+    """What several devices can do: train a flow, whose members are dealt out.
+
+    Raises:
+        ConfigError: it is something else, or there are fewer members than devices.
+    """
+    devices = trainer.world_size
+    if not isinstance(trainer.strategy, MemberStrategy):
+        raise ConfigError(
+            f"{devices} devices would train copies of the same members by the strategy "
+            f"{type(trainer.strategy).__name__}: set --trainer.strategy ddp, which deals the members of the ensemble "
+            "out, or --trainer.devices 1"
+        )
+    if subcommand not in ("fit", "kernel") or not isinstance(module, FlowModule):
+        what = subcommand if subcommand not in ("fit", "kernel") else type(module).__name__
+        raise ConfigError(
+            f"{what} uses one device, got {devices}: set --trainer.devices 1 (fit and kernel deal the members of a "
+            "flow out to several)"
+        )
+    alone = [type(c).__name__ for c in trainer.callbacks if isinstance(c, (NeuronPaths, KernelSnapshots))]  # type: ignore[attr-defined]
+    if alone:
+        raise ConfigError(
+            f"{' and '.join(alone)} write arrays of all members from one device, got {devices}: leave them out, or set "
+            "--trainer.devices 1"
+        )
+    Ranks(0, devices).rows(len(module.ensemble))
 
 
 def require_batches_that_fit(module: LightningModule, data: FlowData) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
 from pytorch_lightning import LightningDataModule, LightningModule, Trainer
 from pytorch_lightning.cli import SaveConfigCallback
 
@@ -17,6 +18,9 @@ class FlowTrainer(Trainer):
     """A Trainer that writes nothing where nobody has asked for it."""
 
     default_root_dir_given = False
+    shares_its_folder = True
+    """All processes of a run know the folder of the first."""
+    _shared_folder: str | None = None
     chooses_precision = True
     """Its default is float64, so float32 has been asked for."""
 
@@ -72,7 +76,13 @@ class FlowTrainer(Trainer):
     @property
     def log_dir(self) -> str | None:
         """The run's folder; None without a logger, unless ``default_root_dir`` has been given."""
-        return super().log_dir if self.loggers or self.default_root_dir_given else None
+        if not (self.loggers or self.default_root_dir_given):
+            return None
+        if self.world_size == 1 or not torch.distributed.is_initialized():
+            return super().log_dir
+        if self._shared_folder is None:  # asked for once, by all ranks together
+            self._shared_folder = super().log_dir
+        return self._shared_folder
 
 
 class SaveConfig(SaveConfigCallback):
@@ -87,7 +97,7 @@ class SaveConfig(SaveConfigCallback):
         if trainer.log_dir is None or self.already_saved:
             return
         path = Path(trainer.log_dir) / self.config_filename
-        if path.is_file() and not self.overwrite:
+        if trainer.is_global_zero and path.is_file() and not self.overwrite:
             raise RunError(
                 f"{path} is there already: its folder holds another run, so choose another --trainer.logger.version "
                 "or --trainer.logger.save_dir"

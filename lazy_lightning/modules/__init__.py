@@ -7,6 +7,7 @@ from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_module import KernelModule
 from lazy_lightning.modules.learning_rates import LearningRateSearch
+from lazy_lightning.modules.member_strategy import MemberStrategy
 from lazy_lightning.modules.mini_batch_module import MiniBatchModule
 from lazy_lightning.modules.observable_module import ObservableModule
 from lazy_lightning.modules.observed_module import ObservedModule
@@ -17,6 +18,7 @@ __all__ = [
     "FlowModule",
     "KernelModule",
     "LearningRateSearch",
+    "MemberStrategy",
     "MiniBatchModule",
     "ObservableModule",
     "ObservedModule",

@@ -49,6 +49,10 @@ class Ensemble:
     def __len__(self) -> int:
         return len(self.seeds)
 
+    def select(self, rows: Sequence[int]) -> Ensemble:
+        """Some of the members, in the order of ``rows``."""
+        return Ensemble(tuple(self.alphas[i] for i in rows), tuple(self.seeds[i] for i in rows))
+
     def alpha_tensor(self) -> Tensor:
         """(E,) float64."""
         return torch.tensor(self.alphas, dtype=torch.float64)

@@ -9,6 +9,7 @@ from itertools import compress
 from typing import Any, Protocol, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -16,7 +17,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Controller, controller
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.events import Event, as_event
-from lazy_lightning.flow.momentum_flow import MomentumFlow
+from lazy_lightning.flow.momentum_flow import Clock, MomentumFlow
 from lazy_lightning.flow.rules import StepRule, step_rule
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.flow.stop_reason import StopReason
@@ -125,6 +126,9 @@ class FlowModule(ObservedModule):
         )  # out-of-range values are told before any data is read
         self.tau = tau
         self._seconds_per_step: float | None = None
+        self._whole_reasons: list[StopReason] | None = None
+        self._whole_clock: Clock | None = None
+        self._starts_of_all: Tensor | None = None
 
     @property
     def title(self) -> str:
@@ -134,7 +138,9 @@ class FlowModule(ObservedModule):
     @property
     def reasons(self) -> list[StopReason]:
         """Why each member has ended, if it has."""
-        return self.flow.reasons if self.flow.started else []
+        if not self.flow.started:
+            return []
+        return self.flow.reasons if self._whole_reasons is None else self._whole_reasons
 
     @property
     def train_outputs(self) -> Tensor:
@@ -147,6 +153,11 @@ class FlowModule(ObservedModule):
     def loss_start(self) -> Tensor:
         """(E,) the loss at w0, with its factor 1/alpha^2."""
         return self.flow.flow_state.loss_start
+
+    @property
+    def whole_loss_start(self) -> Tensor:
+        """(E,) of the members of all ranks."""
+        return self.loss_start if self._starts_of_all is None else self._starts_of_all
 
     def shares_done(self, record: Record) -> NDArray[np.float64]:
         """(E,) in [0, 1]: by margins, flow time, steps or wall time, whichever is nearest."""
@@ -187,7 +198,11 @@ class FlowModule(ObservedModule):
         )
 
     def _options(self) -> dict[str, Any]:
-        return {**self._flow_options, "tau": memory_times(self.tau, self.ensemble, self.network.template)}
+        return {**self._flow_options, "tau": self._own_memory_times()}
+
+    def _own_memory_times(self) -> float | list[float]:
+        times = memory_times(self.tau, self.ensemble, self.network.template)
+        return [times[i] for i in self.own_rows] if isinstance(times, list) else times
 
     def companion_flow(self, w: nn.Parameter, steps: int) -> MomentumFlow:
         """The same flow of other weights (E, N'), which ends at no event: for what is trained side by side."""
@@ -258,17 +273,20 @@ class FlowModule(ObservedModule):
         self._show_step_size()
         if self.flow.started:
             self.flow.reopen(wall=self.stop.max_wall is None or self._wall_before < self.stop.max_wall)
+            self._share_starts()
+            self._exchange_clocks()
             self.trainer.should_stop = self._all_stopped()
             return
         self.flow.start(self._evaluate_start)
+        self._share_starts()
         if self.tau != 0.0:
             self._warn_of_long_memory()
         self._observe()
 
     def _warn_of_long_memory(self) -> None:
         template = self.network.template
-        t1 = expected_t1(self.flow.flow_state, self.ensemble, template)
-        sentence = warning_of_long_memory(memory_times(self.tau, self.ensemble, template), t1, self.ensemble)
+        t1 = expected_t1(self.flow.flow_state, self.own_members, template)
+        sentence = warning_of_long_memory(self._own_memory_times(), t1, self.own_members)
         if sentence is not None:
             warnings.warn(sentence, stacklevel=2)
 
@@ -286,23 +304,41 @@ class FlowModule(ObservedModule):
         self._seconds_per_step = (time.perf_counter() - begin) / flow.steps
 
     def _burst_length(self) -> int:
-        clock = self.flow.clock()
+        clock = self._clock()
         t, dt = (list(compress(values, clock.running)) for values in (clock.t, clock.dt))
         growth = self.flow.dynamics.controller.growth
         steps = self.schedule.burst(max(compress(clock.tried, clock.running), default=0), t, dt, growth)
         if self.stop.max_wall is not None and self._seconds_per_step:
             left = self.stop.max_wall - self.seconds_so_far()
             steps = min(steps, max(1, int(left / self._seconds_per_step)))
-        return steps
+        return int(self.ranks.first(steps))
+
+    def _clock(self) -> Clock:
+        """Of all members, of whatever rank: all ranks observe after the same bursts, as one process does."""
+        return self.flow.clock() if self._whole_clock is None else self._whole_clock
+
+    def _share_starts(self) -> None:
+        self._starts_of_all = self.whole({"loss": self.loss_start})["loss"]
+
+    def _exchange_clocks(self) -> None:
+        """Tells the ranks each other's clocks and stops; members that have stopped wait for those that run."""
+        if self.ranks.count == 1:
+            return
+        own, state = self.flow.clock(), self.flow.flow_state
+        rows = torch.tensor([own.t, own.dt, own.tried, own.running, state.reason.tolist()], dtype=torch.float64)
+        whole = self.whole({"clocks": rows.T})["clocks"].T.tolist()
+        self._whole_clock = Clock.of(whole[:4])
+        self._whole_reasons = [StopReason(int(code)) for code in whole[4]]
 
     def _observe(self) -> None:
-        if self.stop.max_wall is not None and self.seconds_so_far() >= self.stop.max_wall:
+        if self.stop.max_wall is not None and self.ranks.first(self.seconds_so_far()) >= self.stop.max_wall:
             self.flow.stop_running(StopReason.MAX_WALL)
+        self._exchange_clocks()
         flow, final = self.flow, self._all_stopped()
         columns: dict[str, Tensor] = {}
         self.observe(Observation(self.observations, flow.flow_state, flow.trace, flow.active, final, columns), columns)
         self._show_step_size()
-        self.trainer.should_stop = self.trainer.should_stop or final
+        self.trainer.should_stop = self.ranks.any(self.stop_requested or self.trainer.should_stop) or final
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Lets early stopping and checkpoints that monitor a column act after each observation."""
@@ -315,7 +351,7 @@ class FlowModule(ObservedModule):
         self.flow.param_groups[0]["lr"] = first if known is None else float(known)
 
     def _all_stopped(self) -> bool:
-        return not any(self.flow.clock().running)
+        return not any(self._clock().running)
 
 
 def check_first_step(dt: object) -> float:

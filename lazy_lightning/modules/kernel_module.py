@@ -153,7 +153,7 @@ class KernelModule(FlowModule):
                 "with fit and the config.yaml in its folder"
             )
         saved_rows = {who: i for i, who in enumerate(zip(members["alphas"], members["seeds"], strict=True))}
-        own = list(zip(self.ensemble.alphas, self.ensemble.seeds, strict=True))
+        own = list(zip(self.own_members.alphas, self.own_members.seeds, strict=True))
         if any(who not in saved_rows for who in own):
             raise ConfigError(
                 f"{path} holds members of alpha {sorted(set(members['alphas']))} and seeds "

@@ -19,6 +19,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.memory import require_bytes
 from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.observation import finite_mean
+from lazy_lightning.modules.ranks import Ranks, ranks_of
 from lazy_lightning.nn.construction import count_weights
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_state import in_precision
@@ -71,6 +72,11 @@ class MemberModule(LightningModule):
         self.factory = network
         self.loss = build_loss(loss)
         self.ensemble = Ensemble.of(alpha, seeds)
+        """All members, of whatever rank."""
+        self.ranks = Ranks()
+        self.own_rows = list(range(len(self.ensemble)))
+        self.own_members = self.ensemble
+        """Those that this process trains; tensors (E, ...) of the module have these rows."""
         self.centering = Centering(self.ensemble.alpha_tensor(), enabled=centering)
         self.margin_target = margin_target
         self.chunk_size = chunk_size
@@ -102,12 +108,13 @@ class MemberModule(LightningModule):
             if stage == "fit":
                 self._return_to_start()
             return
+        self._take_own_members()
         data = self.data
         self.task: Task = data.task
         self.loss.check(self.task)
         dtype = self._run_dtype()
         require_room(self.factory, len(self.shared_starts), data)
-        members = InitialMembers(self.factory, self.ensemble.seeds, data.input_shape, data.num_outputs, data.train.x)
+        members = InitialMembers(self.factory, self.own_members.seeds, data.input_shape, data.num_outputs, data.train.x)
         if members.outputs != data.num_outputs:
             raise ConfigError(
                 f"the network {type(members.network.template).__name__} puts out {members.outputs} numbers a sample, "
@@ -121,6 +128,14 @@ class MemberModule(LightningModule):
             self.register_buffer(held, in_precision(members.buffers[name], dtype))
         uses = ("fitted", "held_out", "validation", "evaluated")
         self.metrics = nn.ModuleDict({use: self._build_metrics() for use in uses})
+
+    def _take_own_members(self) -> None:
+        """Deals the members out to the processes of the trainer, if there are several."""
+        self.ranks = ranks_of(self.trainer)
+        self.own_rows = self.ranks.rows(len(self.ensemble))
+        self.own_members = self.ensemble.select(self.own_rows)
+        self.centering = Centering(self.own_members.alpha_tensor(), enabled=self.centering.enabled)
+        self.shared_starts = SharedStarts.of_seeds(self.own_members.seeds)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the module, as ``to``, ``cpu`` and ``cuda`` do, with the tensors that no checkpoint holds.
@@ -175,11 +190,14 @@ class MemberModule(LightningModule):
         return _DTYPES[precision]
 
     def _build_metrics(self) -> nn.ModuleDict:
-        members = len(self.ensemble)
+        members = len(self.own_members)
         metrics = nn.ModuleDict({"loss": MemberLoss(self.loss, members)})
         if self.task != "regression":
+            groups = len(set(self.ensemble.alphas))
             metrics["error"] = MemberError(self.loss, members)
-            metrics["ensemble_error"] = EnsembleError(self.loss, self.ensemble.groups())
+            metrics["ensemble_error"] = EnsembleError(
+                self.loss, self.ensemble.groups()[self.own_rows], self.ranks.sum, groups
+            )
             metrics["margins"] = MarginStatistics(self.loss, members, self.margin_target)
         return metrics
 

@@ -63,6 +63,8 @@ class ObservedModule(MemberModule):
     """Callbacks, each with the hook, that failed where they write their results, and the reason."""
     wall: float = 0.0
     """Seconds since the fit began, over all sessions of a resumed run."""
+    stop_requested: bool = False
+    """Set by a signal, which may have reached one of several processes only."""
     _session_start: float = 0.0
     _wall_before: float = 0.0
     _observers: ObserverRunner
@@ -93,8 +95,28 @@ class ObservedModule(MemberModule):
 
     def loss_shares(self, record: Record) -> NDArray[np.float64]:
         """(E,) the training loss of a record over its value at w0."""
-        start = self.loss_start.detach().double().cpu().numpy() * np.square(self.ensemble.alphas)
+        start = self.whole_loss_start.detach().double().cpu().numpy() * np.square(self.ensemble.alphas)
         return np.asarray(record.columns["train/loss"] / start)
+
+    @property
+    def whole_loss_start(self) -> Tensor:
+        """:attr:`loss_start` of the members of all ranks."""
+        return self.loss_start
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors (E, ...) of all members of tensors of this rank's members, on the host if there are several ranks."""
+        return self.ranks.gather_members(tensors, len(self.ensemble))
+
+    def _of_all_members(self, columns: dict[str, Tensor]) -> dict[str, NDArray[np.float64]]:
+        """Columns on the host; NaN for the members of a rank that does not have one."""
+        own = on_host(columns)
+        if self.ranks.count == 1:
+            return own
+        names = self.ranks.union(list(own))
+        absent = np.full(len(self.own_rows), np.nan)
+        stacked = torch.from_numpy(np.stack([own.get(name, absent) for name in names], axis=1))
+        gathered = self.whole({"columns": stacked})["columns"].numpy()
+        return {name: np.ascontiguousarray(gathered[:, i]) for i, name in enumerate(names)}
 
     def setup(self, stage: str) -> None:
         """Builds the members, and notes what a checkpoint must agree with: once, not at every save."""
@@ -178,6 +200,7 @@ class ObservedModule(MemberModule):
             LazyLightningError: the settings of an observer do not fit the run.
         """
         self._session_start = time.perf_counter()
+        self.stop_requested = False
         if anew:
             self.observations, self._wall_before = 0, 0.0
             self._observers = ObserverRunner()
@@ -198,7 +221,7 @@ class ObservedModule(MemberModule):
         self.wall = self.seconds_so_far()
         columns.update(self._own_columns(observation))
         self._observers.measure(self, observation, columns)
-        record = Record(self.observations, self.wall, observation.final, on_host(columns))
+        record = Record(self.observations, self.wall, observation.final, self._of_all_members(columns))
         self._publish(record)
         self.observations += 1
 
@@ -209,6 +232,8 @@ class ObservedModule(MemberModule):
         if record.index == 0:
             require_known_monitors(self.trainer)
         log_metrics(self.trainer, metrics, record.index)
+        if not self.trainer.is_global_zero:
+            return
         for sink in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(sink, Sink):
                 noted = (type(sink).__name__, "record")

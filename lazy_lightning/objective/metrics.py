@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torchmetrics import Metric
@@ -17,7 +19,7 @@ class _MemberMean(Metric):
     count: Tensor
 
     def __init__(self, loss: Loss, members: int) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.loss = loss
         self.add_state("total", torch.zeros(members, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -56,6 +58,8 @@ class EnsembleError(Metric):
 
     Args:
         group: (E,) int64, equal for members that are averaged together (those of one alpha).
+        over_ranks: adds up sums over members, where other processes hold some of them.
+        groups: how many groups there are, of all members.
     """
 
     full_state_update = False
@@ -63,11 +67,18 @@ class EnsembleError(Metric):
     count: Tensor
     group: Tensor
 
-    def __init__(self, loss: Loss, group: Tensor) -> None:
-        super().__init__()
+    def __init__(
+        self,
+        loss: Loss,
+        group: Tensor,
+        over_ranks: Callable[[Tensor], Tensor] | None = None,
+        groups: int | None = None,
+    ) -> None:
+        super().__init__(sync_on_compute=False)
         self.loss = loss
         self.register_buffer("group", group)
-        self.groups = int(group.max()) + 1
+        self.groups = int(group.max()) + 1 if groups is None else groups
+        self._over_ranks = over_ranks or (lambda sums: sums)
         self.add_state("total", torch.zeros(self.groups, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
 
@@ -77,7 +88,8 @@ class EnsembleError(Metric):
         weight = torch.zeros(self.groups, len(outputs), dtype=outputs.dtype, device=outputs.device)
         weight[self.group, torch.arange(len(outputs), device=outputs.device)] = finite.to(outputs.dtype)
         sums = weight @ outputs.masked_fill(~finite.view(-1, *(1,) * (outputs.ndim - 1)), 0.0).flatten(1)
-        members = weight.sum(dim=1, keepdim=True)
+        both = self._over_ranks(torch.cat([sums, weight.sum(dim=1, keepdim=True)], dim=1))
+        sums, members = both[:, :-1], both[:, -1:]
         mean = (sums / members).view(self.groups, *outputs.shape[1:])
         wrong = self.loss.errors(mean, y).double()
         self.total += wrong.masked_fill(members == 0, torch.nan).sum(dim=1)  # a group that failed has no error
@@ -98,7 +110,7 @@ class MarginStatistics(Metric):
     count: Tensor
 
     def __init__(self, loss: Loss, members: int, target: float = 1.0) -> None:
-        super().__init__()
+        super().__init__(sync_on_compute=False)
         self.loss, self.target = loss, target
         self.add_state("smallest", torch.full((members,), torch.inf, dtype=torch.float64), dist_reduce_fx="min")
         for name in ("total", "met"):

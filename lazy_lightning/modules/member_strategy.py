@@ -1,0 +1,111 @@
+"""MemberStrategy: Lightning's DDP for ensembles, whose members are dealt out to the ranks and never exchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
+from torch import Tensor
+
+from lazy_lightning.modules.observation import Observer
+from lazy_lightning.modules.ranks import Ranks
+
+NAME = "ddp_members"
+_METRICS = "metrics."
+_CALLBACKS = "callbacks"
+
+
+class MemberStrategy(DDPStrategy):
+    """Processes and devices as of ``ddp``, but no parameter is broadcast and no gradient reduced.
+
+    The stock strategy gives every rank the parameters of rank 0, which makes the members of all ranks copies of its
+    own. A checkpoint holds the members of all ranks in the order of the ensemble, as that of a single process does, so
+    that any number of ranks can go on from it.
+    """
+
+    ranks: Ranks
+
+    def setup_environment(self) -> None:
+        """Starts the processes, with a group for the host's numbers beside that of the device."""
+        super().setup_environment()
+        group = torch.distributed.new_group(backend="gloo") if self.world_size > 1 else None
+        self.ranks = Ranks(self.global_rank, self.world_size, group)
+
+    def configure_ddp(self) -> None:
+        """Leaves the module as it is: it is not wrapped, so its parameters are its own."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
+        """Writes one file with the members of all ranks."""
+        members = len(self._module.ensemble)
+        own = len(self.ranks.rows(members))
+        parts = dict(_member_tensors(checkpoint, self._observer_keys(), own))
+        if self.ranks.any(set(self.ranks.union(list(parts))) != set(parts)):  # an observer has failed on some ranks
+            parts = {key: where for key, where in parts.items() if not key.startswith(_CALLBACKS)}
+        tensors = {key: holder[name] for key, (holder, name) in parts.items()}
+        whole = self.ranks.gather_members(tensors, members)
+        replaced: list[tuple[Any, Any, Tensor]] = [(*parts[key], parts[key][0][parts[key][1]]) for key in parts]
+        for key, (holder, name) in parts.items():
+            holder[name] = whole[key]
+        try:
+            super().save_checkpoint(checkpoint, filepath, storage_options)
+        finally:  # the optimizer's and the observers' own mappings
+            for holder, name, tensor in replaced:
+                holder[name] = tensor
+
+    def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """The checkpoint with this rank's members alone."""
+        checkpoint: dict[str, Any] = super().load_checkpoint(*args, **kwargs)
+        members = len(self._module.ensemble)
+        rows = self.ranks.rows(members)
+        for _, (holder, name) in list(_member_tensors(checkpoint, self._observer_keys(), members)):
+            if (
+                holder[name].ndim > 0 and len(holder[name]) == members
+            ):  # the check of the content tells what does not fit
+                holder[name] = holder[name][rows]
+        return checkpoint
+
+    @property
+    def _module(self) -> Any:
+        return self.lightning_module
+
+    def _observer_keys(self) -> set[str]:
+        return {each.state_key for each in self._module.trainer.callbacks if isinstance(each, Observer)}
+
+
+def _member_tensors(
+    checkpoint: Mapping[str, Any], observers: set[str], members: int
+) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    """Where a checkpoint holds a tensor with a member axis: a name of its own, and the mapping with its key.
+
+    Args:
+        checkpoint: as Lightning makes it.
+        observers: keys of the callbacks whose state may be one of members.
+        members: length of the member axis.
+    """
+
+    def of_members(x: Tensor) -> bool:
+        return x.ndim > 0 and len(x) == members
+
+    weights = {name: x for name, x in checkpoint["state_dict"].items() if not name.startswith(_METRICS)}
+    for name in weights:
+        yield f"state_dict/{name}", (checkpoint["state_dict"], name)
+    states = [each.get("state", {}) for each in checkpoint.get("optimizer_states", [])]
+    yield from _walk(states, "optimizer", of_members)
+    callbacks = checkpoint.get("callbacks", {})
+    yield from _walk({key: callbacks[key] for key in sorted(observers & set(callbacks))}, _CALLBACKS, of_members)
+
+
+def _walk(node: Any, path: str, wanted: Callable[[Tensor], bool]) -> Iterator[tuple[str, tuple[Any, Any]]]:
+    items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in items:
+        if isinstance(value, Tensor):
+            if wanted(value):
+                yield f"{path}/{key}", (node, key)
+        else:
+            yield from _walk(value, f"{path}/{key}", wanted)
+
+
+if NAME not in StrategyRegistry:
+    StrategyRegistry.register(NAME, MemberStrategy, description="DDP that deals the members of an ensemble out")

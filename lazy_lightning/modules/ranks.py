@@ -1,0 +1,159 @@
+"""Ranks: which members of an ensemble this process trains, and what the processes of one run tell each other.
+
+Everything that is exchanged is a tensor on the host, sent over gloo, whatever the device is: a process that waits for
+the others sleeps. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.distributed import ProcessGroup, ReduceOp, distributed_c10d
+
+from lazy_lightning.errors import ConfigError, RunError
+
+_T = TypeVar("_T")
+_SECONDS_TO_REPORT = 2.0
+"""How long the ranks that are left have to say so, once one has been lost."""
+
+
+class Ranks:
+    """The processes of a run; member i of the ensemble belongs to rank i modulo their count.
+
+    Args:
+        rank: of this process.
+        count: of all processes.
+        group: gloo group of them; None for a single process.
+    """
+
+    def __init__(self, rank: int = 0, count: int = 1, group: ProcessGroup | Any = None) -> None:
+        self.rank, self.count, self.group = rank, count, group
+
+    def rows(self, members: int, rank: int | None = None) -> list[int]:
+        """The members of this rank, or of another one, in the order of the ensemble.
+
+        Raises:
+            ConfigError: there are fewer members than ranks.
+
+        >>> Ranks(1, 3).rows(7)
+        [1, 4]
+        """
+        if members < self.count:
+            raise ConfigError(
+                f"the ensemble has {members} member{'s' * (members > 1)} for {self.count} devices, each of which "
+                f"trains at least one: set --trainer.devices {members} or less, or ask for more seeds or alphas"
+            )
+        return list(range(self.rank if rank is None else rank, members, self.count))
+
+    def gather_members(self, tensors: Mapping[str, Tensor], members: int) -> dict[str, Tensor]:
+        """Tensors (E, ...) of all members, on the host of every rank.
+
+        Args:
+            tensors: (E_r, ...) of this rank's members; the same names, dtypes and shapes on all ranks.
+            members: E.
+        """
+        if self.count == 1:
+            return dict(tensors)
+        return {name: self._gather_rows(x.detach().cpu().contiguous(), members) for name, x in tensors.items()}
+
+    def _gather_rows(self, own: Tensor, members: int) -> Tensor:
+        rows = -(-members // self.count)
+        padded = own.new_zeros(rows, *own.shape[1:])
+        padded[: len(own)] = own
+        parts = [torch.empty_like(padded) for _ in range(self.count)]
+        self._together(lambda: torch.distributed.all_gather(parts, padded, group=self.group))
+        return torch.stack(parts, dim=1).flatten(0, 1)[:members]  # row j of rank r is member j * count + r
+
+    def union(self, names: Sequence[str]) -> list[str]:
+        """The names of all ranks, each once: usually the same, unless an observer failed on one of them."""
+        if self.count == 1:
+            return list(names)
+        payload = json.dumps(list(names)).encode()
+        sizes = self._gather_vectors(torch.tensor([len(payload), zlib.crc32(payload)]))
+        if all(torch.equal(size, sizes[0]) for size in sizes):
+            return list(names)
+        padded = torch.zeros(max(int(size[0]) for size in sizes), dtype=torch.uint8)
+        padded[: len(payload)] = torch.frombuffer(bytearray(payload), dtype=torch.uint8)
+        texts = self._gather_vectors(padded)
+        lists = [json.loads(bytes(x[: int(n[0])].tolist())) for x, n in zip(texts, sizes, strict=True)]
+        return list(dict.fromkeys(name for each in lists for name in each))
+
+    def _gather_vectors(self, own: Tensor) -> list[Tensor]:
+        parts = [torch.empty_like(own) for _ in range(self.count)]
+        self._together(lambda: torch.distributed.all_gather(parts, own, group=self.group))
+        return parts
+
+    def sum(self, own: Tensor) -> Tensor:
+        """The sum over the ranks, on the device of what was given."""
+        if self.count == 1:
+            return own
+        total = own.detach().cpu().clone()
+        self._together(lambda: torch.distributed.all_reduce(total, ReduceOp.SUM, group=self.group))
+        return total.to(own.device)
+
+    def any(self, own: bool) -> bool:
+        """Whether it holds on one of the ranks."""
+        return bool(self.sum(torch.tensor([float(own)]))[0] > 0) if self.count > 1 else own
+
+    def first(self, own: float) -> float:
+        """What rank 0 says; clocks differ between ranks."""
+        if self.count == 1:
+            return own
+        value = torch.tensor([float(own)], dtype=torch.float64)
+        self._together(lambda: torch.distributed.broadcast(value, 0, group=self.group))
+        return float(value[0])
+
+    def _together(self, exchange: Callable[[], _T]) -> _T:
+        """Calls what all ranks must call.
+
+        Raises:
+            RunError: one of them has ended meanwhile.
+        """
+        try:
+            return exchange()
+        except RuntimeError as error:
+            lost = self._lost()
+            who = f"rank {', '.join(map(str, lost))}" if lost else "one of the ranks"
+            raise RunError(
+                f"{who} of {self.count} has ended before the others, so the run stops (its own message is above, if it "
+                "left one): go on from the last checkpoint with fit --resume and the folder of the run"
+            ) from error
+
+    def _lost(self) -> list[int]:
+        """The ranks that do not answer; rank 0 holds the place where they do."""
+        try:
+            store = distributed_c10d._get_default_store()
+            store.set(f"lazy_lightning/left/{self.rank}", "1")
+        except RuntimeError:
+            return [0]
+        lost = []
+        for rank in range(self.count):
+            try:
+                store.wait([f"lazy_lightning/left/{rank}"], timedelta(seconds=_SECONDS_TO_REPORT))
+            except RuntimeError:
+                lost.append(rank)
+        return lost
+
+
+def ranks_of(trainer: Any) -> Ranks:
+    """The processes of a trainer.
+
+    Raises:
+        ConfigError: there are several, and its strategy would make members silent copies, or its folder one a rank.
+    """
+    if trainer.world_size == 1:
+        return Ranks()
+    ranks = getattr(trainer.strategy, "ranks", None)
+    if not isinstance(ranks, Ranks) or not getattr(trainer, "shares_its_folder", False):
+        raise ConfigError(
+            f"the strategy {type(trainer.strategy).__name__} on {trainer.world_size} devices would train copies of the "
+            "same members: use the command line with --trainer.strategy ddp, or lazy_lightning.cli.trainer.FlowTrainer "
+            'with strategy="ddp_members"'
+        )
+    return ranks
