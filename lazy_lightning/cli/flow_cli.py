@@ -200,7 +200,7 @@ class FlowCLI(LightningCLI):
                 they are needed.
         """
         if self.trainer.world_size > 1:
-            require_member_shards(self.trainer, self.model, self.subcommand)
+            require_member_shards(self.trainer, self.model, str(self.subcommand))
         require_batches_that_fit(self.model, self.datamodule)
 
     # ------------------------------------------------------------------ running
