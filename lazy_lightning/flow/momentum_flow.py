@@ -83,8 +83,9 @@ class MomentumFlow(torch.optim.Optimizer):
     Raises:
         ConfigError: if an option is out of range.
 
-    Example, a linear model under the square loss, in five lines:
+    Example, a linear model under the square loss:
 
+    >>> from lazy_lightning.flow import TimeReached
     >>> x, y = torch.randn(20, 3), torch.randn(20, 1)
     >>> model = torch.nn.Linear(3, 1)
     >>> flow = MomentumFlow(model.parameters(), events=[TimeReached(5.0)], steps=1000)
