@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Protocol
 
@@ -18,6 +19,7 @@ from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.flow_module import FullBatchObjective
 from lazy_lightning.modules.observation import Record
+from lazy_lightning.modules.ranks import Ranks
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.objective.centering import Centering
@@ -56,7 +58,18 @@ class ObservableModule(Protocol):
 
     @property
     def ensemble(self) -> Ensemble:
-        """The alpha and the seed of each member."""
+        """The alpha and the seed of each member, of whatever rank."""
+
+    @property
+    def own_members(self) -> Ensemble:
+        """Those that this process trains: the member axis E of all tensors here."""
+
+    @property
+    def ranks(self) -> Ranks:
+        """The processes of the run."""
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors (E, ...) of the members of all ranks, from tensors of this process's members."""
 
     @property
     def shared_starts(self) -> SharedStarts:
