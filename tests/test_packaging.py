@@ -39,6 +39,7 @@ def test_wheel_has_the_configurations(wheel: zipfile.ZipFile) -> None:
 def test_wheel_has_what_is_not_python(wheel: zipfile.ZipFile) -> None:
     names = set(wheel.namelist())
     assert {"lazy_lightning/py.typed", "lazy_lightning/figures/paper.mplstyle"} <= names
+    assert {f"lazy_lightning/report/{name}" for name in ("page.css", "page.html.jinja", "elements.html.jinja")} <= names
     assert not [name for name in names if name.startswith("tests/") or "__pycache__" in name]
 
 

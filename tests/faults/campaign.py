@@ -35,6 +35,8 @@ from trial import REFUSED, Answer, Trial, WrongAnswerError, told
 
 LIMIT = 60.0
 """Seconds; most trials take a tenth of one."""
+SOUND = b"model: {init_args: {dt: 0.5}}\n"
+"""A configuration that is accepted; the others are malformed."""
 TRACE = "touched"
 """What code in the files would make."""
 
@@ -45,7 +47,7 @@ class HangError(BaseException):
 
 def configurations(folder: Path, count: int, seed: int) -> Iterator[Trial]:
     """``count`` malformed configurations of ``fit``."""
-    if count and _configured(folder / "own.yaml", b"{}") is Answer.REFUSED:
+    if count and _configured(folder / "own.yaml", SOUND) is Answer.REFUSED:
         raise RuntimeError("the sound configuration of the campaign is refused")
     for case in malformed_configurations(count, seed):
         act = functools.partial(_configured, folder / "own.yaml", case.content)
