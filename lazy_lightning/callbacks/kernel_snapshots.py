@@ -17,7 +17,7 @@ from lazy_lightning.guarded import report_failure
 from lazy_lightning.modules.observation import Sink
 from lazy_lightning.ntk.empirical import empirical_ntk
 from lazy_lightning.runs.array_checksum import KEY as CHECKSUM
-from lazy_lightning.runs.array_checksum import array_checksum
+from lazy_lightning.runs.array_checksum import array_checksum, sort_metadata
 from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import KERNELS
 
@@ -85,6 +85,7 @@ class KernelSnapshots(Sink):
             host = {name: array.cpu().clone().contiguous() for name, array in arrays.items()}
             checksum = array_checksum({name: array.numpy() for name, array in host.items()})
             save_file(host, str(temporary), metadata={"schema": str(SCHEMA), CHECKSUM: checksum})
+            sort_metadata(temporary)
 
     def _kernel(self, module: ObservableModule, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:
         """(M, n, n) of the members in ``rows``."""

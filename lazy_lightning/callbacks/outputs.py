@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.modules.observation import Sink
 from lazy_lightning.runs.array_checksum import KEY as CHECKSUM
-from lazy_lightning.runs.array_checksum import array_checksum
+from lazy_lightning.runs.array_checksum import array_checksum, sort_metadata
 from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import OUTPUTS
 
@@ -51,3 +51,4 @@ class OutputsWriter(Sink):
             host = {name: array.detach().cpu().clone().contiguous() for name, array in arrays.items()}
             checksum = array_checksum({name: array.numpy() for name, array in host.items()})
             save_file(host, str(temporary), metadata={"schema": str(SCHEMA), CHECKSUM: checksum})
+            sort_metadata(temporary)

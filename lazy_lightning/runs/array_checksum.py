@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,21 @@ def array_checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
         crc = zlib.crc32(f"{name} {array.dtype.str} {arrays[name].shape}".encode(), crc)
         crc = zlib.crc32(array.reshape(-1).view(np.uint8).data, crc)
     return f"{crc:08x}"
+
+
+def sort_metadata(path: Path) -> None:
+    """Puts the metadata in a safetensors file in the order of their names, so that equal arrays make equal files.
+
+    The library writes them in an order that changes from call to call. The header keeps its length: eight bytes that
+    tell it, compact JSON, and spaces.
+    """
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def require_checksum(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None) -> None:
