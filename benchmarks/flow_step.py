@@ -20,9 +20,11 @@ from pathlib import Path
 
 import torch
 from timing import in_turn, machine, median_ratio, product_rate
+from torch import Tensor
 
 from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.flow import MarginsMet, MomentumFlow
+from lazy_lightning.flow.cuda_graph import RecordedStep
 from lazy_lightning.flow.step import try_step
 from lazy_lightning.nn import FC, MemberNetwork
 from lazy_lightning.objective.centering import Centering
@@ -70,19 +72,19 @@ def rivals(width: int, members: int, dtype: torch.dtype, device: torch.device) -
 
 
 def recorded(work: Callable[[], None]) -> Callable[[], None]:
-    """The work as one CUDA graph, after the warm-up on a side stream that recording asks for."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    """The work as one CUDA graph, after its warm-up."""
+    nothing = torch.empty(0, device="cuda")
+
+    def returning() -> Tensor:
         work()
+        return nothing
+
+    step = RecordedStep(returning)
+    for _ in range(4):
+        step()
 
     def replay() -> None:
-        graph.replay()
+        step()
 
     return replay
 

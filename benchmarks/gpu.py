@@ -17,11 +17,9 @@ what an earlier call with the same versions measured of the parts that are not a
 from __future__ import annotations
 
 import argparse
-import datetime
 import gzip
 import json
 import os
-import platform
 import re
 import struct
 import subprocess
@@ -34,6 +32,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import torch
+from timing import machine
 
 ROOT = Path(__file__).parents[1]
 Part = dict[str, Any]
@@ -167,13 +166,10 @@ def versions() -> Part:
 
     _, total = torch.cuda.mem_get_info()
     return {
-        "device": torch.cuda.get_device_name(),
+        **machine(torch.device("cuda")),
         "memory_gib": round(total / 2**30, 1),
         "cuda": torch.version.cuda,
-        "torch": torch.__version__,
         "pytorch_lightning": pytorch_lightning.__version__,
-        "python": platform.python_version(),
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -106,19 +106,16 @@ def path_of_0_1_0(path: str) -> str:
     return f"{_OLD_MODULES.get(module, module)}{dot}{name}"
 
 
-def present_names(config: Any, key: str = "") -> Any:
+def present_names(config: Any) -> Any:
     """A configuration with the names of now, in class paths, callbacks and the presets of the controller."""
-    if isinstance(config, Mapping):
-        return {name: present_names(value, str(name)) for name, value in config.items()}
-    if isinstance(config, list):
-        return [present_names(value, key) for value in config]
-    if not isinstance(config, str):
-        return config
-    if key == "controller" and config in CONTROLLERS:
-        return CONTROLLERS[config]
-    if key in ("class_path", "model", "controller") or key.rstrip("+") == "callbacks":
-        return present_path(config)
-    return config
+
+    def now(key: str, text: str) -> str:
+        if key == "controller" and text in CONTROLLERS:
+            return CONTROLLERS[text]
+        named = key in ("class_path", "model", "controller") or key.rstrip("+") == "callbacks"
+        return present_path(text) if named else text
+
+    return _translated(config, now)
 
 
 def present_arguments(arguments: Sequence[str]) -> list[str]:
@@ -138,17 +135,24 @@ def present_arguments(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def names_of_0_1_0(config: Any, key: str = "") -> Any:
+def names_of_0_1_0(config: Any) -> Any:
     """A configuration as version 0.1.0 spelled it."""
+
+    def then(key: str, text: str) -> str:
+        if key == "controller" and text in _OLD_CONTROLLERS:
+            return _OLD_CONTROLLERS[text]
+        return path_of_0_1_0(text) if key in ("class_path", "callbacks") else text
+
+    return _translated(config, then)
+
+
+def _translated(config: Any, spell: Callable[[str, str], str], key: str = "") -> Any:
+    """A configuration with each text spelled anew; ``spell`` is given the key under which the text stands, too."""
     if isinstance(config, Mapping):
-        return {name: names_of_0_1_0(value, str(name)) for name, value in config.items()}
+        return {name: _translated(value, spell, str(name)) for name, value in config.items()}
     if isinstance(config, list):
-        return [names_of_0_1_0(value, key) for value in config]
-    if not isinstance(config, str):
-        return config
-    if key == "controller" and config in _OLD_CONTROLLERS:
-        return _OLD_CONTROLLERS[config]
-    return path_of_0_1_0(config) if key == "class_path" or key == "callbacks" else config
+        return [_translated(value, spell, key) for value in config]
+    return spell(key, config) if isinstance(config, str) else config
 
 
 class _OldModules(MetaPathFinder, Loader):

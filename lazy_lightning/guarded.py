@@ -44,12 +44,9 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
     def call(self: GuardedCallback, *args: Any, **kwargs: Any) -> Any:
         try:
             return hook(self, *args, **kwargs)
-        except LazyLightningError as error:
-            if name in _BEFORE_TRAINING:
-                raise
-            report_failure(self, name, error)
-            _note_if_unfinished(self, name, error, *args)
         except Exception as error:
+            if isinstance(error, LazyLightningError) and name in _BEFORE_TRAINING:
+                raise
             report_failure(self, name, error)
             _note_if_unfinished(self, name, error, *args)
         return {} if name == "state_dict" else None

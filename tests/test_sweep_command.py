@@ -475,7 +475,7 @@ def test_results_that_could_not_be_written_fail_the_sweep_and_leave_the_others(
     def broken(*args: Any, **options: Any) -> None:
         raise ValueError("cannot be converted")
 
-    monkeypatch.setattr("lazy_lightning.callbacks.outputs.save_file", broken)
+    monkeypatch.setattr("lazy_lightning.callbacks.saved_arrays.save_file", broken)
     assert main(command(tmp_path, "{grid: {alpha: 0.1, seeds: 1}}")) == 1
     assert "outputs.safetensors could not be written" in capsys.readouterr().out
     assert set(load_runs(tmp_path / "out")["status"]) == {"finished"}

@@ -5,13 +5,11 @@ from __future__ import annotations
 from enum import StrEnum
 
 LAZY_BELOW = 0.1
-
-
 FEATURE_ABOVE = 0.5
-
-
 TRAINED_BELOW = 0.5
 """The share of its initial value under which the training loss must have fallen before lazy or crossover is told."""
+ENDED_BY_ITSELF = ("margins_met", "loss_reached", "stationary", "stalled")
+"""Reasons of members whose training has come to an end of its own: the rest was stopped by a limit."""
 
 
 class Regime(StrEnum):

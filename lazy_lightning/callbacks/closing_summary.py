@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 from rich.table import Table
 
-from lazy_lightning.analysis.regime import TRAINED_BELOW, Regime, regime
+from lazy_lightning.analysis.regime import ENDED_BY_ITSELF, TRAINED_BELOW, Regime, regime
 from lazy_lightning.callbacks.last_record import LastRecord
 from lazy_lightning.callbacks.printing import SafeConsole, attempt
 from lazy_lightning.callbacks.python_config import write_python_config
@@ -122,10 +122,8 @@ def _regime(module: ObservableModule, record: Record, reasons: list[StopReason],
     if "tangent_departure" not in record.columns:
         return Regime.UNKNOWN
     departure, share = record.columns["tangent_departure"][good], module.loss_shares(record)[good]
-    return regime(finite_mean(departure), finite_mean(share), all(reason in _BY_ITSELF for reason in reasons))
-
-
-_BY_ITSELF = (StopReason.MARGINS_MET, StopReason.LOSS_REACHED, StopReason.STATIONARY, StopReason.STALLED)
+    ended = all(reason.name.lower() in ENDED_BY_ITSELF for reason in reasons)
+    return regime(finite_mean(departure), finite_mean(share), ended)
 
 
 def _stop_sentence(module: ObservableModule, reason: StopReason) -> str:

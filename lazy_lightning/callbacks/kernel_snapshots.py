@@ -7,17 +7,15 @@ from typing import TYPE_CHECKING
 
 import torch
 from pytorch_lightning import Trainer
-from safetensors.torch import save_file
 from torch import Tensor
 
 from lazy_lightning.callbacks.kernel_drift import Set, kernel_set
+from lazy_lightning.callbacks.saved_arrays import save_arrays
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.guarded import report_failure
 from lazy_lightning.modules.observation import Sink
 from lazy_lightning.ntk.empirical import empirical_ntk
-from lazy_lightning.runs.array_checksum import KEY as CHECKSUM
-from lazy_lightning.runs.array_checksum import array_checksum, sort_metadata
 from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import KERNELS
 
@@ -82,10 +80,7 @@ class KernelSnapshots(Sink):
         }
         path = Path(trainer.log_dir) / KERNELS
         with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
-            host = {name: array.cpu().clone().contiguous() for name, array in arrays.items()}
-            checksum = array_checksum({name: array.numpy() for name, array in host.items()})
-            save_file(host, str(temporary), metadata={"schema": str(SCHEMA), CHECKSUM: checksum})
-            sort_metadata(temporary)
+            save_arrays(arrays, temporary, SCHEMA)
 
     def _kernel(self, module: ObservableModule, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:
         """(M, n, n) of the members in ``rows``."""

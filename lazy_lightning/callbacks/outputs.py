@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from pytorch_lightning import Trainer
-from safetensors.torch import save_file
 
+from lazy_lightning.callbacks.saved_arrays import save_arrays
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.modules.observation import Sink
-from lazy_lightning.runs.array_checksum import KEY as CHECKSUM
-from lazy_lightning.runs.array_checksum import array_checksum, sort_metadata
 from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import OUTPUTS
 
@@ -47,8 +45,4 @@ class OutputsWriter(Sink):
             arrays |= {f"{name}/outputs": outputs, f"{name}/labels": split.y, f"{name}/index": split.index}
         path = Path(trainer.log_dir) / OUTPUTS
         with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
-            # a copy each: outputs may be views of one buffer, which the format refuses
-            host = {name: array.detach().cpu().clone().contiguous() for name, array in arrays.items()}
-            checksum = array_checksum({name: array.numpy() for name, array in host.items()})
-            save_file(host, str(temporary), metadata={"schema": str(SCHEMA), CHECKSUM: checksum})
-            sort_metadata(temporary)
+            save_arrays(arrays, temporary, SCHEMA)

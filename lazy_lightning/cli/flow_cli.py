@@ -210,7 +210,7 @@ class FlowCLI(LightningCLI):
         arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if self._folder is not None and (self._folder / CHECKPOINT).is_file():
             arguments["ckpt_path"] = str(self._folder / CHECKPOINT)
-        if (path := arguments.get("ckpt_path")) is not None:
+        if subcommand == "fit" and (path := arguments.get("ckpt_path")) is not None:
             self._begins_from = str(path), read_checkpoint(Path(path))[KEY]["observations"]
         return arguments
 

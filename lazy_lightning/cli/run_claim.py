@@ -6,11 +6,11 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
-from lazy_lightning.errors import LazyLightningError, RunError
+from lazy_lightning.errors import LazyLightningError
+from lazy_lightning.runs.lock import held_lock
 
 _NOT_YET_A_RUN = {"config.yaml", "hparams.yaml"}
 LOCK = ".training.lock"
@@ -50,18 +50,11 @@ def locked_folder(folder: str | None) -> Iterator[None]:
         return
     path = Path(folder) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path, blocking=False)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise RunError(
-            f"the run in {folder} is being trained by another process: wait for its end, or stop it"
-        ) from error
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)  # while it is held, so that nobody else's is removed
-        lock.release()
+    with held_lock(path, f"the run in {folder} is being trained by another process: wait for its end, or stop it"):
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)  # while it is held, so that nobody else's is removed
 
 
 def _claim(logger: object) -> Path | None:

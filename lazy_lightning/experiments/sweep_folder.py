@@ -10,19 +10,19 @@ import logging
 import re
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 
 from lazy_lightning.errors import DataError, RunError
 from lazy_lightning.experiments.batching import Batch
 from lazy_lightning.plain_text import printable
 from lazy_lightning.runs import configuration
 from lazy_lightning.runs.atomic import written_atomically
+from lazy_lightning.runs.lock import held_lock
 from lazy_lightning.runs.run_files import CHECKPOINT, CONFIG, FAILURE, SUMMARY
 from lazy_lightning.runs.run_folder import RunFolder
 
@@ -54,23 +54,18 @@ class SweepFolder:
         Raises:
             RunError: another sweep is at work, or the folder cannot be written.
         """
-        lock = FileLock(self.path / _LOCK)
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise RunError(
-                f"another sweep is at work in {printable(self.path)}: wait until it has ended, or choose another with "
-                "--out"
-            ) from error
-        except OSError as error:
-            raise RunError(
-                f"cannot write to {printable(self.path)} ({error.strerror}): choose another folder with --out"
-            ) from error
-        try:
+        busy = (
+            f"another sweep is at work in {printable(self.path)}: wait until it has ended, or choose another with --out"
+        )
+        with ExitStack() as stack:
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                stack.enter_context(held_lock(self.path / _LOCK, busy))
+            except OSError as error:
+                raise RunError(
+                    f"cannot write to {printable(self.path)} ({error.strerror}): choose another folder with --out"
+                ) from error
             yield
-        finally:
-            lock.release()
 
     def declare(self, content: Mapping[str, Any]) -> None:
         """Keeps what was asked for."""

@@ -9,14 +9,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazy_lightning.analysis import PowerLaw
-from lazy_lightning.analysis.regime import LAZY_BELOW, TRAINED_BELOW
+from lazy_lightning.analysis.regime import ENDED_BY_ITSELF, LAZY_BELOW, TRAINED_BELOW
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.figures.across_widths import across_widths
 from lazy_lightning.figures.asymptotic_regions import DEPARTURE, DRIFT, Region, fitted, lazy_region
 from lazy_lightning.figures.sweep_table import NETWORK, WidthCurve, has, named_width, of_width, width_curves
 
-ENDED_BY_ITSELF = ("margins_met", "loss_reached", "stationary", "stalled")
-"""Reasons of members whose training has come to an end of its own: the rest was stopped by a limit."""
 _LARGEST = 3
 _NAMES = {DRIFT: "kernel drift", DEPARTURE: "tangent departure"}
 

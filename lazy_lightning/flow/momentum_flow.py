@@ -333,9 +333,11 @@ class MomentumFlow(torch.optim.Optimizer):
 
     def _record(self, part: FlowState, closure: Closure, dynamics: Dynamics) -> Recording:
         """The recording for these members, closure and dynamics, at the state ``part``: the present one if it fits."""
-        addresses = tuple(x.data_ptr() for x in part.tensors().values() if x is not None)
-        lies_at = addresses if self.active is None else self._active_key
-        key = (id(closure), id(self.dynamics), lies_at)
+        if self.active is None:
+            members: object = tuple(x.data_ptr() for x in part.tensors().values() if x is not None)
+        else:
+            members = self._active_key
+        key = (id(closure), id(self.dynamics), members)
         held = self._recording
         if held is None or held.key != key:
             self._recording = None  # gives its memory back before another is made

@@ -121,9 +121,8 @@ class FlowModule(ObservedModule):
         }
         self.cuda_graphs = cuda_graphs
         check_memory_time(tau, self.ensemble)
-        step_rule(
-            1.0 if isinstance(tau, str) else tau, mu, rule
-        )  # out-of-range values are told before any data is read
+        # out-of-range values are refused before any data is read
+        step_rule(1.0 if isinstance(tau, str) else tau, mu, rule)
         self.tau = tau
         self._seconds_per_step: float | None = None
         self._whole_reasons: list[StopReason] | None = None

@@ -45,14 +45,13 @@ class MemberStrategy(DDPStrategy):
             parts = {key: where for key, where in parts.items() if not key.startswith(_CALLBACKS)}
         tensors = {key: holder[name] for key, (holder, name) in parts.items()}
         whole = self.ranks.gather_members(tensors, members)
-        replaced: list[tuple[Any, Any, Tensor]] = [(*parts[key], parts[key][0][parts[key][1]]) for key in parts]
         for key, (holder, name) in parts.items():
             holder[name] = whole[key]
         try:
             super().save_checkpoint(checkpoint, filepath, storage_options)
         finally:  # the optimizer's and the observers' own mappings
-            for holder, name, tensor in replaced:
-                holder[name] = tensor
+            for key, (holder, name) in parts.items():
+                holder[name] = tensors[key]
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The checkpoint with this rank's members alone."""
@@ -60,9 +59,8 @@ class MemberStrategy(DDPStrategy):
         members = len(self._module.ensemble)
         rows = self.ranks.rows(members)
         for _, (holder, name) in list(_member_tensors(checkpoint, self._observer_keys(), members)):
-            if (
-                holder[name].ndim > 0 and len(holder[name]) == members
-            ):  # the check of the content tells what does not fit
+            # what does not fit is left to the check of the content, which names it
+            if holder[name].ndim > 0 and len(holder[name]) == members:
                 holder[name] = holder[name][rows]
         return checkpoint
 

@@ -183,7 +183,7 @@ def test_a_figure_that_cannot_be_drawn(tmp_path, monkeypatch, caplog):
 WRITERS = {
     CURVES: "lazy_lightning.callbacks.curves.Curves.table",
     CHECKPOINT: "lazy_lightning.runs.checkpoints.torch.save",
-    OUTPUTS: "lazy_lightning.callbacks.outputs.save_file",
+    OUTPUTS: "lazy_lightning.callbacks.saved_arrays.save_file",
     SUMMARY: "lazy_lightning.callbacks.closing_summary.written_atomically",
 }
 
