@@ -1,4 +1,4 @@
-"""lazy_lightning: find out whether a neural network trains lazily or learns features."""
+"""lazy_lightning: measures whether a neural network trains lazily or learns features."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lazy_lightning.ntk import empirical_ntk
     from lazy_lightning.runs import load_runs
 
-# Imported on first use: torch and Lightning take seconds to import, the version should not.
+# Imported on first use, because torch and Lightning take seconds to import and reading the version must not.
 _PUBLIC = {
     "FC": "lazy_lightning.nn",
     "FlowModule": "lazy_lightning.modules",

@@ -1,4 +1,4 @@
-"""``python -m lazy_lightning``; kept free of classes, which would lose their identity here."""
+"""Entry point of ``python -m lazy_lightning``. Defines no classes, because they would belong to ``__main__``."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""The arguments with which an object is being made, read by a base class so that a run can record them."""
+"""Constructor arguments of an object, read by its base class so that a run can record them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from types import FrameType
 from typing import Any
 
 
-def constructor_arguments(made: object) -> dict[str, Any]:
-    """The arguments of the outermost ``__init__`` that is running for an object: those of its own class.
+def constructor_arguments(instance: object) -> dict[str, Any]:
+    """Returns the arguments of the outermost running ``__init__`` of an object, which is that of its own class.
 
-    An ``__init__`` with ``*args`` or ``**kwargs`` passes them on, so the arguments of the next one, its defaults
-    included, are merged in. To be called in the ``__init__`` of a base class. Values are those that the names have when
-    the subclass calls ``super().__init__``. A wrapper around ``__init__`` or a ``__new__`` would hide the signature
-    from parsers of command lines.
+    Call this in the ``__init__`` of a base class. An ``__init__`` with ``*args`` or ``**kwargs`` passes them on, so the
+    arguments of the next ``__init__``, including its defaults, are merged in. The values are those that the names have
+    when the subclass calls ``super().__init__``. The frames are inspected because a wrapper around ``__init__`` or a
+    ``__new__`` would hide the signature from command-line parsers.
     """
     frames: list[FrameType] = []
     frame = inspect.currentframe()
     frame = None if frame is None else frame.f_back
     try:
         while frame is not None:
-            if _initialises(frame, made):
+            if _initialises(frame, instance):
                 frames.append(frame)
             frame = frame.f_back
         found: dict[str, Any] = {}
@@ -31,16 +31,16 @@ def constructor_arguments(made: object) -> dict[str, Any]:
                 break
         return found
     finally:
-        del frame, frames  # frames hold all that they refer to
+        del frame, frames  # a frame keeps every object alive that it refers to
 
 
-def _initialises(frame: FrameType, made: object) -> bool:
+def _initialises(frame: FrameType, instance: object) -> bool:
     code = frame.f_code
-    return code.co_name == "__init__" and code.co_argcount > 0 and frame.f_locals.get(code.co_varnames[0]) is made
+    return code.co_name == "__init__" and code.co_argcount > 0 and frame.f_locals.get(code.co_varnames[0]) is instance
 
 
 def _arguments(frame: FrameType, passed_on: bool) -> dict[str, Any]:
-    """The arguments of one ``__init__``; unnamed positional ones only where no other ``__init__`` names them."""
+    """Returns the arguments of one ``__init__``, with ``*args`` only if they are not passed on to another."""
     _, positional, named, values = inspect.getargvalues(frame)
     count = frame.f_code.co_argcount + frame.f_code.co_kwonlyargcount
     found = {name: values[name] for name in frame.f_code.co_varnames[1:count] if name in values}

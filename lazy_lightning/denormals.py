@@ -1,7 +1,7 @@
-"""Flushing denormal numbers to zero on the CPU.
+"""Flushing of denormal numbers to zero on the CPU.
 
 The tails of the softhinge underflow gradually, and x86 processors compute with denormal numbers up to a
-hundred times slower. The mode belongs to each thread and is inherited when a thread starts: it must be set
+hundred times slower. Each thread has its own mode and inherits it when it starts, so the mode must be set
 before torch starts its worker threads, that is before the first large operation.
 """
 
@@ -11,15 +11,15 @@ import torch
 
 
 def flush_denormals() -> bool:
-    """Flushes denormals in this thread and in the workers it starts from now on; True if all of them do.
+    """Flushes denormals in this thread and in the worker threads that it starts later; returns True if all threads do.
 
-    The command line calls this first of all. In a notebook call it right after the imports: workers that run
-    already keep their mode, and then False is returned.
+    The command line calls this before any computation. In a notebook, call it right after the imports: worker threads
+    that are already running keep their mode, and then the function returns False.
     """
     return torch.set_flush_denormal(True) and denormals_are_flushed()
 
 
 def denormals_are_flushed() -> bool:
-    """Whether every worker thread flushes, seen by halving a million denormals shared out among them."""
+    """Returns whether every worker thread flushes, tested by halving a million denormals that they share."""
     tiny = torch.full((1_000_000,), 1e-310, dtype=torch.float64)
     return not bool((tiny * 0.5).any())

@@ -1,6 +1,7 @@
-"""Names of version 0.1.0, which work for one more release with a DeprecationWarning, and in configurations of old runs.
+"""Deprecated names of version 0.1.0.
 
-:mod:`lazy_lightning.runs.configuration` uses the tables below to hash a configuration as 0.1.0 spelled it,
+They work for one more release with a DeprecationWarning, and without limit in the configurations of old runs.
+:mod:`lazy_lightning.runs.configuration` uses the tables below to hash a configuration in the spelling of 0.1.0,
 so that the identities of members do not depend on the version that trained them.
 """
 
@@ -29,7 +30,7 @@ MODULES: Mapping[str, str] = {
     "lazy_lightning.modules.stop": "lazy_lightning.modules.stopping_criteria",
     "lazy_lightning.observation": "lazy_lightning.modules.observation",
 }
-"""Old modules, with those that took their place."""
+"""The old module names, each with the module that replaces it."""
 
 NAMES: Mapping[str, str] = {
     "lazy_lightning.Stop": "lazy_lightning.StoppingCriteria",
@@ -46,7 +47,7 @@ NAMES: Mapping[str, str] = {
     "lazy_lightning.modules.mini_batch_module.ScaledModule": "lazy_lightning.modules.mini_batch_module.MiniBatchModule",
     "lazy_lightning.modules.stopping_criteria.Stop": "lazy_lightning.modules.stopping_criteria.StoppingCriteria",
 }
-"""Old names, with what they are called now; the module of a key is spelled as it is now."""
+"""The old names, each with its present name; the module part of a key has its present spelling."""
 
 SHORT_NAMES: Mapping[str, str] = {
     "ScaledModule": "MiniBatchModule",
@@ -54,10 +55,10 @@ SHORT_NAMES: Mapping[str, str] = {
     "Band": "GradientChangeController",
     "Stop": "StoppingCriteria",
 }
-"""Classes that a configuration may name without their module."""
+"""The renamed classes that a configuration may name without their module."""
 
 CONTROLLERS: Mapping[str, str] = {"slides": "gradient_change"}
-"""Presets of the step-size controller."""
+"""The renamed presets of the step-size controller."""
 
 _OLD_MODULES = {new: old for old, new in MODULES.items()}
 _OLD_NAMES = {
@@ -69,7 +70,7 @@ _OLD_CONTROLLERS = {new: old for old, new in CONTROLLERS.items()}
 
 
 def renamed(module: str, name: str) -> Any:
-    """The object that a module had under an old name, for the module's ``__getattr__``.
+    """Returns the object that a module had under an old name; called by the module's ``__getattr__``.
 
     Raises:
         AttributeError: the module never had the name.
@@ -83,7 +84,7 @@ def renamed(module: str, name: str) -> Any:
 
 
 def present_path(path: str) -> str:
-    """A class path as it is spelled now.
+    """Returns a class path in its present spelling.
 
     >>> present_path("lazy_lightning.modules.ScaledModule"), present_path("ScaledModule"), present_path("torch.nn.ReLU")
     ('lazy_lightning.modules.MiniBatchModule', 'MiniBatchModule', 'torch.nn.ReLU')
@@ -96,7 +97,7 @@ def present_path(path: str) -> str:
 
 
 def path_of_0_1_0(path: str) -> str:
-    """A class path as version 0.1.0 spelled it; the opposite of :func:`present_path`.
+    """Returns a class path in the spelling of version 0.1.0; the inverse of :func:`present_path`.
 
     >>> path_of_0_1_0("lazy_lightning.modules.mini_batch_module.MiniBatchModule")
     'lazy_lightning.modules.scaled_module.ScaledModule'
@@ -107,19 +108,19 @@ def path_of_0_1_0(path: str) -> str:
 
 
 def present_names(config: Any) -> Any:
-    """A configuration with the names of now, in class paths, callbacks and the presets of the controller."""
+    """Returns a configuration with the present names of classes, callbacks and presets of the controller."""
 
-    def now(key: str, text: str) -> str:
+    def present_spelling(key: str, text: str) -> str:
         if key == "controller" and text in CONTROLLERS:
             return CONTROLLERS[text]
         named = key in ("class_path", "model", "controller") or key.rstrip("+") == "callbacks"
         return present_path(text) if named else text
 
-    return _translated(config, now)
+    return _translated(config, present_spelling)
 
 
 def present_arguments(arguments: Sequence[str]) -> list[str]:
-    """The command line with the present name of the model's class.
+    """Returns the command line with the present name of the model's class.
 
     >>> present_arguments(["fit", "--model", "ScaledModule"]), present_arguments(["fit", "--model=ScaledModule"])
     (['fit', '--model', 'MiniBatchModule'], ['fit', '--model=MiniBatchModule'])
@@ -136,18 +137,18 @@ def present_arguments(arguments: Sequence[str]) -> list[str]:
 
 
 def names_of_0_1_0(config: Any) -> Any:
-    """A configuration as version 0.1.0 spelled it."""
+    """Returns a configuration in the spelling of version 0.1.0."""
 
-    def then(key: str, text: str) -> str:
+    def spelling_of_0_1_0(key: str, text: str) -> str:
         if key == "controller" and text in _OLD_CONTROLLERS:
             return _OLD_CONTROLLERS[text]
         return path_of_0_1_0(text) if key in ("class_path", "callbacks") else text
 
-    return _translated(config, then)
+    return _translated(config, spelling_of_0_1_0)
 
 
 def _translated(config: Any, spell: Callable[[str, str], str], key: str = "") -> Any:
-    """A configuration with each text spelled anew; ``spell`` is given the key under which the text stands, too."""
+    """Returns a configuration in which each string is replaced by ``spell(key, string)``, where key is its key."""
     if isinstance(config, Mapping):
         return {name: _translated(value, spell, str(name)) for name, value in config.items()}
     if isinstance(config, list):
@@ -156,7 +157,7 @@ def _translated(config: Any, spell: Callable[[str, str], str], key: str = "") ->
 
 
 class _OldModules(MetaPathFinder, Loader):
-    """Finds the old modules, after all other ways to find a module have failed."""
+    """Import hook that finds the old modules after all other finders have failed."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -172,6 +173,6 @@ class _OldModules(MetaPathFinder, Loader):
 
 
 def install() -> None:
-    """Makes the old modules importable; done once, when the package is imported."""
+    """Makes the old modules importable; called once, when the package is imported."""
     if not any(isinstance(finder, _OldModules) for finder in sys.meta_path):
         sys.meta_path.append(_OldModules())

@@ -1,8 +1,8 @@
-"""Seconds as a person says them."""
+"""Durations formatted for display."""
 
 
 def duration(seconds: float) -> str:
-    """In the units that one would say it in.
+    """Formats a number of seconds in seconds, minutes and seconds, or hours and minutes.
 
     >>> duration(3.21), duration(75), duration(3 * 3600 + 130)
     ('3.2 s', '1 min 15 s', '3 h 2 min')

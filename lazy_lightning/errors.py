@@ -1,12 +1,12 @@
-"""What can go wrong by the user's hand, each told in one sentence with its remedy.
+"""Exceptions for errors that a user can correct.
 
-Every exception below is shown by the command line as its message alone, without a traceback; in a
-notebook it is an ordinary exception. A message names the value, what was expected, and what to do.
+The command line prints only the message of these exceptions, without a traceback; in a notebook they are
+ordinary exceptions. A message is one sentence that names the value, what was expected, and what to do.
 """
 
 
 class LazyLightningError(Exception):
-    """Base of all errors that a user can mend."""
+    """Base class of all errors that a user can correct."""
 
 
 class ConfigError(LazyLightningError, ValueError):
@@ -18,16 +18,16 @@ class DataError(LazyLightningError):
 
 
 class RunError(LazyLightningError):
-    """A run ended without a result: every member diverged, or its folder cannot be written."""
+    """A run has no result, because every member diverged or its folder cannot be written."""
 
 
 class UnwrittenError(RunError):
-    """A run was trained to its end, but some of its results could not be written."""
+    """A run was trained completely, but some of its results could not be written."""
 
 
 class MemoryShortageError(RunError):
-    """What is to be computed needs more memory than there is; fewer members may fit."""
+    """A computation needs more memory than is available; fewer members may fit."""
 
 
 class AnalysisError(LazyLightningError, ValueError):
-    """Numbers that do not say what is asked of them: too few points or seeds, or a level that is never crossed."""
+    """The data do not determine a quantity: there are too few points or seeds, or a level is never crossed."""

@@ -1,4 +1,4 @@
-"""GuardedCallback: callbacks whose failure is reported once and does not end the run."""
+"""GuardedCallback, a base class of callbacks whose failure is reported once and does not end the run."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lazy_lightning.plain_text import printable
 _log = logging.getLogger(__name__)
 
 _BEFORE_TRAINING = ("on_fit_start", "on_train_start", "on_sanity_check_start")
-"""Hooks in which a callback may still refuse a run, because nothing has been trained that would be lost."""
+"""Hooks in which a LazyLightningError ends the run, because nothing has been trained yet that would be lost."""
 _AFTER_TRAINING = ("on_train_end", "on_fit_end")
-"""Hooks in which results are written: what fails there is missing from the run."""
+"""Hooks in which results are written; the results of a hook that fails are missing from the run."""
 
 
 class GuardedCallback(Callback):
@@ -55,13 +55,13 @@ def _guarded(name: str, hook: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def report_failure(callback: object, action: str, error: Exception, consequence: str = "the run goes on") -> None:
-    """Logs once for each callback and action that it failed, why, and what follows from it.
+    """Logs the failure of a callback, its reason and its consequence, once for each callback and action.
 
     Args:
-        callback: or logger, that raised.
-        action: the hook or method.
-        error: what was raised.
-        consequence: what is done without the callback.
+        callback: the callback or logger that raised.
+        action: the name of the hook or method.
+        error: the exception that was raised.
+        consequence: a clause that describes how the run continues without the callback.
     """
     reported = callback.__dict__.setdefault("_reported_failures", set())
     if action in reported:
@@ -74,7 +74,7 @@ def report_failure(callback: object, action: str, error: Exception, consequence:
 def _note_if_unfinished(callback: object, hook: str, error: Exception, *args: Any) -> None:
     """Notes in the module, the second argument of the hooks after training, that results of the callback are missing.
 
-    A module of another package has no such record; there the warning is all that is said.
+    A module of another package has no such record; there the warning is the only report.
     """
     unfinished = getattr(args[1], "unfinished", None) if hook in _AFTER_TRAINING and len(args) > 1 else None
     if isinstance(unfinished, dict):
@@ -82,7 +82,7 @@ def _note_if_unfinished(callback: object, hook: str, error: Exception, *args: An
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory did not or would not suffice, on the host or on a device."""
+    """Returns whether an exception reports that memory is exhausted or would be, on the host or on a device."""
     message = str(error)
     return isinstance(error, (MemoryError, MemoryShortageError, torch.OutOfMemoryError)) or (
         isinstance(error, RuntimeError) and ("can't allocate memory" in message or "out of memory" in message)
@@ -90,10 +90,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def short_reason(error: Exception) -> str:
-    """The exception's type and message on one line of at most about 300 characters."""
-    said = printable(" ".join(str(error).split()))
-    short = said if len(said) <= 300 else said[:297] + "..."
+    """Returns the exception's type and message on one line of about 300 characters at most."""
+    message = printable(" ".join(str(error).split()))
+    short = message if len(message) <= 300 else message[:297] + "..."
     kind = type(error).__name__
-    if is_out_of_memory(error) and not isinstance(error, MemoryShortageError):  # which says itself what needs less
+    if is_out_of_memory(error) and not isinstance(error, MemoryShortageError):  # its message names a remedy already
         return f"out of memory: {kind}: {short}; fewer samples of the observer or a smaller model.chunk_size need less"
     return f"{kind}: {short}" if short else kind

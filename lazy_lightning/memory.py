@@ -1,4 +1,4 @@
-"""How much memory there is, so that what does not fit is told beforehand."""
+"""Available memory of hosts and devices, so that computations that do not fit raise before they start."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _WORKING_SHARE = 0.25
 
 
 def available_bytes(device: torch.device) -> int:
-    """What may still be allocated on a device; of a host, what is free or can be freed, in its container's limit."""
+    """Returns the bytes that can be allocated on a device; for the CPU, within the limits of its container."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
@@ -24,15 +24,21 @@ def available_bytes(device: torch.device) -> int:
 
 
 def working_bytes(device: torch.device) -> float:
-    """What intermediate results may take by themselves: a quarter of what is free."""
+    """Returns the bytes that intermediate results may occupy: a quarter of the available memory."""
     return _WORKING_SHARE * available_bytes(device)
 
 
 def require_bytes(needed: int, device: torch.device, what: str, remedy: str) -> None:
-    """Lets pass what fits.
+    """Checks that an allocation fits into the available memory.
+
+    Args:
+        needed: the size of the allocation in bytes.
+        device: the device on which it is made.
+        what: the name of the object, the subject of the error message.
+        remedy: the end of the error message, which describes what to do.
 
     Raises:
-        MemoryShortageError: otherwise, with both sizes and what to do.
+        MemoryShortageError: it does not fit; the message names both sizes and the remedy.
     """
     free = available_bytes(device)
     if needed > free:
@@ -42,7 +48,7 @@ def require_bytes(needed: int, device: torch.device, what: str, remedy: str) -> 
 
 
 def readable(size: float) -> str:
-    """Bytes for a person.
+    """Formats a number of bytes with a binary unit.
 
     >>> readable(20_000_000_000)
     '18.6 GiB'
@@ -63,7 +69,7 @@ def _host_bytes() -> int:
 
 
 def _container_bytes() -> int:
-    """Of the control groups that containers and job schedulers set: the process's own and those around it."""
+    """Returns the smallest number of bytes left in the control groups (cgroups) that contain this process."""
     return min(_group_bytes(group) for group in _groups())
 
 
@@ -77,7 +83,10 @@ def _groups() -> list[Path]:
 
 
 def _group_bytes(group: Path) -> int:
-    """What is left in one group; no limit is a word, or no file. Files read lately count as used, but can be freed."""
+    """Returns the bytes left in one control group; a group without a limit has the word ``max``, or no file.
+
+    The page cache of recently read files counts as used but can be freed, so it is added.
+    """
     try:
         limit, used = (int((group / name).read_text()) for name in ("memory.max", "memory.current"))
         statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())

@@ -1,7 +1,7 @@
-"""Text from outside (names of folders, of parameters, of configurations) made harmless where it is shown or written.
+"""Escaping of untrusted text (names of folders, of parameters, of configurations) before it is shown or written.
 
-Every place that shows such text uses one of these: :func:`printable` for ``print``, for errors and for pages (whose
-templates escape), :func:`rich_text` for rich's tables and consoles, :func:`csv_text` for tables of a spreadsheet.
+Code that shows such text uses one of these functions: :func:`printable` for ``print``, errors and pages (whose
+templates escape HTML), :func:`rich_text` for rich's tables and consoles, :func:`csv_text` for CSV files.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 """Unicode categories of control, format, surrogate, private, unassigned and line-separating characters."""
 _FORMULA = ("=", "@", "+", "-", "\t", "\r", "\n")
-"""A cell that begins with one of these is a formula to a spreadsheet."""
+"""A spreadsheet interprets a cell that begins with one of these as a formula."""
 
 
 def printable(value: object) -> str:
-    r"""The text of a value on one line, with control and invisible characters as escapes.
+    r"""Returns the text of a value on one line, with control and invisible characters escaped.
 
     >>> print(printable("a\x1b[31mred"))
     a\x1b[31mred
@@ -30,7 +30,7 @@ def printable(value: object) -> str:
 
 
 def rich_text(value: object, style: str = "") -> Text:
-    """A value for rich's tables and consoles: square brackets are text, never markup.
+    """Returns a value as text for rich's tables and consoles, in which square brackets are never markup.
 
     >>> rich_text("[/red]").plain
     '[/red]'
@@ -41,7 +41,7 @@ def rich_text(value: object, style: str = "") -> Text:
 
 
 def csv_text(value: str) -> str:
-    """A text cell that no spreadsheet takes for a formula: one that begins like a formula gets an apostrophe before it.
+    """Returns the text of a cell, with an apostrophe before it if a spreadsheet would interpret it as a formula.
 
     >>> csv_text("=1+1"), csv_text("runs/version_0")
     ("'=1+1", 'runs/version_0')

@@ -1,8 +1,8 @@
-"""Random streams by purpose and seed.
+"""Random number generators derived from a purpose and a seed.
 
-Each stream is drawn on the CPU from a generator of its own, so what member ``seed`` starts from depends
-neither on the device, nor on which members share its batch, nor on what else was drawn before. Data and
-initialisation use different purposes: the same integer in both gives unrelated numbers.
+Each stream is drawn on the CPU from its own generator, so the initial weights of member ``seed`` depend
+neither on the device, nor on the other members of its batch, nor on numbers drawn before. Data and
+initialisation use different purposes, so the same integer in both gives unrelated numbers.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 
 def derived_seed(purpose: str, seed: int) -> int:
-    """A 63-bit seed that depends on both arguments and on nothing else.
+    """Returns a 63-bit seed that depends only on the two arguments.
 
     >>> derived_seed("init", 0) == derived_seed("init", 0)
     True
@@ -28,5 +28,5 @@ def derived_seed(purpose: str, seed: int) -> int:
 
 
 def generator(purpose: str, seed: int) -> torch.Generator:
-    """A CPU generator for one purpose (``"init"``, ``"data/train"``, ...) and one seed."""
+    """Returns a CPU generator for one purpose (``"init"``, ``"data/train"``, ...) and one seed."""
     return torch.Generator(device="cpu").manual_seed(derived_seed(purpose, seed))

@@ -1,4 +1,4 @@
-"""What a mistyped name may have meant."""
+"""Suggestions of known names for a mistyped name."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def suggestion(wrong: str, known: Iterable[str]) -> str:
-    """``: did you mean X?``, or nothing if no known name is near.
+    """Returns ``: did you mean X?`` for the closest known name, or an empty string if none is similar.
 
     >>> suggestion("alhpa", ["alpha", "seeds"])
     ': did you mean alpha?'

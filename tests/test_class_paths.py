@@ -223,5 +223,6 @@ def test_loss_by_its_dotted_name() -> None:
 
 
 def test_dotted_name_that_is_no_loss(capsys: pytest.CaptureFixture[str]) -> None:
-    for name, said in (("own.Net", "is not a Loss"), ("own.Nope", "cannot be imported"), ("os.system", "own library")):
-        assert said in error_of([*QUIET, f"--model.loss={name}"], capsys)
+    refused = {"own.Net": "is not a Loss", "own.Nope": "cannot be imported", "os.system": "standard library"}
+    for name, sentence in refused.items():
+        assert sentence in error_of([*QUIET, f"--model.loss={name}"], capsys)

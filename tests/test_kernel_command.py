@@ -276,7 +276,7 @@ def test_checkpoint_of_a_kernel_flow(run: Path, capsys: pytest.CaptureFixture[st
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["kernel", "--help"]) == 0
     shown = capsys.readouterr().out
-    assert "The same flow on the frozen tangent kernel" in shown
+    assert "Integrates the same flow on the frozen tangent kernel" in shown
     for option in ("--at", "--layers", "--kernel_outputs", "--ckpt_path"):
         assert option in shown
     assert main(["--help"]) == 0

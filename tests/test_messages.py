@@ -15,7 +15,7 @@ OPTIONS = {
     "--model.init_args.alhpa=3": "unknown key model.alhpa: did you mean alpha?",
     "--model.stop.max_step=3": "unknown key model.stop.max_step: did you mean max_steps?",
     "--model.network.widht=3": "unknown key model.network.widht: did you mean width?",
-    "--model.width=3": "unknown key model.width: known are alpha, centering",
+    "--model.width=3": "unknown key model.width: the known keys are alpha, centering",
     "--data.n_trian=3": "unknown key data.n_trian: did you mean n_train?",
     "--trainer.presicion=3": "unknown option --trainer.presicion: did you mean --trainer.precision?",
     "--foo=1": "unknown option --foo: see lazy-lightning fit --help",
@@ -37,7 +37,7 @@ OPTIONS = {
     "--model.alpha=-1": "alpha must be > 0 and finite, got -1.0",
     "--model.seeds=0": "seeds is 0: give at least one",
     "--model.network.width=0": "width is 0, expected an integer >= 1",
-    "--model.network.input_shape=3": "model.network.input_shape is 3, but the data decide it",
+    "--model.network.input_shape=3": "model.network.input_shape is 3, but the data determine it",
     "--data.batch_size=10": "data.batch_size is 10, but FlowModule follows the gradient of the whole",
     "--data.n_train=5000": "5030 samples are asked for, but the data has 1797",
     "--data.labels=odd": "labels must be 'parity', 'multiclass', ",
@@ -115,7 +115,7 @@ COMMANDS = {
     "fit --config digit_fc.yaml": "did you mean digits_fc.yaml?",
     "fit --config": "expected one argument",
     "--config digits_fc.yaml fit": "options and --config come after the subcommand",
-    "predict --config digits_fc.yaml": "predict needs what a run has learnt",
+    "predict --config digits_fc.yaml": "predict needs the checkpoint of a run",
 }
 
 

@@ -151,7 +151,7 @@ def test_what_is_no_run_is_refused(tmp_path, capsys):
 def test_an_ended_run_without_checkpoint_is_refused(stopped, tmp_path, capsys):
     shutil.copytree(stopped, tmp_path / "copy")
     (tmp_path / "copy/checkpoint.ckpt").unlink()
-    assert "left no checkpoint.ckpt" in error_of(["fit", "--resume", "copy"], capsys)
+    assert "has no checkpoint.ckpt" in error_of(["fit", "--resume", "copy"], capsys)
 
 
 def hold(path: Path, held, done) -> None:

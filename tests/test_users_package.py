@@ -166,9 +166,9 @@ def test_the_shapes_of_the_data_are_not_asked_for(network: str) -> None:
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        (["Typed", "--model.network.num_outputs=2"], "network.num_outputs is 2, but the data decide it: leave it out"),
-        (["Classes", "--model.network.num_classes=2"], "network.num_classes is 2, but the data decide it"),
-        (["PassesOnDefaults", "--model.network.num_outputs=2"], "network.num_outputs is 2, but the data decide it"),
+        (["Typed", "--model.network.num_outputs=2"], "num_outputs is 2, but the data determine it: leave it out"),
+        (["Classes", "--model.network.num_classes=2"], "network.num_classes is 2, but the data determine it"),
+        (["PassesOnDefaults", "--model.network.num_outputs=2"], "network.num_outputs is 2, but the data determine it"),
         (["Needs"], "model.network needs depth: for example --model.network.depth VALUE"),
         (["Typed", "--model.network.wdth=2"], "unknown key model.network.wdth: did you mean width"),
     ],

@@ -1,11 +1,11 @@
-"""What a configuration may name: checked after parsing, before anything that it names is called.
+"""Checks which classes and functions a configuration may name, after parsing and before any of them is called.
 
-A configuration is code: a ``class_path`` imports a module, and importing runs it. What is checked here is that nothing
-else is run: a class must derive from what its argument is annotated with (a network from ``nn.Module``, a loss from
-``Loss``, ...), and a function must be annotated to return that. Where an argument has no annotation that says so, the
-class must derive from one of the bases in :func:`known_bases`. The same holds inside of ``init_args``, ``dict_kwargs``
-and lists, for every subcommand and for the stored ``config.yaml`` of a run. The parser takes null for any argument;
-here it is refused where the annotation has no null.
+A configuration is code: a ``class_path`` imports a module, and importing runs it. This module ensures that nothing
+else is run: a class must derive from the class in its argument's annotation (a network from ``nn.Module``, a loss from
+``Loss``, ...), and a function must be annotated to return that class. Where the annotation names no class, the class
+must derive from one of the bases in :func:`known_bases`. The same rules hold inside of ``init_args``, ``dict_kwargs``
+and lists, for every subcommand and for the stored ``config.yaml`` of a run. The parser accepts null for any argument;
+here null is refused where the annotation does not include it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _CONTAINERS = (list, tuple, set, frozenset, dict)
 
 @functools.cache
 def known_bases() -> tuple[type, ...]:
-    """What a class may derive from where its argument is not annotated with a class."""
+    """Returns the allowed base classes for an argument whose annotation names no class."""
     from pytorch_lightning import Callback, LightningDataModule
     from pytorch_lightning.accelerators import Accelerator
     from pytorch_lightning.loggers import Logger
@@ -52,18 +52,18 @@ def known_bases() -> tuple[type, ...]:
 
 @dataclass(frozen=True)
 class Expected:
-    """What an argument takes, read off its annotation."""
+    """The values that an argument accepts, derived from its annotation."""
 
     classes: tuple[type, ...] = ()
-    """Classes that are named in the annotation, those that a callable is to return among them."""
+    """The classes named in the annotation, including the return class of a callable."""
     default: Any = None
-    """What the argument is if it is not given; this comes from code, and is not checked."""
+    """The default value of the argument, which is not checked because it comes from code."""
     without_null: str | None = None
-    """What is expected instead of null; None if null is allowed, or not known to be refused."""
+    """The expected value in words, used if null is given; None if null is allowed or the annotation is unclear."""
 
     @property
     def bases(self) -> tuple[type, ...]:
-        """What a class must derive from."""
+        """The classes of which a given class must be a subclass."""
         if not self.classes:
             return known_bases()
         return (*self.classes, nn.Module) if torch.Tensor in self.classes else self.classes
@@ -75,14 +75,15 @@ class Expected:
 
 
 def check_classes(config: Any, trainer: type) -> None:
-    """Refuses every class and function in a parsed configuration that its argument does not allow.
+    """Checks that every class and function in a parsed configuration is allowed for its argument.
 
     Args:
-        config: of one subcommand, parsed, nothing built.
-        trainer: the class that ``trainer`` holds the arguments of.
+        config: the parsed configuration of one subcommand, before anything is built.
+        trainer: the class whose arguments are the values of ``trainer``.
 
     Raises:
-        ConfigError: naming the key, the class, and what was expected; nothing has been called.
+        ConfigError: one is not allowed; the message names the key, the class, and the expected classes. Nothing has
+            been called.
     """
     from pytorch_lightning import LightningDataModule, LightningModule
 
@@ -98,13 +99,13 @@ def check_classes(config: Any, trainer: type) -> None:
 
 
 def expected_of(target: Any, argument: str) -> Expected:
-    """What an argument of a class, or of a function, takes."""
+    """Returns the values that an argument of a class or a function accepts."""
     constructors = (
         [vars(base)["__init__"] for base in target.__mro__ if "__init__" in vars(base)]
         if inspect.isclass(target)
         else [target]
     )
-    for constructor in constructors:  # a name that is passed on by ``**options`` belongs to a base
+    for constructor in constructors:  # a keyword that is passed on by ``**options`` is a parameter of a base class
         try:
             parameter = inspect.signature(constructor).parameters.get(argument)
         except (TypeError, ValueError):
@@ -112,7 +113,7 @@ def expected_of(target: Any, argument: str) -> Expected:
         if parameter is None or parameter.kind is parameter.VAR_KEYWORD:
             continue
         hint = _resolved(constructor, argument, parameter.annotation)
-        required = parameter.default is parameter.empty  # null then says that it has not been given
+        required = parameter.default is parameter.empty  # the parser then uses null for a missing value
         words = None if required else _words_without_null(hint)
         return Expected(tuple(dict.fromkeys(_classes(hint))), parameter.default, words)
     return Expected()
@@ -158,7 +159,7 @@ def _check_mapping(value: Any, expected: Expected, key: str) -> None:
 
 
 def _check_called(target: Any, expected: Expected, key: str, path: str) -> None:
-    """What stands under ``class_path`` is called with ``init_args``."""
+    """Checks the object under ``class_path``, which will be called with ``init_args``."""
     if inspect.isclass(target):
         if not _derives(target, expected.bases):
             raise ConfigError(f"{key}: the class {path} is not a {expected}, and was not called")
@@ -169,7 +170,7 @@ def _check_called(target: Any, expected: Expected, key: str, path: str) -> None:
 
 
 def _check_reference(value: Any, expected: Expected, key: str) -> None:
-    """A class, function or object that is handed on, and may be called by what it is given to."""
+    """Checks a class, function or object that is passed as an argument, because the receiver may call it."""
     if inspect.isclass(value):
         allowed = _derives(value, expected.bases)
     elif isinstance(value, (*expected.bases, torch.dtype, torch.device)):
@@ -186,10 +187,10 @@ def _check_reference(value: Any, expected: Expected, key: str) -> None:
 
 
 def imported(path: Any, key: str) -> Any:
-    """The object at a dotted path: the longest module that can be imported, then plain attributes.
+    """Returns the object at a dotted path: an attribute of the longest module that can be imported.
 
     Raises:
-        ConfigError: there is none, or it belongs to Python's own library, which has nothing for a configuration.
+        ConfigError: there is none, or it belongs to Python's standard library, which is not allowed.
     """
     parts = str(path).split(".")
     if not isinstance(path, str) or len(parts) < 2 or not all(part.isidentifier() for part in parts):
@@ -212,19 +213,19 @@ def imported(path: Any, key: str) -> Any:
 
 
 def returns(function: Any, base: type) -> bool:
-    """Whether a function is annotated to return this class, or one that derives from it."""
+    """Returns whether a function is annotated to return this class or a subclass."""
     return _derives(_returned(function), (base,))
 
 
 def refuse_standard_library(path: str, key: str) -> None:
-    """Before it is imported: importing some of it (``antigravity``, ``this``) has effects of its own."""
+    """Raises ConfigError for a path in the standard library; called before the import, which may have side effects."""
     if path.partition(".")[0] in standard_library():
-        raise ConfigError(f"{key}: {path} belongs to Python's own library, which a configuration cannot name")
+        raise ConfigError(f"{key}: {path} belongs to Python's standard library, which a configuration cannot name")
 
 
 @functools.cache
 def standard_library() -> frozenset[str]:
-    """Names of its modules; ``__main__`` is the user's own."""
+    """Returns the names of the modules of the standard library, without ``__main__``, which is the user's script."""
     return frozenset({*sys.stdlib_module_names, *sys.builtin_module_names, "builtins", "jsonargparse"}) - {"__main__"}
 
 
@@ -232,18 +233,19 @@ def standard_library() -> frozenset[str]:
 
 
 def _resolved(function: Any, name: str, annotation: Any) -> Any:
-    """An annotation as types; what cannot be resolved is as good as none."""
+    """Evaluates an annotation given as a string; returns Any if it cannot be resolved."""
     if not isinstance(annotation, str):
         return annotation
-    alone = types.SimpleNamespace(__annotations__={name: annotation})  # a name for the type checker alone fails all
+    # Each annotation is resolved separately, because one name imported only for type checkers would fail all.
+    single = types.SimpleNamespace(__annotations__={name: annotation})
     try:
-        return typing.get_type_hints(alone, vars(sys.modules[function.__module__]))[name]
+        return typing.get_type_hints(single, vars(sys.modules[function.__module__]))[name]
     except (NameError, AttributeError, TypeError, SyntaxError, KeyError):
         return Any
 
 
 def _classes(hint: Any) -> Iterable[type]:
-    """The classes in an annotation that are more than plain data.
+    """Yields the classes in an annotation, except for those of plain data.
 
     >>> list(_classes(list[nn.Module] | None)), list(_classes(Callable[[], nn.Module]))
     ([<class 'torch.nn.modules.module.Module'>], [<class 'torch.nn.modules.module.Module'>])
@@ -271,7 +273,7 @@ def _classes(hint: Any) -> Iterable[type]:
 
 
 def _words_without_null(hint: Any) -> str | None:
-    """What an annotation takes, in words; None if that includes null, as for a parser that takes null for anything.
+    """Describes the values of an annotation in words; returns None if they include null or are not of plain types.
 
     >>> _words_without_null(int | list[int]), _words_without_null(int | None), _words_without_null(Any)
     ('an integer or a list of integers', None, None)
@@ -294,7 +296,7 @@ def _is_abstract_container(kind: type) -> bool:
 
 
 def _returned(function: Any) -> Any:
-    """The class that a function is annotated to return."""
+    """Returns the class in the return annotation of a function."""
     try:
         annotation = inspect.signature(function).return_annotation
     except (TypeError, ValueError):
@@ -306,7 +308,7 @@ def _returned(function: Any) -> Any:
 
 
 def _is_of_tensors(function: Any) -> bool:
-    """Whether it is a function of torch on tensors, such as ``torch.tanh``: these carry no annotations."""
+    """Returns whether an object is a torch function on tensors, such as ``torch.tanh``, which has no annotations."""
     return any(function in functions for functions in torch.overrides.get_overridable_functions().values())
 
 
@@ -319,5 +321,5 @@ def _is_mapping(value: Any) -> bool:
 
 
 def _items(value: Any) -> Iterable[tuple[Any, Any]]:
-    """Of a mapping, or of jsonargparse's Namespace, one level deep."""
+    """Returns the items of a mapping or of jsonargparse's Namespace, one level deep."""
     return value.items() if isinstance(value, Mapping) else vars(value).items()

@@ -1,4 +1,4 @@
-"""One batch of a sweep: an ordinary ``fit`` in a folder of its own, with its output in a log."""
+"""Training of one batch of a sweep: an ordinary ``fit`` in its own folder, whose output goes to a log file."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ if TYPE_CHECKING:
     from lazy_lightning.modules.observable_module import ObservableModule
 
 LOG = "log.txt"
-_EVERY = 0.5  # seconds between news
+_REPORT_INTERVAL = 0.5  # seconds between progress messages
 _FAILED = [int(reason) for reason in StopReason if reason.failed]
 
 
 def train(task: Task, channel: WorkerChannel) -> BatchResult:
-    """Trains the batch, or goes on with it, and says how it ended."""
+    """Trains or resumes a batch and returns how it ended."""
     filter_warnings()
     folder = Path(task.folder)
     reporter = Reporter(task.key, channel)
@@ -47,7 +47,7 @@ def _fitted(task: Task, folder: Path, reporter: Reporter) -> BatchResult:
     except Exception as error:
         if run.ended and isinstance(error, UnwrittenError):
             return BatchResult(BatchStatus.ENDED, user_message(error) or str(error))
-        if run.ended:  # all members have failed, and the summary says of each why
+        if run.ended:  # all members have failed; the summary records the reason of each
             return BatchResult(BatchStatus.ENDED)
         traceback.print_exc()
         reason = user_message(error) or f"{type(error).__name__}: {error}"
@@ -56,27 +56,27 @@ def _fitted(task: Task, folder: Path, reporter: Reporter) -> BatchResult:
         return BatchResult(BatchStatus.ENDED)
     if reporter.stopped or cli.exit_code:
         return BatchResult(BatchStatus.STOPPED)
-    return BatchResult(BatchStatus.FAILED, "it ended without a result, though nothing went wrong: see its log.txt")
+    return BatchResult(BatchStatus.FAILED, "it ended without a result and without an error: see its log.txt")
 
 
 class Reporter(Sink):
-    """Tells the sweep how far the batch is, and stops it when the sweep is to stop."""
+    """Sink that sends the progress of a batch to the sweep and stops the batch when the sweep stops."""
 
     def __init__(self, key: str, channel: WorkerChannel) -> None:
         self.key, self.channel = key, channel
         self.stopped = False
-        self._reported_at = -_EVERY
+        self._reported_at = -_REPORT_INTERVAL
 
     def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
-        """Between two bursts."""
+        """Sends progress between two bursts, and stops the trainer if the sweep is stopping."""
         if self.channel.stopping and not record.final:
             self.stopped = True
             trainer.should_stop = True
-        if record.final or time.monotonic() - self._reported_at > _EVERY:
+        if record.final or time.monotonic() - self._reported_at > _REPORT_INTERVAL:
             self._reported_at = time.monotonic()
-            self.channel.put(self._news(module, record))
+            self.channel.put(self._progress_message(module, record))
 
-    def _news(self, module: Any, record: Record) -> ProgressMessage:
+    def _progress_message(self, module: Any, record: Record) -> ProgressMessage:
         reasons = record.columns["reason"]
         failed = sum(int((reasons == code).sum()) for code in _FAILED)
         return ProgressMessage(self.key, int((reasons != 0).sum()), failed, progress_share(module, record))

@@ -1,4 +1,4 @@
-"""Configurations that come with the package, found by their bare name from any folder."""
+"""Configurations bundled with the package, found by their name from any working folder, and checks of their content."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.runs.yaml_file import read_yaml
 
 _PACKAGE = Path(__file__).parents[1]
-# Installed, the YAML folders lie inside the package; in a checkout they stand at the top, where people edit them.
+# In an installed package the YAML folders lie inside of it; in a checkout they lie at the top, where users edit them.
 _INSTALLED = _PACKAGE / "bundled"
 _CHECKOUT = _PACKAGE.parent
 _FOLDERS = ("configs", "callbacks")
 _LONGEST_PATH = 4096
-_FLAGS = ("-c", "--co", "--con", "--conf", "--confi", "--config")  # the parser takes what is not ambiguous
+_FLAGS = ("-c", "--co", "--con", "--conf", "--confi", "--config")  # the parser accepts unambiguous abbreviations
 
 
 def bundled_configs() -> dict[str, Path]:
-    """All bundled YAML files: configs as ``digits_fc.yaml``, presets of observers as ``callbacks/NAME.yaml``."""
+    """Returns all bundled YAML files by name: configs as ``digits_fc.yaml``, presets as ``callbacks/NAME.yaml``."""
     found: dict[str, Path] = {}
     root = _CHECKOUT if (_CHECKOUT / "pyproject.toml").is_file() else _INSTALLED
     for folder in _FOLDERS:
@@ -32,12 +32,12 @@ def bundled_configs() -> dict[str, Path]:
 
 
 def find_config(name: str) -> Path:
-    """The file that ``--config name`` means: one in the working folder wins over a bundled one.
+    """Returns the file that ``--config name`` refers to; a file in the working folder precedes a bundled one.
 
-    ``configs/digits_fc.yaml``, ``digits_fc.yaml`` and ``digits_fc`` all find the bundled file.
+    ``configs/digits_fc.yaml``, ``digits_fc.yaml`` and ``digits_fc`` all refer to the bundled file.
 
     Raises:
-        ConfigError: if there is none; the sentence lists those that exist.
+        ConfigError: there is none; the message lists the bundled files.
     """
     path = Path(name)
     if name and _is(path.is_file):
@@ -48,25 +48,25 @@ def find_config(name: str) -> Path:
         if candidate in known:
             return known[candidate]
     if name and _is(path.exists):
-        return path  # a folder or a pipe, which the reader tells
+        return path  # a folder or a pipe, which the reader refuses
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.75) or [k for k in known if key in k]
     hint = f"did you mean {near[0]}? There are" if near else "give the path of a YAML file, or one of the bundled"
     raise ConfigError(f"there is no configuration file {name}: {hint} {', '.join(sorted(known))}")
 
 
-def _is(what: Callable[[], bool]) -> bool:
-    """Of a path that may be no path at all, such as a text of 5000 letters."""
+def _is(test: Callable[[], bool]) -> bool:
+    """Returns the result of a test of a path, or False if its text is not a valid path, such as 5000 letters."""
     try:
-        return what()
+        return test()
     except (OSError, ValueError):
         return False
 
 
 def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
-    """Command-line arguments with every ``--config NAME`` replaced by the path of its file, and these files.
+    """Returns the arguments with every ``--config NAME`` replaced by the path of its file, and these files.
 
     Raises:
-        ConfigError: a file is missing or no YAML mapping, or a later one drops the callbacks of an earlier one.
+        ConfigError: a file is missing or is not a YAML mapping, or a later one drops the callbacks of an earlier one.
     """
     resolved: list[str] = []
     files: dict[str, Path] = {}
@@ -80,17 +80,17 @@ def resolve_configs(arguments: Sequence[str]) -> tuple[list[str], list[Path]]:
     configs = {name: read_config(path) for name, path in files.items()}
     for name, config in configs.items():
         if not config:
-            raise ConfigError(f"{name} holds no keys: write some, such as 'model:' and 'data:', or leave it out")
+            raise ConfigError(f"{name} holds no keys: add some, such as 'model:' and 'data:', or leave the file out")
         check_content(config, name)
     check_stack(configs)
     return resolved, list(files.values())
 
 
 def read_config(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; values are left to the parser.
+    """Returns the mapping in a YAML file; its values are not checked here but by the parser.
 
     Raises:
-        ConfigError: with file and line if it is no YAML, or no mapping.
+        ConfigError: it is not YAML or not a mapping; the message names the file and the line.
     """
     content = read_yaml(path)
     if content is None:
@@ -106,10 +106,10 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def check_content(value: Any, file: str, key: str = "") -> None:
-    """Refuses a ``class_path`` that is no text, ``init_args`` that are no mapping, and pipes, at any depth.
+    """Checks at any depth that each ``class_path`` is a string, ``init_args`` are mappings, and no value is a pipe.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: a value is none of these; the message names the key.
     """
     if isinstance(value, str):
         refuse_stream(value, f"{file}: {key}")
@@ -132,10 +132,10 @@ def check_content(value: Any, file: str, key: str = "") -> None:
 
 
 def refuse_stream(value: str, key: str) -> None:
-    """Refuses the name of a pipe, or ``-``: the parser reads a class from a file of that name, and would wait for it.
+    """Refuses the name of a pipe, or ``-``: the parser would read a class from that file, and block.
 
     Raises:
-        ConfigError: naming the key.
+        ConfigError: the value is such a name; the message names the key.
     """
     if value == "-" or (0 < len(value) < _LONGEST_PATH and _is(Path(value).is_fifo)):
         raise ConfigError(f"{key} is {value}, a pipe or the standard input: give a value, or a file that ends")
@@ -146,7 +146,7 @@ def _format_value(value: Any) -> str:
 
 
 def empty_mappings(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The paths of the empty mappings in a configuration; the parser drops them, known or not."""
+    """Yields the paths of the empty mappings in a configuration, which the parser drops even if they are unknown."""
     if isinstance(value, dict):
         if not value:
             yield path
@@ -155,20 +155,20 @@ def empty_mappings(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str
 
 
 def check_stack(configs: Mapping[str, dict[str, Any]]) -> None:
-    """Refuses a stack in which a later file silently drops the observers of an earlier one.
+    """Refuses a stack of configurations in which a later file drops the observers of an earlier one by accident.
 
-    ``callbacks+:`` appends, a plain ``callbacks:`` replaces. An empty list says that this is meant.
+    ``callbacks+:`` appends, a plain ``callbacks:`` replaces. An empty list replaces deliberately and is accepted.
 
     Raises:
-        ConfigError: a later plain list lacks a class that an earlier file has asked for.
+        ConfigError: a later plain list lacks a class that an earlier file contains.
     """
-    wanted: dict[str, str] = {}
+    requested: dict[str, str] = {}
     for path, config in configs.items():
         trainer = config.get("trainer")
         if not isinstance(trainer, dict):
             continue
         plain = _classes(trainer.get("callbacks"))
-        lost = {name: source for name, source in wanted.items() if name not in plain}
+        lost = {name: source for name, source in requested.items() if name not in plain}
         if plain and lost:
             name, source = next(iter(lost.items()))
             raise ConfigError(
@@ -176,19 +176,19 @@ def check_stack(configs: Mapping[str, dict[str, Any]]) -> None:
                 f"give --config {path} before --config {source}, or write callbacks+ instead of callbacks in {path}"
             )
         if "callbacks" in trainer:
-            wanted = {}
-        wanted |= dict.fromkeys([*plain, *_classes(trainer.get("callbacks+"))], path)
+            requested = {}
+        requested |= dict.fromkeys([*plain, *_classes(trainer.get("callbacks+"))], path)
 
 
 def _classes(callbacks: Any) -> list[str]:
-    """The last parts of the class paths in a list of callbacks, or in one."""
+    """Returns the class names, without modules, of a list of callbacks or of one callback."""
     items = callbacks if isinstance(callbacks, list) else [callbacks]
     paths = [item.get("class_path") if isinstance(item, dict) else item for item in items]
     return [path.rpartition(".")[2] for path in paths if isinstance(path, str)]
 
 
 def _flagged(arguments: Sequence[str]) -> Iterator[tuple[str | None, str]]:
-    """Pairs of what precedes the name of a configuration (None for other arguments), and the argument."""
+    """Yields each argument with ``""`` or ``--config=`` if it is the name of a configuration, and with None if not."""
     follows = False
     for argument in arguments:
         flag, equals, name = argument.partition("=")

@@ -1,4 +1,4 @@
-"""FlowCLI: LightningCLI with the papers' defaults, and with what it would ignore refused."""
+"""FlowCLI: LightningCLI with the defaults of the papers, which raises for options that would be ignored."""
 
 from __future__ import annotations
 
@@ -71,13 +71,15 @@ _SINGLE = (Observer, Sink, Checkpoint, GracefulStop, PredictionWriter)
 
 
 class FlowCLI(LightningCLI):
-    """LightningCLI with the papers' defaults, and the callbacks that every run has.
+    """LightningCLI with the defaults of the papers and the callbacks of every run.
 
     Args:
-        args: the command line.
-        folder: of the run, instead of what the logger chooses; a run that was stopped there goes on.
-        callbacks: beside those of the configuration.
-        resumed: the folder's own configuration is the first of the command line, and its loggers go on.
+        args: the arguments of the command line.
+        folder: the folder of the run, instead of the one that the logger chooses; a run that was stopped there is
+            resumed.
+        callbacks: callbacks in addition to those of the configuration.
+        resumed: whether the folder's own configuration is the first of the command line, and its loggers continue
+            their files.
     """
 
     def __init__(
@@ -102,15 +104,17 @@ class FlowCLI(LightningCLI):
             subclass_mode_data=True,
             parser_class=FlowArgumentParser,
             save_config_callback=SaveConfig,
-            save_config_kwargs={"overwrite": folder is not None, "save_to_log_dir": False},  # but by itself
+            save_config_kwargs={"overwrite": folder is not None, "save_to_log_dir": False},  # SaveConfig writes it
             trainer_class=FlowTrainer,
             trainer_defaults=_trainer_defaults(callbacks),
-            seed_everything_default=False,  # every random number here has a seed of its own
+            seed_everything_default=False,  # every random stream of the package has its own seed
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
             parser_kwargs={
                 "prog": "lazy-lightning",
-                "description": "Follows the gradient flow of alpha-centred neural networks, lazy or feature-learning.",
+                "description": (
+                    "Integrates the gradient flow of alpha-scaled, centred networks, from lazy to feature-learning."
+                ),
                 **{name: dict(header) for name in parsers},
             },
             args=list(args),
@@ -118,14 +122,14 @@ class FlowCLI(LightningCLI):
 
     @property
     def exit_code(self) -> int:
-        """130 if a signal has stopped the run."""
+        """Exit code: 130 if a signal stopped the run, else 0."""
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
         return 130 if any(isinstance(c, GracefulStop) and c.received for c in callbacks) else 0
 
     # ------------------------------------------------------------------ parsing
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
-        """Checkpoints are loaded without running code from them, unless asked for."""
+        """Adds the parsers, with a default that loads checkpoints without running code from them."""
         super().setup_parser(*args, **kwargs)
         for name, parser in self._subcommand_parsers.items():
             if name != "sweep":
@@ -133,11 +137,11 @@ class FlowCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The trainer's, ``kernel`` and ``sweep``."""
+        """Returns the subcommands: those of the trainer, ``kernel`` and ``sweep``."""
         return {**LightningCLI.subcommands(), **{name: {"model", "datamodule"} for name in ("kernel", "sweep")}}
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parses what ``main`` was given; the stock method warns about it when ``sys.argv`` is not empty too."""
+        """Parses the arguments given to ``main``; the stock method would warn if ``sys.argv`` is not empty either."""
         self.config = parser.parse_args(args)
         subcommand = self.config["subcommand"]
         named = dotted_names(self.config[subcommand])
@@ -154,15 +158,15 @@ class FlowCLI(LightningCLI):
         refuse_ignored(config)
 
     def _parse_ckpt_path(self) -> None:
-        """A checkpoint holds numbers; the stock method would let it choose the class of the model."""
+        """Does nothing, because the stock method would let a checkpoint choose the class of the model."""
 
     # ------------------------------------------------------------------ building
 
     def instantiate_classes(self) -> None:
-        """Builds model, data and trainer.
+        """Builds the model, the data and the trainer.
 
         Raises:
-            ConfigError: for a value that one of them refuses.
+            ConfigError: a constructor refuses a value.
         """
         try:
             super().instantiate_classes()
@@ -172,7 +176,7 @@ class FlowCLI(LightningCLI):
             raise ParserError(str(error)) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Gives the trainer each observer once, and leaves out the callbacks that it has been told to do without."""
+        """Builds the trainer with each observer once, without the default callbacks that its options disable."""
         chosen = self._get(self.config_init, "trainer", default={})
         given = chosen.get("callbacks") or []
         given = single_observers(given if isinstance(given, list) else [given])
@@ -187,17 +191,17 @@ class FlowCLI(LightningCLI):
         if self._folder is not None:
             chosen["logger"] = loggers_in(self._folder, chosen.get("logger") if self._resumed else True)
         if chosen.get("strategy") in ("ddp", NAME):
-            chosen["strategy"] = MemberStrategy()  # the stock one would make all ranks copies of the first
+            chosen["strategy"] = MemberStrategy()  # with the stock strategy all ranks would train the same members
         trainer = super().instantiate_trainer(**kwargs)
         trainer.default_root_dir_given = chosen.get("default_root_dir") is not None  # type: ignore[attr-defined]
         return trainer
 
     def after_instantiate_classes(self) -> None:
-        """Refuses what would be ignored, or silently wrong.
+        """Checks for combinations of options that would be ignored or give wrong results.
 
         Raises:
-            ConfigError: for several devices without the strategy ddp, mini-batches in full-batch flow, or none where
-                they are needed.
+            ConfigError: several devices are given without the strategy ddp, mini-batches for a full-batch flow, or no
+                mini-batches for a module that needs them.
         """
         if self.trainer.world_size > 1:
             require_member_shards(self.trainer, self.model, str(self.subcommand))
@@ -206,7 +210,7 @@ class FlowCLI(LightningCLI):
     # ------------------------------------------------------------------ running
 
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """A run whose folder has been given goes on from the checkpoint there; its configuration does not name it."""
+        """Returns the arguments of the trainer's method, with the checkpoint in a given folder to resume from."""
         arguments: dict[str, Any] = super()._prepare_subcommand_kwargs(subcommand)
         if self._folder is not None and (self._folder / CHECKPOINT).is_file():
             arguments["ckpt_path"] = str(self._folder / CHECKPOINT)
@@ -215,10 +219,10 @@ class FlowCLI(LightningCLI):
         return arguments
 
     def _run_subcommand(self, subcommand: str) -> None:
-        """Finds out that the folder cannot be written or the data not be read before anything is computed or made."""
-        if (place := _place_of_runs(self.trainer)) is not None:
-            require_writable(place)
-        self.datamodule.setup()  # once; the trainer would first make the folder
+        """Runs the trainer's method, after a check that the folder can be written and the data can be read."""
+        if (parent := _parent_of_runs(self.trainer)) is not None:
+            require_writable(parent)
+        self.datamodule.setup()  # called here, because the trainer would create the folder first
         trains = subcommand in ("fit", "kernel")
         if not trains:
             write_no_events(self.trainer)
@@ -237,14 +241,14 @@ class FlowCLI(LightningCLI):
             ) from error
 
     def after_fit(self) -> None:
-        """Ends with an error if there is nothing to show.
+        """Checks after training that a member has ended without failure.
 
         Raises:
-            RunError: if every member failed.
+            RunError: every member failed.
         """
         reasons = self.model.reasons if isinstance(self.model, ObservedModule) else []
         if reasons:
-            self._tell_if_nothing_was_left(", ".join(sorted({reason.sentence for reason in reasons})))
+            self._print_if_ended_before(", ".join(sorted({reason.sentence for reason in reasons})))
             if all(reason.failed for reason in reasons):
                 kept = f"; what was observed is in {self.trainer.log_dir}" if self.trainer.log_dir else ""
                 raise RunError(
@@ -253,27 +257,27 @@ class FlowCLI(LightningCLI):
                 )
 
     def after_kernel(self) -> None:
-        """As after a fit."""
+        """Checks the result as after ``fit``."""
         self.after_fit()
 
     def after_validate(self) -> None:
-        """Prints the result, which the trainer does only for what is sent to a logger."""
+        """Prints the metrics, because the trainer prints only those that are sent to a logger."""
         if not self.trainer.logged_metrics:
             for name, value in sorted(self.trainer.callback_metrics.items()):
                 print(f"{name:<40} {float(value):.6g}")
 
-    def _tell_if_nothing_was_left(self, stops: str) -> None:
+    def _print_if_ended_before(self, stops: str) -> None:
         if self._begins_from is None:
             return
         ckpt_path, observations = self._begins_from
         if observations == self.model.observations:
-            print(f"nothing was left to do: all members of {ckpt_path} had ended ({stops}); raise model.stop to go on")
+            print(f"nothing was left to do: all members of {ckpt_path} had ended ({stops}); raise model.stop to resume")
 
 
 def dotted_names(config: Any) -> list[str]:
-    """Arguments that say as a ``class_path`` what a configuration says by a dotted name alone.
+    """Returns arguments that replace dotted names of classes in a configuration by a ``class_path``.
 
-    Where an argument takes a text or a class (``loss: str | Loss``), the parser takes every name as a text.
+    Where an argument takes a string or a class (``loss: str | Loss``), the parser takes every name as a string.
     """
     found = []
     for argument in _TEXT_OR_CLASS:
@@ -284,7 +288,7 @@ def dotted_names(config: Any) -> list[str]:
 
 
 def single_observers(callbacks: Sequence[Callback]) -> list[Callback]:
-    """Each observer or sink once: where a class comes twice, as in a preset stacked on a base, the later one stays."""
+    """Returns each observer or sink once; of two of a class, such as in a base and a preset, the later one is kept."""
     kept: dict[Any, Callback] = {}
     for callback in callbacks:
         kept[type(callback) if isinstance(callback, _SINGLE) else id(callback)] = callback
@@ -292,12 +296,12 @@ def single_observers(callbacks: Sequence[Callback]) -> list[Callback]:
 
 
 def loggers_in(folder: Path, chosen: Any) -> Any:
-    """The loggers of a run in a folder that is given, which add to what they have written there.
+    """Returns the loggers of a run with a given folder, which append to the files there.
 
     Args:
-        folder: the run's.
-        chosen: the configuration's logger or loggers; True for TensorBoard, False for none. One that numbers no folders
-            (W&B, MLflow) stays as it is.
+        folder: the folder of the run.
+        chosen: the configuration's logger or loggers; True for TensorBoard, False for none. A logger that does not
+            number its folders (W&B, MLflow) is returned unchanged.
     """
     if isinstance(chosen, (list, tuple)):
         return [loggers_in(folder, each) for each in chosen]
@@ -307,7 +311,7 @@ def loggers_in(folder: Path, chosen: Any) -> Any:
 
 
 def continued_csv(folder: Path) -> CSVLogger:
-    """A CSV logger that keeps the rows in the folder's ``metrics.csv``; the stock one deletes the file."""
+    """Returns a CSV logger that keeps the rows in the folder's ``metrics.csv``; a new CSVLogger deletes the file."""
     file = folder / ExperimentWriter.NAME_METRICS_FILE
     earlier = file.read_bytes() if file.is_file() else b""
     logger = CSVLogger(folder.parent, name="", version=folder.name)
@@ -322,14 +326,14 @@ def continued_csv(folder: Path) -> CSVLogger:
 
 
 def write_no_events(trainer: Trainer) -> None:
-    """Keeps evaluations out of TensorBoard, where each would be a run without a curve."""
+    """Disables TensorBoard for evaluations, where each would be listed as a run without a curve."""
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger._experiment = _DummyExperiment()  # type: ignore[assignment]
 
 
-def _place_of_runs(trainer: Trainer) -> Path | None:
-    """The folder in which the run's own is made; asks no logger for its version, which is claimed later."""
+def _parent_of_runs(trainer: Trainer) -> Path | None:
+    """Returns the folder in which the run's folder is created, without determining a logger's version."""
     logger = trainer.logger
     if isinstance(logger, (TensorBoardLogger, CSVLogger)):
         return Path(logger.root_dir)
@@ -346,24 +350,24 @@ def _require_checkpoint(subcommand: str, ckpt_path: Any) -> None:
         read_checkpoint(Path(ckpt_path))
     elif subcommand not in ("fit", "kernel", "sweep"):
         raise ConfigError(
-            f"{subcommand} needs what a run has learnt: give --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt"
+            f"{subcommand} needs the checkpoint of a run: give --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt"
         )
 
 
 def require_flow(model: str, what: str) -> None:
-    """Raises ConfigError if the class at this path has no flow for its frozen kernel to follow."""
+    """Raises ConfigError if the class at this path has no flow that can be integrated on its frozen kernel."""
     if not model.endswith((".FlowModule", ".KernelModule")):
         raise ConfigError(
-            f"{what} freezes the tangent kernel of a FlowModule, but the model is {model}: beside mini-batch training "
-            "the linearisation is a companion, model.companions: [linearized]"
+            f"{what} freezes the tangent kernel of a FlowModule, but the model is {model}: with mini-batch training, "
+            "train the linearisation as a companion, model.companions: [linearized]"
         )
 
 
 def _freeze_kernel(config: Any) -> None:
-    """Puts the kernel's module in the place of the network's; the saved configuration is then one for ``fit``.
+    """Replaces FlowModule by KernelModule in a configuration, which is then saved as one for ``fit``.
 
     Raises:
-        ConfigError: if the model is no FlowModule.
+        ConfigError: the model is not a FlowModule.
     """
     require_flow(str(config.get("model.class_path")), "kernel")
     given = {name: config.pop(name) for name in KERNEL_OPTIONS}
@@ -375,12 +379,12 @@ def _freeze_kernel(config: Any) -> None:
     config.model.class_path = f"{KernelModule.__module__}.{KernelModule.__name__}"
     model = config.model.init_args
     for option, default in _KERNEL_DEFAULTS.items():
-        chosen = (given.get(option), model.get(option), default)  # a kernel flow's own configuration has some already
+        chosen = (given.get(option), model.get(option), default)  # the configuration of a kernel run sets some already
         model[option] = next((value for value in chosen if value is not None), None)
 
 
 def refuse_dropped(config: Any) -> None:
-    """Refuses an unknown key whose value is an empty mapping, which the parser drops without a word."""
+    """Raises ConfigError for an unknown key whose value is an empty mapping, which the parser drops silently."""
     for path in config.get("config") or []:
         for keys in empty_mappings(read_config(Path(path))):
             if keys and not _is_known(config, keys):
@@ -388,14 +392,14 @@ def refuse_dropped(config: Any) -> None:
 
 
 def _is_known(config: Any, keys: Sequence[str]) -> bool:
-    """Whether a parsed configuration has this path; the arguments of a class may be given without ``init_args``."""
+    """Returns whether a parsed configuration has this path; ``init_args`` may be missing from the path."""
     for key in keys:
         key = key.removesuffix("+")
         if key in ("init_args", "dict_kwargs", "class_path"):
             continue
         content = vars(config) if hasattr(config, "as_dict") else config
         if not isinstance(content, Mapping):
-            return True  # what follows is no class, and has been checked by its own type
+            return True  # not the arguments of a class; the type of the argument has checked it
         if key not in content and "init_args" in content:
             arguments = content["init_args"]
             content = vars(arguments) if hasattr(arguments, "as_dict") else arguments
@@ -406,7 +410,7 @@ def _is_known(config: Any, keys: Sequence[str]) -> bool:
 
 
 def refuse_ignored(config: Any) -> None:
-    """What would be changed without a word: half precision on a CPU, and a network's shape, which the data decide."""
+    """Raises ConfigError for values that would be overridden silently: the precision, and shapes given by the data."""
     seed = config.get("seed_everything")
     if not isinstance(seed, bool) and seed is not None and not 0 <= seed < 2**32:
         raise ConfigError(f"seed_everything is {seed}, expected an integer from 0 to {2**32 - 1}, or false")
@@ -421,28 +425,28 @@ def refuse_ignored(config: Any) -> None:
     for name in decided:
         if given[name] != defaults.get(name):
             raise ConfigError(
-                f"model.network.{name} is {given[name]}, but the data decide it: leave it out of the configuration"
+                f"model.network.{name} is {given[name]}, but the data determine it: leave it out of the configuration"
             )
 
 
 def require_member_shards(trainer: Trainer, module: LightningModule, subcommand: str) -> None:
-    """What several devices can do: train a flow, whose members are dealt out.
+    """Checks that a run on several devices trains a flow, whose members are distributed over the devices.
 
     Raises:
-        ConfigError: it is something else, or there are fewer members than devices.
+        ConfigError: it does something else, or there are fewer members than devices.
     """
     devices = trainer.world_size
     if not isinstance(trainer.strategy, MemberStrategy):
         raise ConfigError(
             f"{devices} devices would train copies of the same members by the strategy "
-            f"{type(trainer.strategy).__name__}: set --trainer.strategy ddp, which deals the members of the ensemble "
-            "out, or --trainer.devices 1"
+            f"{type(trainer.strategy).__name__}: set --trainer.strategy ddp, which distributes the members of the "
+            "ensemble, or --trainer.devices 1"
         )
     if subcommand not in ("fit", "kernel") or not isinstance(module, FlowModule):
         what = subcommand if subcommand not in ("fit", "kernel") else type(module).__name__
         raise ConfigError(
-            f"{what} uses one device, got {devices}: set --trainer.devices 1 (fit and kernel deal the members of a "
-            "flow out to several)"
+            f"{what} uses one device, got {devices}: set --trainer.devices 1 (fit and kernel distribute the members of "
+            "a flow over several)"
         )
     alone = [type(c).__name__ for c in trainer.callbacks if isinstance(c, (NeuronPaths, KernelSnapshots))]  # type: ignore[attr-defined]
     if alone:
@@ -454,10 +458,10 @@ def require_member_shards(trainer: Trainer, module: LightningModule, subcommand:
 
 
 def require_batches_that_fit(module: LightningModule, data: FlowData) -> None:
-    """Full batches for a flow, mini-batches for what trains on them.
+    """Checks that a flow has full batches, and a module that trains on mini-batches has mini-batches.
 
     Raises:
-        ConfigError: it is the other way round.
+        ConfigError: the data's ``batch_size`` does not fit the module.
     """
     if isinstance(module, FlowModule) and data.batch_size is not None:
         raise ConfigError(
@@ -473,7 +477,7 @@ def _trainer_defaults(callbacks: Sequence[Callback]) -> dict[str, Any]:
         "accelerator": "auto",
         "devices": 1,
         "precision": "64-true",
-        "max_epochs": -1,  # the flow itself says when it ends
+        "max_epochs": -1,  # the stopping criteria of the flow end the training
         "logger": _LOGGER,
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,

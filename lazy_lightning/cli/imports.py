@@ -1,4 +1,4 @@
-"""How long this process took to import torch, Lightning and the package, which a sweep's workers take again."""
+"""The time that this process took to import torch, Lightning and the package; a sweep's workers take it again."""
 
 seconds = 0.0
-"""Set by :mod:`lazy_lightning.cli.program`; 0 where everything had been imported before."""
+"""Set by :mod:`lazy_lightning.cli.program`; 0 if everything had been imported before."""

@@ -1,7 +1,7 @@
-"""Parser errors in one sentence.
+"""Reduction of parser errors to one sentence.
 
-jsonargparse tells of every type that it has tried, as an indented tree: keys, unions, and the reason why each
-subtype does not fit. Here the tree is read back, its most telling leaf is found, and that is said with its key.
+jsonargparse reports every type that it has tried as an indented tree: keys, unions, and the reason why each
+subtype does not fit. This module parses the tree and formats its most specific leaf together with its key.
 """
 
 from __future__ import annotations
@@ -38,42 +38,42 @@ _CLASS = (
 )
 _LONGEST = 2500
 _TYPES = {"int": "an integer", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"}
-# Values that the parser takes and a flow does not, or the other way round.
+# Expected values where the parser's types and the values that a flow accepts differ.
 PRECISIONS = "64-true (the papers') or 32-true"
 _HINTS = {"trainer.precision": PRECISIONS}
 
 
 class Cause(NamedTuple):
-    """One leaf of the tree."""
+    """One leaf of the tree of errors."""
 
     path: tuple[str, ...]
     text: str
     given: str | None
     expected: str | None
-    """What a union of plain types would have taken."""
+    """The types that a union of plain types accepts, in words."""
 
     @property
     def key(self) -> str:
-        """``model.alpha``."""
+        """The dotted key, such as ``model.alpha``."""
         return ".".join(self.path)
 
 
 def one_sentence(message: str, files: Sequence[Path] = ()) -> str:
-    """The most telling cause in a jsonargparse message, and what to do.
+    """Returns the most specific cause in a jsonargparse message as one sentence, with what to do.
 
     Args:
-        message: as given to ``ArgumentParser.error``.
-        files: configurations that were read, to say where an unknown key stands.
+        message: the argument of ``ArgumentParser.error``.
+        files: the configurations that were read, to find the line of an unknown key.
 
     >>> one_sentence('Parser key "trainer.max_epochs":\\n  Expected a <class \\'int\\'>. Got value: ten')
     'trainer.max_epochs is ten, expected an integer'
     """
     causes = _causes(message)
-    return _explain(max(causes, key=_specificity), files)  # the first of the best
+    return _explain(max(causes, key=_specificity), files)  # the first of the most specific
 
 
 def shorten(sentence: str) -> str:
-    """A sentence with its long words cut in the middle: values are quoted, and may be of any length.
+    """Shortens the long words of a sentence in the middle, because quoted values may have any length.
 
     >>> len(shorten(f"alpha is {'x' * 1000}, expected a number"))
     170
@@ -83,11 +83,11 @@ def shorten(sentence: str) -> str:
 
 
 def squeeze(text: str) -> str:
-    """On one line."""
+    """Joins the lines of a text by single spaces."""
     return re.sub(r"\s+", " ", text).strip()
 
 
-# ---------------------------------------------------------------------- reading the tree
+# ---------------------------------------------------------------------- parsing the tree
 
 
 def _causes(block: str, path: tuple[str, ...] = (), given: str | None = None) -> list[Cause]:
@@ -117,14 +117,14 @@ def _union(block: str, path: tuple[str, ...]) -> list[Cause]:
 
 
 def _bullets(block: str) -> list[str]:
-    """The items of a list of ``- ``, each with the lines that belong to it."""
+    """Returns the items of a list marked by ``- ``, each with all of its lines."""
     if not block.startswith("- "):
         return []
     return [item for item in re.split(r"^- ", block, flags=re.MULTILINE) if item.strip()]
 
 
 def _dedent(block: str) -> str:
-    """Takes off the indent, of the first line apart from that of the others."""
+    """Removes the indentation of the first line and, separately, that of the other lines."""
     first, _, rest = block.strip("\n").partition("\n")
     if first[:1].isspace():
         return textwrap.dedent(block.strip("\n")).strip()
@@ -132,7 +132,7 @@ def _dedent(block: str) -> str:
 
 
 def _specificity(cause: Cause) -> tuple[int, int]:
-    """Deep in the tree beats shallow; at the same depth, a wrong name beats a wrong type."""
+    """Returns a sort key: deep leaves are more specific than shallow ones, wrong names than wrong types."""
     text = cause.text
     if text.startswith("Expected a path but") or "Subclasses are disabled" in text or "is abstract" in text:
         return len(cause.path), 0
@@ -142,16 +142,16 @@ def _specificity(cause: Cause) -> tuple[int, int]:
 
 
 def _is_plain_type(text: str) -> bool:
-    """Whether a leaf says no more than which type was expected."""
+    """Returns whether the text of a leaf contains only the expected type."""
     return _EXPECTED.match(text) is not None and not re.search(r"dot import path|is abstract|a path but", text)
 
 
-# ---------------------------------------------------------------------- saying it
+# ---------------------------------------------------------------------- formatting a cause
 
 
 def _explain(cause: Cause, files: Sequence[Path]) -> str:
-    for tell in (_explain_unknown_key, _explain_class, _explain_subclass, _explain_file, _explain_type):
-        sentence = tell(cause, files)
+    for explain in (_explain_unknown_key, _explain_class, _explain_subclass, _explain_file, _explain_type):
+        sentence = explain(cause, files)
         if sentence:
             return sentence
     return _explain_rest(cause)
@@ -167,7 +167,7 @@ def _explain_unknown_key(cause: Cause, files: Sequence[Path]) -> str | None:
             near = suggestion(key, known)
             parent = key.rpartition(".")[0]
             siblings = [name for name in known if name.rpartition(".")[0] == parent]
-            listed = f": known are {', '.join(siblings)}" if siblings and len(siblings) <= 20 else ""
+            listed = f": the known keys are {', '.join(siblings)}" if siblings and len(siblings) <= 20 else ""
             return f"unknown key {full}{_where(key, files)}{near or listed}"
     return None
 
@@ -189,13 +189,13 @@ def _explain_bad_class(key: str, name: str, why: str) -> str:
     key = key or "the configuration"
     denied = re.search(r"Importing '([^']+)' is not allowed", why)
     if denied is not None:
-        return f"{key}: {denied[1]} belongs to Python's own library, which a configuration cannot name{listed}"
+        return f"{key}: {denied[1]} belongs to Python's standard library, which a configuration cannot name{listed}"
     base = re.search(
         r"does not correspond to a subclass of (\w+)|to be a (?:subclass of|function that returns) (.*)", why
     )
     if base is not None:
-        wanted = re.sub(r"<class '([^']*)'>", r"\1", base[1] or base[2]).rstrip(".").replace("|", "or")
-        bases = [part.rpartition(".")[2] for part in re.findall(r"[\w.]+", wanted) if part not in ("Union", "or")]
+        expected = re.sub(r"<class '([^']*)'>", r"\1", base[1] or base[2]).rstrip(".").replace("|", "or")
+        bases = [part.rpartition(".")[2] for part in re.findall(r"[\w.]+", expected) if part not in ("Union", "or")]
         return f"{key}: {name} is not {_a(' or '.join(bases))}, nor a function annotated to return one{listed}"
     if "has no attribute '__name__'" in why:
         return f"{key}: {name} is neither a class nor a function{listed}"
@@ -214,9 +214,9 @@ _NO_CHOICE = ("Split", "FlowData", "LearningRateSearch", "ObservedModule", "Ense
 def _known_classes(key: str) -> list[str]:
     from lazy_lightning import callbacks, data, modules
 
-    room = {"data": data, "model": modules, "trainer.callbacks": callbacks}.get(key)
-    if room is not None:
-        return [name for name in room.__all__ if name not in _NO_CHOICE]
+    package = {"data": data, "model": modules, "trainer.callbacks": callbacks}.get(key)
+    if package is not None:
+        return [name for name in package.__all__ if name not in _NO_CHOICE]
     return list(NETWORKS) if key.endswith("network") else []
 
 
@@ -229,18 +229,18 @@ def _explain_type(cause: Cause, files: Sequence[Path]) -> str | None:
         expected = readable([match["type"] or match["bare"]])
     nested = re.match(r"NestedArg\(key='(.*?)', val='?(.*?)'?\)$", cause.given or "")
     key, given = (f"{cause.key}.{nested[1]}", nested[2]) if nested else (cause.key, cause.given)
-    if given == "None" and "null" in expected:  # jsonargparse 4.53 reads a deep null twice, the second time as a text
+    if given == "None" and "null" in expected:  # jsonargparse 4.53 parses a nested null twice, then as a string
         return f"{key} cannot be null on the command line: leave it out, or set it to null in a YAML file"
     return f"{key} is {given}, expected {expected}"
 
 
 def _explain_rest(cause: Cause) -> str:
     text = cause.text
-    asked = re.match(r"(--[\w.]+)\.help: (.*)", text)
-    if asked is not None:
-        known = _known_classes(asked[1].removeprefix("--"))
+    help_option = re.match(r"(--[\w.]+)\.help: (.*)", text)
+    if help_option is not None:
+        known = _known_classes(help_option[1].removeprefix("--"))
         listed = f", such as {', '.join(known)}" if known else ""
-        return f"{asked[1]}.help takes the name of a class{listed} ({asked[2]})"
+        return f"{help_option[1]}.help takes the name of a class{listed} ({help_option[2]})"
     needed = re.match(r"the following arguments are required: (.*)|Option '(.*?)' is required", text)
     if needed is not None:
         names = (needed[1] or needed[2]).split(",")
@@ -276,7 +276,7 @@ def _explain_file(cause: Cause, files: Sequence[Path]) -> str | None:
 
 
 def _explain_by_trainer(text: str) -> str:
-    """Lightning's own refusals: the first sentence, with the names that there are."""
+    """Shortens a message of Lightning's trainer to its first sentence and the list of available names."""
     if "gpu backend" in text:
         return "there is no GPU that torch can use here: leave --trainer.accelerator at auto, or set it to cpu"
     sentences = re.split(r"(?<=[`')\w])[.!] +(?=[A-Z])", text)
@@ -299,7 +299,7 @@ def _explain_arguments(arguments: list[str], known: list[str]) -> str:
 
 
 def _where(key: str, files: Sequence[Path]) -> str:
-    """`` (FILE, line N)`` if just one line of the configurations has this key."""
+    """Returns `` (FILE, line N)`` if exactly one line of the configurations has this key, else an empty string."""
     pattern = re.compile(rf"""^[^#]*?(?<![^\s{{,"'])["']?{re.escape(key.rpartition(".")[2])}["']?\+?\s*:""")
     lines = [
         f" ({path}, line {number})"
@@ -311,7 +311,7 @@ def _where(key: str, files: Sequence[Path]) -> str:
 
 
 def readable(types: Sequence[str]) -> str:
-    """Python's names of types as a person says them.
+    """Describes Python types in plain words.
 
     >>> readable(["<class 'float'>", "list[float]"])
     'a number or a list of numbers'
@@ -344,5 +344,5 @@ def _names(kind: str) -> list[str]:
 
 
 def _split_types(listed: str) -> list[str]:
-    """At the commas outside brackets."""
+    """Splits a list of types at the commas outside brackets."""
     return re.findall(r"(?:[^,\[\]]|\[(?:[^\[\]]|\[[^\[\]]*\])*\])+", listed)

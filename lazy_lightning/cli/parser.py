@@ -1,4 +1,4 @@
-"""The argument parser: LightningCLI's, with errors that can be told in one sentence."""
+"""The argument parser: that of LightningCLI, with errors that can be reduced to one sentence."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ _NOT_ACCEPTED = re.compile(r"(?:accept option '|^[Uu]nrecognized arguments: --)(
 
 
 class ParserError(ConfigError):
-    """What the parser has to say, not yet in one sentence: it may be quoted by the parser around it."""
+    """The parser's original message, reduced to one sentence later, because an outer parser may quote it."""
 
 
 class ShortFormatter(DefaultHelpFormatter):
-    """Leaves out of each argument's help the hundreds of classes that would be its subclasses, but for ours."""
+    """Help formatter that lists only this package's subclasses of an argument's type, not hundreds of others."""
 
     def _expand_help(self, action: Any) -> str:
         text: str = super()._expand_help(action)
-        return re.sub(r", known subclasses: ([^)]*)", _ours, text)
+        return re.sub(r", known subclasses: ([^)]*)", _own_subclasses, text)
 
 
-def _ours(listed: re.Match[str]) -> str:
+def _own_subclasses(listed: re.Match[str]) -> str:
     own = [name for name in listed[1].split(", ") if name.startswith("lazy_lightning.")]
-    if len(own) > _MANY:  # of nn.Module; the others are parts of networks
+    if len(own) > _MANY:  # subclasses of nn.Module, of which most are parts of networks
         own = [name for name in own if name.rpartition(".")[2] in NETWORKS]
     return f", such as {', '.join(own)}" if own else ""
 
 
 class FlowArgumentParser(LightningArgumentParser):
-    """A parser whose errors are exceptions, with the names that would have been known."""
+    """Argument parser whose errors are exceptions with a list of the known names."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **{"formatter_class": ShortFormatter, "prog": "lazy-lightning", **options})
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        """Raises instead of printing the usage of several hundred options."""
+        """Raises ParserError instead of printing the usage of several hundred options."""
         wrong = _NOT_ACCEPTED.search(message)
         if wrong is not None and wrong[1] in KERNEL_OPTIONS:
             raise ParserError(f"{wrong[1]} is an option of the subcommand kernel alone: leave it out here") from ex
@@ -60,10 +60,10 @@ class FlowArgumentParser(LightningArgumentParser):
             message = f"{message} (known: {', '.join(sorted(self._known_names(message)))})"
         raise ParserError(message) from ex
 
-    # ------------------------------------------------------------------ networks: factories that the data complete
+    # ------------------------------------------------------------------ network factories, completed from the data
 
     def add_class_arguments(self, theclass: type, *args: Any, **options: Any) -> Any:
-        """Adds a class's arguments; those of a network that the data decide are not required.
+        """Adds a class's arguments; the arguments of a network that are derived from the data are not required.
 
         jsonargparse skips zero positional arguments, ``{0}``, of a class that a ``Callable[[], Class]`` builds.
         """
@@ -73,14 +73,14 @@ class FlowArgumentParser(LightningArgumentParser):
         return added
 
     def add_function_arguments(self, function: Callable[..., Any], *args: Any, **options: Any) -> Any:
-        """Adds a function's arguments; if it builds a network, those that the data decide are not required."""
+        """Adds a function's arguments; those of a network factory that are derived from the data are not required."""
         added = super().add_function_arguments(function, *args, **options)
         if returns(function, nn.Module):
             self._require_no_shapes()
         return added
 
     def instantiate_classes(self, cfg: Any, **options: Any) -> Any:
-        """Builds the classes; a function that builds networks gets its arguments bound, and is called for each seed."""
+        """Builds the classes; a network factory is only bound to its arguments, because it is called for each seed."""
         for key, path in cfg.items():
             if key.endswith("network.class_path") and not inspect.isclass(function := imported(path, key)):
                 self.add_instantiator(_bound, function, subclasses=False)
@@ -91,7 +91,7 @@ class FlowArgumentParser(LightningArgumentParser):
         for action in self._actions:
             if action.dest in decided:
                 action.required = False
-        getattr(self, "required_args", set()).difference_update(decided)  # of jsonargparse before 4.53
+        getattr(self, "required_args", set()).difference_update(decided)  # exists in jsonargparse before 4.53
 
     # ------------------------------------------------------------------ errors
 
@@ -106,7 +106,7 @@ class FlowArgumentParser(LightningArgumentParser):
 
 
 def decided_by_data(arguments: Iterable[str]) -> set[str]:
-    """Those of a network's arguments that :func:`~lazy_lightning.nn.construction.fitted_to_data` gives.
+    """Returns the arguments of a network that :func:`~lazy_lightning.nn.construction.fitted_to_data` sets.
 
     >>> sorted(decided_by_data(["width", "num_classes"])), sorted(decided_by_data(["num_outputs", "num_classes"]))
     (['num_classes'], ['num_outputs'])
@@ -116,7 +116,7 @@ def decided_by_data(arguments: Iterable[str]) -> set[str]:
 
 
 def default_arguments(path: str) -> dict[str, Any]:
-    """The arguments of a class or function as the parser sees them, with their defaults; None where there is none."""
+    """Returns the arguments of a class or function with the parser's defaults, None for those without a default."""
     target = imported(path, "class_path")
     parser = FlowArgumentParser(exit_on_error=False)
     add = parser.add_class_arguments if inspect.isclass(target) else parser.add_function_arguments
@@ -130,11 +130,11 @@ def _bound(function: Callable[..., Any], *args: Any, **options: Any) -> Callable
 
 @functools.cache
 def bound_parser() -> None:
-    """Takes from jsonargparse what a configuration has no use for; for all of its parsers in this process.
+    """Disables unsafe features of jsonargparse, for all of its parsers in this process.
 
-    Texts go through the reader with limits, nothing is fetched from an address (``memory://``, ``http://``), and what
-    Python's own library holds cannot be named, so that it is not imported either. Interpolation (``${...}``) and
-    ``@file`` are off by default: they stay texts.
+    Strings are read by the YAML reader with limits, nothing is fetched from an address (``memory://``, ``http://``),
+    and modules of Python's standard library cannot be named, so they are not imported either. Interpolation
+    (``${...}``) and ``@file`` are disabled by default: they remain strings.
     """
     stock = get_loader("yaml")
 

@@ -1,4 +1,4 @@
-"""The program: one subcommand, one sentence for whatever goes wrong, an exit code."""
+"""The main function of the command line: runs a subcommand, prints errors as one sentence, returns an exit code."""
 
 from __future__ import annotations
 
@@ -20,37 +20,37 @@ from lazy_lightning.suggestions import suggestion
 
 DEBUG_VARIABLE = "LAZY_LIGHTNING_DEBUG"
 
-_NETWORK_TIMEOUT = 30.0  # seconds; torchvision sets none, and a firewall that swallows packets would hang a download
+_NETWORK_TIMEOUT = 30.0  # seconds; torchvision sets none, so a firewall that drops packets would block a download
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    """Runs one subcommand and returns the exit code; the console script and ``python -m lazy_lightning``.
+    """Runs one subcommand and returns the exit code, for the console script and ``python -m lazy_lightning``.
 
-    0: done. 1: the run, or some of a sweep, failed. 2: the configuration is wrong. 130: stopped by a signal, with all
-    written.
+    Exit codes: 0 for success, 1 if the run or a part of a sweep failed, 2 if the configuration is invalid, 130 if a
+    signal stopped the run after everything was written.
     """
     given = list(sys.argv[1:] if args is None else args)
     try:
-        answer = _answer(given)
-        if answer is not None:
-            print(answer)
+        text = _text_without_torch(given)
+        if text is not None:
+            print(text)
             return 0
         return _stored(given) if given[0] in STORED else _built(given)
-    except LazyLightningError as error:  # before torch was imported, or of the store
+    except LazyLightningError as error:  # raised before torch was imported, or by a command of the run store
         if os.environ.get(DEBUG_VARIABLE):
             raise
         return _print_error(messages.squeeze(str(error)), isinstance(error, ConfigError))
-    except SystemExit as stop:  # --help of the parsers, --print_config, and Ctrl-C inside the trainer
+    except SystemExit as stop:  # raised by the parsers' --help and --print_config, and by Ctrl-C inside the trainer
         return _exit_code(stop)
     except KeyboardInterrupt:
         return _interrupted()
 
 
-def _answer(given: Sequence[str]) -> str | None:
-    """What can be said without importing torch, which takes seconds; None if there is something to do.
+def _text_without_torch(given: Sequence[str]) -> str | None:
+    """Returns the output of commands that need no torch, which takes seconds to import; None for other commands.
 
     Raises:
-        ConfigError: there is no subcommand, or none of this name, or no configuration.
+        ConfigError: the subcommand is missing or unknown, or there is no configuration.
     """
     if "--version" in given[:1]:
         return short_help.version_line()
@@ -76,7 +76,7 @@ def _answer(given: Sequence[str]) -> str | None:
 
 
 def _stored(given: Sequence[str]) -> int:
-    """What needs no network is not kept waiting for torch."""
+    """Runs a command of the run store, which needs no network and does not import torch."""
     from lazy_lightning.cli import store
 
     command: Callable[[Sequence[str]], int] = getattr(store, given[0])
@@ -84,7 +84,7 @@ def _stored(given: Sequence[str]) -> int:
 
 
 def _built(given: Sequence[str]) -> int:
-    """Trains or evaluates; torch and Lightning take seconds to import, so the configurations are read before."""
+    """Trains or evaluates; the configurations are read first, because torch and Lightning take seconds to import."""
     given, resumed = split_resume(given) if given[0] == "fit" else (given, None)
     resolved, files = resolve_configs(["--help" if argument == "--help=all" else argument for argument in given])
 

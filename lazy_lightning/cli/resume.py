@@ -1,4 +1,4 @@
-"""``fit --resume RUN``: an interrupted run goes on in its own folder, as the run that it was."""
+"""``fit --resume RUN``: resumes an interrupted run in its own folder with its own configuration."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ _MAY_CHANGE = (
     "data.root",
     "data.download",
 )
-"""Keys of the model and the data that decide how long and in what portions a run goes on, not what it trains."""
+"""Keys that determine the length and the memory of a run but not its result, so a resumed run may change them."""
 
 
 def split_resume(arguments: Sequence[str]) -> tuple[list[str], Path | None]:
-    """A ``fit`` command without its ``--resume``, which becomes the run's own configuration, and the run's folder.
+    """Replaces ``--resume`` in a ``fit`` command by the run's configuration; returns the command and the run's folder.
 
     >>> split_resume(["fit", "--config", "digits_fc.yaml"])
     (['fit', '--config', 'digits_fc.yaml'], None)
 
     Raises:
-        ConfigError: the option has no value or comes twice, the folder holds no run that could go on, or a checkpoint
-            is named too.
+        ConfigError: the option has no value or is given twice, the folder holds no run that can be resumed, or a
+            checkpoint is given too.
     """
     rest, named = _separated(arguments)
     if not named:
         return rest, None
     if len(named) > 1:
-        raise ConfigError(f"{OPTION} is given {len(named)} times ({', '.join(named)}): a command goes on with one run")
+        raise ConfigError(f"{OPTION} is given {len(named)} times ({', '.join(named)}): a command resumes one run")
     if any(argument.split("=")[0] == "--ckpt_path" for argument in rest):
-        raise ConfigError(f"{OPTION} goes on from the checkpoint in the run's folder: leave --ckpt_path out")
+        raise ConfigError(f"{OPTION} resumes from the checkpoint in the run's folder: leave --ckpt_path out")
     folder = Path(named[0])
     _require_run(folder)
     return [rest[0], "--config", str(folder / CONFIG), *rest[1:]], folder
 
 
 def require_same_run(config: Mapping[str, Any], folder: Path) -> None:
-    """Compares the configuration that a resumed run would have with the one in its folder.
+    """Checks that the configuration of a resumed run agrees with the one in its folder.
 
     Raises:
-        ConfigError: a key differs that decides what is trained.
+        ConfigError: they differ in a key that determines what is trained.
     """
     saved = flatten(load_config(folder))
-    asked = flatten(config)
+    given = flatten(config)
     for key, value in saved.items():
-        if key in asked and str(asked[key]) != str(value) and not key.startswith(_MAY_CHANGE):
+        if key in given and str(given[key]) != str(value) and not key.startswith(_MAY_CHANGE):
             raise ConfigError(
-                f"{key} is {asked[key]} but the run in {folder} has {value}: a resumed run trains what it trained "
+                f"{key} is {given[key]} but the run in {folder} has {value}: a resumed run trains what it trained "
                 "before, so leave the option out, or start another run"
             )
 
@@ -88,4 +88,4 @@ def _require_run(folder: Path) -> None:
             f"{folder} holds no {CONFIG}, so it is not the folder of a run: give one that `runs list` shows"
         )
     if not (folder / CHECKPOINT).is_file() and (folder / SUMMARY).is_file():
-        raise ConfigError(f"the run in {folder} has ended and left no {CHECKPOINT} to go on from: start another run")
+        raise ConfigError(f"the run in {folder} has ended and has no {CHECKPOINT} to resume from: start another run")

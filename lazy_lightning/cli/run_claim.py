@@ -1,4 +1,4 @@
-"""The folder of a run is made before another process can take it, and taken back if the run is refused at once."""
+"""Reservation of run folders: a folder is created atomically, and removed again if the run is refused at its start."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ LOCK = ".training.lock"
 
 @contextlib.contextmanager
 def claimed_folders(trainer: Trainer) -> Iterator[None]:
-    """Claims a folder ``version_K`` for each logger that numbers its runs by itself.
+    """Reserves a folder ``version_K`` for each logger that numbers its runs.
 
-    Loggers look for the next free number and make the folder later, so two runs that start together would take the
-    same. Here the folder is made at once, which one process alone can do. A run that is refused before it has observed
-    anything leaves no folder.
+    Loggers find the next free number and create the folder later, so two runs that start at the same time would use
+    the same folder. Here the folder is created immediately, which only one process can do. The folder of a run that is
+    refused before its first observation is removed.
 
     Args:
-        trainer: whose loggers have not been asked for their version yet.
+        trainer: a trainer whose loggers have not determined their version yet.
     """
     made = [folder for logger in trainer.loggers if (folder := _claim(logger)) is not None]
     try:
         yield
     except LazyLightningError:
         for folder in made:
-            _take_back(folder)
+            _remove_unused(folder)
         raise
 
 
 @contextlib.contextmanager
 def locked_folder(folder: str | None) -> Iterator[None]:
-    """Holds the lock of a run's folder while it trains, so that two processes never go on with the same run.
+    """Holds the lock of a run's folder during training, so that two processes never resume the same run.
 
-    A process that dies gives its lock back.
+    The operating system releases the lock of a process that dies.
 
     Raises:
-        RunError: another process holds it.
+        RunError: another process holds the lock.
     """
     if folder is None:
         yield
@@ -54,11 +54,11 @@ def locked_folder(folder: str | None) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)  # while it is held, so that nobody else's is removed
+            path.unlink(missing_ok=True)  # before the release, so that the lock of another process is never removed
 
 
 def _claim(logger: object) -> Path | None:
-    """The folder made; None for a logger of another kind, or one whose version was given."""
+    """Creates and returns a logger's folder; None for a logger of another kind, or one with a given version."""
     if not isinstance(logger, (TensorBoardLogger, CSVLogger)) or logger._version is not None:
         return None
     while True:
@@ -66,13 +66,13 @@ def _claim(logger: object) -> Path | None:
         try:
             folder.mkdir(parents=True)
             if isinstance(logger, CSVLogger):
-                _ = logger.experiment  # made while the folder is empty: it warns of any file in it
+                _ = logger.experiment  # created while the folder is empty, because it warns of any file in it
             return folder
         except FileExistsError:
-            logger._version = None  # another process was faster: the next number
+            logger._version = None  # another process has created it first: try the next number
 
 
-def _take_back(folder: Path) -> None:
+def _remove_unused(folder: Path) -> None:
     """Removes a folder that holds nothing but the configuration of a run that was refused."""
     found = {path.name for path in folder.iterdir()} if folder.is_dir() else None
     if found is not None and found <= _NOT_YET_A_RUN:

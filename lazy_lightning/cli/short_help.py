@@ -1,4 +1,4 @@
-"""What ``--help`` prints: the keys that experiments are made of. ``--help=all`` lists the others, the trainer's too."""
+"""Text of ``--help``: the most used keys of a configuration. ``--help=all`` also lists all others and the trainer's."""
 
 from __future__ import annotations
 
@@ -11,78 +11,78 @@ from lazy_lightning.cli.bundled import bundled_configs
 from lazy_lightning.cli.subcommands import CONFIGURED, SUBCOMMANDS
 
 _OPTIONS: Mapping[str, str] = {
-    "--config NAME": "a configuration, bundled or a path; several are stacked, and later ones win",
-    "--ckpt_path FILE": "go on from this checkpoint, or evaluate it",
-    "--print_config": "print the whole configuration as YAML, and do nothing",
+    "--config NAME": "a bundled configuration or the path of a file; of several, later ones override earlier ones",
+    "--ckpt_path FILE": "resume from this checkpoint, or evaluate it",
+    "--print_config": "print the whole configuration as YAML and exit",
     "--KEY VALUE": "any key of a configuration; VALUE is YAML: --model.alpha='[0.01, 1, 100]'",
     "--model.help CLASS": "the arguments of FlowModule or MiniBatchModule; likewise --data.help Digits",
-    "--help=all": "every option, those of Lightning's trainer too",
+    "--help=all": "list every option, including those of Lightning's trainer",
 }
 _OF_SUBCOMMAND: Mapping[str, Mapping[str, str]] = {
-    "fit": {"--resume RUN": "go on with an interrupted run, in its own folder, from its checkpoint"},
+    "fit": {"--resume RUN": "resume an interrupted run in its own folder, from its checkpoint"},
     "kernel": {
-        "--at init|end": "the weights whose kernel it is; with --ckpt_path, those of the checkpoint",
-        "--layers NAMES": "the part of some layers alone; last is the kernel of the features",
-        "--kernel_outputs full|mean": "couple the outputs as the network does, or give each the mean kernel",
+        "--at init|end": "the weights at which the kernel is computed; with --ckpt_path, those of the checkpoint",
+        "--layers NAMES": "use only the contribution of these layers; last is the kernel of the features",
+        "--kernel_outputs full|mean": "use the full kernel between outputs, or its mean over outputs for each",
     },
     "sweep": {
         "--sweep FILE": "the grid, a YAML file such as sweeps/phase_diagram.yaml",
-        "--out FOLDER": "of the sweep; by default its name, in the logger's save_dir",
-        "--dry_run": "show the plan with an estimate of time and memory, and train nothing",
-        "--retry_failed": "train members again that have failed",
-        "--workers N": "processes that train batches at a time; 0 trains in this one",
-        "--max_members N": "members of a batch, at most",
+        "--out FOLDER": "the folder of the sweep; by default the sweep's name, in the logger's save_dir",
+        "--dry_run": "print the plan with estimates of time and memory, and train nothing",
+        "--retry_failed": "train failed members again",
+        "--workers N": "number of processes that train batches in parallel; 0 trains in this process",
+        "--max_members N": "largest number of members in a batch",
     },
 }
 KEYS: Mapping[str, Mapping[str, str]] = {
     "model (lazy_lightning.modules.FlowModule)": {
-        "model.network": "such as lazy_lightning.nn.FC; its own arguments are model.network.KEY",
+        "model.network": "a network such as lazy_lightning.nn.FC; its arguments are model.network.KEY",
         "model.loss": "softhinge(20), hinge, quadratic_hinge, mse, cross_entropy, or package.Loss",
-        "model.alpha": "the scale, or a list: small learns features, large is lazy",
-        "model.seeds": "how many initial seeds, or a list of them",
-        "model.centering": "subtract f(w0, x)",
-        "model.tau": "memory time of the momentum; 0 is gradient flow",
-        "model.controller": "step sizes: gradient_change, reference, or a class",
-        "model.dt": "first step size to try",
-        "model.stop.margin": "end when all margins are at least this",
-        "model.stop.t_max": "end at this time of the flow",
-        "model.stop.max_steps": "end after this many tried steps",
-        "model.stop.max_wall": "end after this many seconds",
-        "model.chunk_size": "samples evaluated at once, to bound memory",
+        "model.alpha": "the scale or a list of scales: small for feature learning, large for lazy training",
+        "model.seeds": "the number of initial seeds, or a list of them",
+        "model.centering": "whether to subtract the initial output f(w0, x)",
+        "model.tau": "memory time of the momentum; 0 for gradient flow",
+        "model.controller": "step-size controller: gradient_change, reference, or a class",
+        "model.dt": "size of the first tried step",
+        "model.stop.margin": "stop when all margins are at least this",
+        "model.stop.t_max": "stop at this time of the flow",
+        "model.stop.max_steps": "stop after this many tried steps",
+        "model.stop.max_wall": "stop after this many seconds",
+        "model.chunk_size": "number of samples evaluated at once, to bound the memory",
     },
     "data (lazy_lightning.data)": {
         "data": "Digits, MNIST, FashionMNIST, CIFAR10, ArrayFile, Stripe, Sphere, Cylinder, TeacherStudent, ...",
-        "data.n_train": "training samples",
-        "data.n_test": "test samples",
-        "data.train_seed": "which samples are drawn for training",
+        "data.n_train": "number of training samples",
+        "data.n_test": "number of test samples",
+        "data.train_seed": "seed of the draw of the training samples",
         "data.labels": "parity, multiclass, a pair of classes, or a map {0: 1, 1: -1}",
-        "data.batch_size": "mini-batches, for MiniBatchModule",
+        "data.batch_size": "size of the mini-batches, for MiniBatchModule",
     },
     "trainer (pytorch_lightning.Trainer)": {
-        "trainer.precision": "64-true (the papers') or 32-true",
-        "trainer.accelerator": "auto, cpu, gpu",
-        "trainer.max_epochs": "of mini-batch training",
+        "trainer.precision": "64-true (as in the papers) or 32-true",
+        "trainer.accelerator": "auto, cpu or gpu",
+        "trainer.max_epochs": "number of epochs of mini-batch training",
         "trainer.logger.save_dir": "folder of the runs",
         "trainer.logger.name": "name of the run",
-        "trainer.callbacks+": "observers to add; presets of them are in callbacks/",
+        "trainer.callbacks+": "observers to add; callbacks/ contains presets",
     },
 }
-"""Keys of a configuration by group, each with what it is."""
+"""Keys of a configuration by group, each with its description."""
 _WIDTH = 100
 
 
 def version_line() -> str:
-    """Name and versions, read from what is installed: importing torch takes seconds."""
+    """Returns the name and the versions; that of torch from its metadata, because importing torch takes seconds."""
     return f"lazy-lightning {__version__} (torch {version('torch')})"
 
 
 def program_help() -> str:
-    """For ``lazy-lightning --help``."""
+    """Returns the text of ``lazy-lightning --help``."""
     return "\n".join(
         [
             "usage: lazy-lightning SUBCOMMAND [options]",
             "",
-            "Follows the gradient flow of alpha-centred neural networks, lazy or feature-learning.",
+            "Integrates the gradient flow of alpha-scaled, centred networks, from lazy to feature-learning.",
             "",
             *_table(SUBCOMMANDS),
             "",
@@ -92,7 +92,7 @@ def program_help() -> str:
 
 
 def subcommand_help(name: str) -> str:
-    """For ``lazy-lightning NAME --help``."""
+    """Returns the text of ``lazy-lightning NAME --help``."""
     bundled = ", ".join(sorted(key.removesuffix(".yaml") for key in bundled_configs()))
     sections = [_titled("options", {**_OF_SUBCOMMAND.get(name, {}), **_OPTIONS})]
     sections += [_titled(title, {f"--{key}": what for key, what in keys.items()}) for title, keys in KEYS.items()]

@@ -1,4 +1,4 @@
-"""``runs`` and ``report``: what there is, and what it says. Neither builds a network."""
+"""The subcommands ``runs`` and ``report``, which read stored runs and build no network."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from lazy_lightning.runs.run_folder import Status
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise ConfigError(f"{self.prog}: {message}; --help shows what there is")
+        raise ConfigError(f"{self.prog}: {message}; --help lists the options")
 
 
 def report(args: Sequence[str]) -> int:
-    """``report RUNS... --out FOLDER``."""
+    """Runs ``report RUNS... --out FOLDER`` and returns the exit code."""
     parser = _Parser("lazy-lightning report", description=f"Draws {STORED['report']}.")
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs, of sweeps, or above them")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders of runs or sweeps, or folders that contain them")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: report)")
     given = parser.parse_args(args)
-    from lazy_lightning.report import require_own_folder, write_report  # takes a second; `runs` need not wait for it
+    from lazy_lightning.report import require_own_folder, write_report  # takes a second, which `runs` does not need
 
     require_own_folder(given.out)
-    members = _sound(load_runs(given.runs, on_damaged=_warn))
+    members = _undamaged(load_runs(given.runs, on_damaged=_warn))
     written = write_report(members, given.out)
     out, page = printable(given.out), printable(written.page)
     print(f"{len(written.drawn)} figures in {out}, with their numbers; the page is {page}")
@@ -47,21 +47,21 @@ def report(args: Sequence[str]) -> int:
 
 
 def runs(args: Sequence[str]) -> int:
-    """``runs list | show | rm | export``."""
+    """Runs ``runs list | show | rm | export`` and returns the exit code."""
     parser = _Parser("lazy-lightning runs", description=f"{STORED['runs'].capitalize()}.")
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
-    listing = commands.add_parser("list", help="one line a run")
+    listing = commands.add_parser("list", help="prints one line for each run")
     listing.add_argument("folder", nargs="?", type=Path, default=Path("runs"))
-    showing = commands.add_parser("show", help="configuration and members of a run")
+    showing = commands.add_parser("show", help="prints the configuration and the members of a run")
     showing.add_argument("run", type=Path)
     removing = commands.add_parser("rm", help="removes the folders of runs")
     removing.add_argument("run", nargs="+", type=Path)
-    removing.add_argument("--yes", action="store_true", help="without asking")
-    exporting = commands.add_parser("export", help="one table, a row a member, or an observation")
+    removing.add_argument("--yes", action="store_true", help="removes without confirmation")
+    exporting = commands.add_parser("export", help="writes one table with a row for each member or observation")
     exporting.add_argument("folder", nargs="+", type=Path)
     exporting.add_argument("--out", type=Path, required=True, help="a .csv or .parquet file")
-    exporting.add_argument("--curves", action="store_true", help="all observations instead of the last")
-    exporting.add_argument("--duplicates", action="store_true", help="also members that are there more than once")
+    exporting.add_argument("--curves", action="store_true", help="writes all observations instead of the last")
+    exporting.add_argument("--duplicates", action="store_true", help="keeps duplicates of members")
     given = parser.parse_args(args)
     if given.command == "list":
         _list(load_runs(given.folder, duplicates=True, on_damaged=_warn))
@@ -78,19 +78,19 @@ def _warn(sentence: str) -> None:
     print(f"warning: {printable(sentence)}", file=sys.stderr)
 
 
-def _sound(members: pd.DataFrame) -> pd.DataFrame:
-    """The rows whose arrays can be read.
+def _undamaged(members: pd.DataFrame) -> pd.DataFrame:
+    """Returns the rows whose arrays can be read.
 
     Raises:
         DataError: there is none.
     """
     damaged: list[str] = []
-    sound = without_damaged_arrays(members, damaged.append)
-    if sound.empty:
+    undamaged = without_damaged_arrays(members, damaged.append)
+    if undamaged.empty:
         raise DataError(damaged[0])
     for sentence in damaged:
         _warn(sentence)
-    return sound
+    return undamaged
 
 
 def _list(members: pd.DataFrame) -> None:
@@ -116,7 +116,7 @@ def _list(members: pd.DataFrame) -> None:
 
 
 def _natural_order(name: str) -> list[Any]:
-    """``version_2`` before ``version_10``."""
+    """Returns a sort key that orders ``version_2`` before ``version_10``."""
     return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in re.split(r"(\d+)", name)]
 
 
@@ -161,15 +161,15 @@ def _show(path: Path) -> None:
     if summary is None:
         print("there is no summary: the run has not ended, or has failed")
         return
-    from lazy_lightning.callbacks.closing_summary import print_summary  # brings torch with it
+    from lazy_lightning.callbacks.closing_summary import print_summary  # imports torch
 
     try:
         print_summary(summary, path)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        said = printable(f"{type(error).__name__}: {error}")
+        reason = printable(f"{type(error).__name__}: {error}")
         raise DataError(
-            f"{printable(path / SUMMARY)} has groups that are not those of a summary ({said}): its members are listed "
-            "by `runs export`"
+            f"{printable(path / SUMMARY)} has groups that are not those of a summary ({reason}): `runs export` lists "
+            "its members"
         ) from error
 
 
@@ -177,7 +177,7 @@ def _remove(paths: Sequence[Path], yes: bool) -> int:
     chosen = removable(paths)
     if not yes:
         if not sys.stdin.isatty():
-            raise ConfigError("runs rm asks before it removes anything, and there is nobody to answer: give --yes")
+            raise ConfigError("runs rm needs a confirmation, but the standard input is not a terminal: give --yes")
         answer = input(f"remove {', '.join(printable(path) for path in chosen)}? [y/N] ")
         if answer.strip().lower() not in ("y", "yes"):
             print("nothing was removed")
@@ -192,11 +192,11 @@ def _export(folders: Sequence[Path], out: Path, curves: bool, duplicates: bool) 
     if out.suffix not in (".csv", ".parquet"):
         raise ConfigError(f"--out is {printable(out)}, expected a file that ends in .csv or .parquet")
     everything = load_runs(folders, duplicates=True, on_damaged=_warn)
-    members = everything if duplicates else load_runs(folders, on_damaged=_nothing)
-    table = _sound(members).curves.load() if curves else members
+    members = everything if duplicates else load_runs(folders, on_damaged=_ignore)
+    table = _undamaged(members).curves.load() if curves else members
     with written_atomically(out) as temporary:
         if out.suffix == ".csv":
-            _harmless(table).to_csv(temporary, index=False)
+            _without_formulas(table).to_csv(temporary, index=False)
         else:
             table.to_parquet(temporary, index=False)
     left = len(everything) - len(members)
@@ -204,12 +204,12 @@ def _export(folders: Sequence[Path], out: Path, curves: bool, duplicates: bool) 
     print(f"{len(table)} rows and {len(table.columns)} columns in {printable(out)}{note}")
 
 
-def _nothing(sentence: str) -> None:
-    """What is damaged has been said already."""
+def _ignore(sentence: str) -> None:
+    """Ignores a message about a damaged run that has been printed before."""
 
 
-def _harmless(table: pd.DataFrame) -> pd.DataFrame:
-    """Words that a spreadsheet would take for formulas get an apostrophe before them; numbers stay as they are."""
+def _without_formulas(table: pd.DataFrame) -> pd.DataFrame:
+    """Returns a table whose text cells a spreadsheet does not interpret as formulas; numbers are unchanged."""
     words = {str(name): table[name].map(_cell) for name in table if not pd.api.types.is_numeric_dtype(table[name])}
     return table.assign(**words).rename(columns=csv_text)
 

@@ -1,4 +1,4 @@
-"""The subcommands by name; nothing here imports torch, so that help and errors come at once."""
+"""Names and descriptions of the subcommands. This module does not import torch, so help and errors are immediate."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ STORED: Mapping[str, str] = MappingProxyType(
         "runs": "lists, shows, removes and exports runs",
     }
 )
-"""Those that build no network."""
+"""The subcommands that build no network."""
 
 CONFIGURED: Mapping[str, str] = MappingProxyType(
     {
         "fit": "trains the networks of a configuration, all alphas and seeds in one batch",
-        "validate": "metrics of a checkpoint on the validation set",
-        "test": "metrics of a checkpoint on the test set",
-        "predict": "outputs of a checkpoint on the test set, as predictions.safetensors",
-        "kernel": "the same flow on the frozen tangent kernel of the networks",
-        "sweep": "trains a grid of configurations, scales and seeds, and goes on where it was stopped",
+        "validate": "computes the metrics of a checkpoint on the validation set",
+        "test": "computes the metrics of a checkpoint on the test set",
+        "predict": "writes the outputs of a checkpoint on the test set to predictions.safetensors",
+        "kernel": "integrates the same flow on the frozen tangent kernel of the networks",
+        "sweep": "trains a grid of configurations, scales and seeds, and resumes a stopped sweep",
     }
 )
-"""Those that take ``--config``."""
+"""The subcommands with the option ``--config``."""
 
 SUBCOMMANDS: Mapping[str, str] = MappingProxyType({**CONFIGURED, **STORED})

@@ -1,4 +1,4 @@
-"""``sweep``: the command line of many runs."""
+"""The subcommand ``sweep``, which plans and runs the batches of a grid of configurations."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ from lazy_lightning.runs import configuration
 _OPTIONS = ("sweep", "out", "dry_run", "retry_failed", "workers", "max_members")
 _FLAGS = ("--dry_run", "--retry_failed")
 _MEMORY_SHARE = 0.5
-"""Of what is free, for the members of the batches; the observers' kernels take some of the rest."""
+"""Share of the available memory for the members of the batches; the observers' kernels use some of the rest."""
 
 
 class SweepCLI(FlowCLI):
-    """Parses like ``fit``, and builds nothing by itself."""
+    """Command line of a sweep; parses like ``fit`` but leaves the building of modules to the workers."""
 
     def __init__(self, args: Sequence[str]) -> None:
         self._code = 0
@@ -47,14 +47,14 @@ class SweepCLI(FlowCLI):
 
     @property
     def exit_code(self) -> int:
-        """1 if members have failed or results could not be written, 130 if a signal has stopped the sweep."""
+        """Exit code: 1 if members have failed or results could not be written, 130 if a signal stopped the sweep."""
         return self._code
 
     def instantiate_classes(self) -> None:
-        """Workers build what they train."""
+        """Builds nothing, because each worker builds its own module and data."""
 
     def after_instantiate_classes(self) -> None:
-        """There is nothing to check yet."""
+        """Checks nothing, because nothing has been built."""
 
     def _run_subcommand(self, subcommand: str) -> None:
         options = {name: self.config[subcommand].pop(name) for name in _OPTIONS}
@@ -75,10 +75,10 @@ class SweepCLI(FlowCLI):
             sweep.folder.declare({"sweep": read_config(path), "config": base})
             self._code = self._run(sweep, costs, limits, options)
 
-    # ------------------------------------------------------------------ what is swept over
+    # ------------------------------------------------------------------ configurations of the grid
 
     def _groups(self, spec: SweepSpec, base: Mapping[str, Any]) -> Iterator[ConfigGroup]:
-        """A family for each combination of the grid, each checked by the parser of ``fit``."""
+        """Yields a configuration group for each combination of the grid, each checked by the parser of ``fit``."""
         seen: dict[str, Mapping[str, Any]] = {}
         several = [key for key, values in spec.grid.items() if len(values) > 1]
         for chosen in spec.combinations():
@@ -96,7 +96,7 @@ class SweepCLI(FlowCLI):
             yield group
 
     def configured(self, base: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """The base configuration with some keys set, as if on the command line of ``fit``."""
+        """Returns the base configuration with some keys set as by the command line of ``fit``."""
         parser = self._subcommand_parsers["fit"]
         arguments = [f"--{key}={as_argument(value)}" for key, value in chosen.items()]
         arguments = ["--config", as_yaml(base), *arguments]
@@ -111,9 +111,9 @@ class SweepCLI(FlowCLI):
         return content
 
     def built(self, config: Mapping[str, Any]) -> tuple[ObservedModule, FlowData]:
-        """The module and the data of a configuration."""
+        """Builds the module and the data of a configuration."""
         parser = self._subcommand_parsers["fit"]
-        parsed = parser.parse_object(copy.deepcopy(dict(config)))  # which takes it apart
+        parsed = parser.parse_object(copy.deepcopy(dict(config)))  # a copy, because the parser modifies its argument
         check_classes(parsed, FlowTrainer)
         objects = parser.instantiate_classes(parsed)
         module, data = objects["model"], objects["data"]
@@ -124,7 +124,7 @@ class SweepCLI(FlowCLI):
         require_batches_that_fit(module, data)
         return module, data
 
-    # ------------------------------------------------------------------ doing it
+    # ------------------------------------------------------------------ execution
 
     def _run(self, sweep: Sweep, costs: CostModel, limits: BatchLimits, options: Mapping[str, Any]) -> int:
         retry = options["retry_failed"]
@@ -136,20 +136,20 @@ class SweepCLI(FlowCLI):
                 try:
                     run_sweep(sweep, execution, progress, costs, limits, retry)
                 finally:
-                    pool.stop()  # after an error, what is still being trained
+                    pool.stop()  # after an error, stops the batches that are still being trained
                     pool.close()
         sweep_status = sweep.status(sweep.rows())
         print_results(sweep, sweep_status, execution.stopped)
         if execution.stopped:
             return 130
-        if execution.incomplete:  # from their checkpoints, the missing results can still be written
+        if execution.incomplete:  # the checkpoints are kept, because the missing results can still be written from them
             return 1
         sweep.drop_checkpoints(sweep_status)
         return 1 if sweep_status.failed else 0
 
 
 def _with_values(args: Sequence[str]) -> list[str]:
-    """``--dry_run`` and ``--dry_run true`` as ``--dry_run=true``, which the parser knows.
+    """Rewrites ``--dry_run`` and ``--dry_run true`` as ``--dry_run=true``, which the parser accepts.
 
     >>> _with_values(["--dry_run", "--retry_failed", "false"])
     ['--dry_run=true', '--retry_failed=false']
@@ -172,9 +172,9 @@ def _limits(options: Mapping[str, Any], device: torch.device) -> BatchLimits:
 
 
 def _device(config: Mapping[str, Any]) -> torch.device:
-    """What the trainer will choose."""
-    wanted = str((config.get("trainer") or {}).get("accelerator", "auto"))
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+    """Returns the device that the trainer will choose."""
+    accelerator = str((config.get("trainer") or {}).get("accelerator", "auto"))
+    return torch.device("cuda" if accelerator != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _folder(options: Mapping[str, Any], base: Mapping[str, Any], spec: SweepSpec) -> Path:

@@ -1,4 +1,4 @@
-"""What ``sweep`` says before and after."""
+"""Terminal output of ``sweep``: the plan before training, and the results after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lazy_lightning.plain_text import printable, rich_text
 
 
 def print_plan(sweep: Sweep, costs: CostModel, limits: BatchLimits, retry_failed: bool) -> None:
-    """The batches that would be trained now, with their memory and time."""
+    """Prints the batches that would be trained now, with estimates of their memory and time."""
     rows = sweep.rows()
     batches = sweep.batches(rows, costs.of(rows), limits, retry_failed)
     title = f"{sweep.spec.name}: {len(batches)} batches, the longest first"
@@ -29,22 +29,21 @@ def print_plan(sweep: Sweep, costs: CostModel, limits: BatchLimits, retry_failed
     sweep_status = sweep.status(rows, retry_failed)
     print(f"{sweep_status} in all; folder {sweep.folder.path}")
     seconds = sum(batch.seconds for batch in batches) / max(1, min(limits.workers, len(batches)))
-    seconds += 2 * costs.imports * bool(batches)  # the command itself, and then its workers, all at the same time
+    seconds += 2 * costs.imports * bool(batches)  # the command itself, and then its workers, which start together
     print(
-        f"about {duration(seconds)} with {limits.workers} at a time. Counted are {costs.imports:.0f} s each to start "
-        f"the "
-        f"command and its workers, {costs.start:.0f} s to start and end each batch, the steps ({costs.steps_are}; each "
-        "evaluation of the gradient timed here), and at each observation one evaluation for every callback, with the "
-        "kernels of observers. A busy machine comes on top"
+        f"about {duration(seconds)} with {limits.workers} at a time. This includes {costs.imports:.0f} s each to start "
+        f"the command and its workers, {costs.start:.0f} s to start and end each batch, the steps ({costs.steps_are}; "
+        "each evaluation of the gradient timed here), and at each observation one evaluation for every callback, with "
+        "the kernels of observers. Other load on the machine is not included"
     )
     if sweep.spec.bisect is not None:
-        print("a bisection goes on from what this finds, with more")
+        print("the further batches of the bisection are not included, because they depend on these results")
     if "end" in sweep.spec.kernels:
-        print("kernels at the end of training come on top, once there are trained networks")
+        print("the flows on kernels at the end of training are not included, because they need the trained networks")
 
 
 def print_results(sweep: Sweep, sweep_status: SweepStatus, stopped: bool) -> None:
-    """What there is now, what went wrong, and what to do."""
+    """Prints the state of the sweep, the reasons of failures, and the commands to give next."""
     print(f"{sweep_status}; results in {sweep.folder.path}")
     for reason in sorted(set(sweep_status.failed.values())):
         print(f"  failed: {printable(reason)}")
@@ -59,7 +58,7 @@ def print_results(sweep: Sweep, sweep_status: SweepStatus, stopped: bool) -> Non
     if sweep_status.failed:
         print("give the same command with --retry_failed to train these again")
     if stopped:
-        print("stopped: the same command goes on")
+        print("stopped: give the same command again to resume")
     else:
         print(f"figures: lazy-lightning report {sweep.folder.path} --out {sweep.folder.path}/report")
 

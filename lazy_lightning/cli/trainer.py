@@ -1,4 +1,4 @@
-"""The trainer of the command line, and the configuration that it saves: a run is one folder, never two runs in one."""
+"""The trainer of the command line, and the callback that saves a run's configuration in its folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lazy_lightning.runs.atomic import written_atomically
 
 
 class FlowTrainer(Trainer):
-    """A Trainer that writes nothing where nobody has asked for it."""
+    """Trainer that writes no files unless a logger or ``default_root_dir`` is given."""
 
     default_root_dir_given = False
     shares_its_folder = True
-    """All processes of a run know the folder of the first."""
+    """All processes of a run use the folder of rank 0."""
     _shared_folder: str | None = None
     chooses_precision = True
-    """Its default is float64, so float32 has been asked for."""
+    """The default precision is float64, so float32 was chosen by the user."""
 
     def kernel(
         self,
@@ -37,14 +37,16 @@ class FlowTrainer(Trainer):
         """Follows the same flow on the frozen tangent kernel of the network, instead of the network.
 
         Args:
-            model: the KernelModule that the command line has made of the configuration's model.
-            datamodule: the data.
-            at: the weights whose kernel it is, initial or those of the checkpoint; by default those of the checkpoint
-                if one is given.
-            layers: the part of some layers alone; ``last`` is the kernel of the features before the output layer.
-            kernel_outputs: couple the outputs as the network does (the default), or give each the mean kernel.
+            model: the KernelModule that the command line has built from the configuration's model.
+            datamodule: the datamodule of the configuration.
+            at: the weights at which the kernel is computed: the initial ones, or those of the checkpoint, which are the
+                default if one is given.
+            layers: use only the contribution of these layers; ``last`` is the kernel of the features before the output
+                layer.
+            kernel_outputs: use the full kernel between the outputs (the default), or its mean over outputs for each
+                output.
             ckpt_path: the checkpoint of a run of the same configuration.
-            weights_only: load it without running code from it.
+            weights_only: whether to load the checkpoint without running code from it.
         """
         self.fit(model, datamodule=datamodule)
 
@@ -59,17 +61,17 @@ class FlowTrainer(Trainer):
         workers: int = 1,
         max_members: int | None = None,
     ) -> None:
-        """Trains a grid of configurations, scales and seeds; the same command goes on where it was stopped.
+        """Trains a grid of configurations, scales and seeds; the same command resumes a stopped sweep.
 
         Args:
-            model: the configuration's.
-            datamodule: the configuration's.
+            model: the model of the configuration.
+            datamodule: the datamodule of the configuration.
             sweep: a YAML file that declares the grid: a path, or a bundled one such as ``sweeps/phase_diagram.yaml``.
-            out: folder of the sweep; by default its name, in the logger's ``save_dir``.
-            dry_run: show the plan with an estimate of time and memory, and train nothing.
-            retry_failed: train members again that have failed.
-            workers: processes that train batches at a time; 0 trains in this one.
-            max_members: members of a batch, at most; by default as many as fit into memory.
+            out: the folder of the sweep; by default the sweep's name, in the logger's ``save_dir``.
+            dry_run: print the plan with estimates of time and memory, and train nothing.
+            retry_failed: train failed members again.
+            workers: number of processes that train batches in parallel; 0 trains in this process.
+            max_members: largest number of members in a batch; by default as many as fit into memory.
         """
         raise NotImplementedError("a sweep has no trainer of its own: it is run by the command line")
 
@@ -80,32 +82,32 @@ class FlowTrainer(Trainer):
             return None
         if self.world_size == 1 or not torch.distributed.is_initialized():
             return super().log_dir
-        if self._shared_folder is None:  # asked for once, by all ranks together
+        if self._shared_folder is None:  # determined once, by a collective of all ranks
             self._shared_folder = super().log_dir
         return self._shared_folder
 
 
 class SaveConfig(SaveConfigCallback):
-    """Saves ``config.yaml`` in the run's folder, if there is one, and never over that of another run."""
+    """Callback that saves ``config.yaml`` in the run's folder, if there is one, and never overwrites another run's."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Saves.
+        """Saves the configuration when the trainer starts.
 
         Raises:
-            RunError: the folder holds a run.
+            RunError: the folder already holds a run.
         """
         if trainer.log_dir is None or self.already_saved:
             return
         path = Path(trainer.log_dir) / self.config_filename
         if trainer.is_global_zero and path.is_file() and not self.overwrite:
             raise RunError(
-                f"{path} is there already: its folder holds another run, so choose another --trainer.logger.version "
+                f"{path} exists already: its folder holds another run, so choose another --trainer.logger.version "
                 "or --trainer.logger.save_dir"
             )
         super().setup(trainer, pl_module, stage)
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Writes it whole or not at all: the stock callback does not, and a sweep may be killed at any time."""
-        assert trainer.log_dir is not None  # setup has seen to that
+        """Writes the file atomically, which the stock callback does not, because a sweep may be killed at any time."""
+        assert trainer.log_dir is not None  # checked by setup
         with written_atomically(Path(trainer.log_dir) / self.config_filename) as temporary:
             self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=self.multifile)

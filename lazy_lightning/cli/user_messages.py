@@ -1,4 +1,4 @@
-"""What a user is told of an exception, and what is not worth telling."""
+"""Messages of exceptions for users, and filters of warnings that do not apply."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lazy_lightning.errors import LazyLightningError
 
 
 def user_message(error: Exception, files: Sequence[Path] = ()) -> str | None:
-    """What the user is told of an exception; None for one that is nobody's mistake but ours."""
+    """Returns the one-sentence message of an exception; None for one that indicates a bug in this package."""
     if isinstance(error, ParserError):
         sentence = messages.one_sentence(str(error), files)
         if "no model" in sentence or "no data" in sentence:
@@ -34,12 +34,12 @@ def user_message(error: Exception, files: Sequence[Path] = ()) -> str | None:
 
 
 def filter_warnings() -> None:
-    """Silences advice that does not apply: our loader has no workers to add, and tips are not results."""
+    """Ignores warnings of Lightning that do not apply, such as the advice to add workers to a loader of bursts."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # observations are logged by us
+    warnings.filterwarnings("ignore", message=".*smaller than the logging interval.*")  # our own sinks log observations
     warnings.filterwarnings("ignore", message=".*torch.jit.script.*")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # about Lightning's calls of it
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")  # they concern Lightning's calls of jsonargparse
     warnings.filterwarnings("ignore", message=".*Checkpoint directory .* exists and is not empty.*")
