@@ -402,7 +402,7 @@ def test_stopped_and_gone_on_with(
     assert signal.getsignal(signal.SIGINT) is before
     shown = capsys.readouterr().out
     assert "4 of 8 members are done, 0 failed" in shown
-    assert "stopped: the same command goes on" in shown
+    assert "stopped: give the same command again to resume" in shown
     stopped = load_runs(tmp_path / "out")
     assert stopped.groupby("status").size().to_dict() == {"finished": 4, "unfinished": 4}
     done, under_way = (stopped[stopped["status"] == s]["run"].iloc[0] for s in ("finished", "unfinished"))
@@ -435,7 +435,7 @@ def test_two_sweeps_at_once_in_one_folder(tmp_path: Path, capsys: pytest.Capture
     arguments = command(tmp_path, "{}")
     with SweepFolder(tmp_path / "out").locked():
         said = error_of(arguments, capsys)
-    assert f"another sweep is at work in {tmp_path}/out: wait until it has ended" in said
+    assert f"another sweep is running in {tmp_path}/out: wait until it has ended" in said
     assert main(arguments) == 0
 
 
@@ -520,7 +520,7 @@ def interval(shown: str) -> tuple[float, float]:
 
 def test_a_bisection_of_what_is_not_observed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = command(tmp_path, "{bisect: {from: 1, to: 10}}")
-    assert "bisect looks at kernel_drift/total, which these runs have not observed" in error_of(arguments, capsys)
+    assert "bisect uses the column kernel_drift/total, which these runs have not observed" in error_of(arguments, capsys)
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -535,7 +535,7 @@ def test_a_bisection_of_what_is_not_observed(tmp_path: Path, capsys: pytest.Capt
             "{grid: {sqrt_h_alpha: 1, model.network: {class_path: torch.nn.LazyLinear, init_args: {out_features: 1}}}}",
             "sqrt_h_alpha needs the network's width, but LazyLinear has no argument of that name",
         ),
-        ("{grid: {model.chunk_size: [null, 10]}}", "chunk_size 10 and chunk_size None are the same to a result"),
+        ("{grid: {model.chunk_size: [null, 10]}}", "chunk_size 10 and chunk_size None give the same results"),
         ("{grid: {model.network.width: [eight]}}", "model.network.width is eight, expected an integer"),
         ("{grid: {model.network.activation: [relu, rleu]}}", "unknown activation 'rleu'"),
         ("{grid: {data.batch_size: [10]}}", "data.batch_size is 10"),

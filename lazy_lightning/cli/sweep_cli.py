@@ -20,12 +20,12 @@ from lazy_lightning.cli.sweep_output import print_plan, print_results
 from lazy_lightning.cli.trainer import FlowTrainer
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.experiments.batching import ConfigGroup
+from lazy_lightning.experiments.batching import ConfigGroup, setting_label
 from lazy_lightning.experiments.costs import USUAL_IMPORTS, CostModel
 from lazy_lightning.experiments.execution import Execution, run_sweep, stops_on_signal
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep, alpha_of
 from lazy_lightning.experiments.sweep_folder import SweepFolder
-from lazy_lightning.experiments.sweep_progress import SweepProgress, setting_label
+from lazy_lightning.experiments.sweep_progress import SweepProgress
 from lazy_lightning.experiments.sweep_spec import SweepSpec, as_argument, as_yaml, parse_sweep_spec
 from lazy_lightning.experiments.worker_pool import WorkerPool
 from lazy_lightning.memory import available_bytes
@@ -88,9 +88,8 @@ class SweepCLI(FlowCLI):
             group = ConfigGroup.of(config, {key: chosen[key] for key in several}, _members(spec, config))
             if group.key in seen:
                 raise ConfigError(
-                    f"{setting_label(chosen)} and {setting_label(seen[group.key])} are the same to a result: leave "
-                    f"out the axis "
-                    "that changes nothing"
+                    f"{setting_label(chosen)} and {setting_label(seen[group.key])} give the same results: leave out "
+                    "the axis that has no effect"
                 )
             seen[group.key] = chosen
             yield group

@@ -6,9 +6,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lazy_lightning.duration import duration
+from lazy_lightning.experiments.batching import batch_label, setting_label
 from lazy_lightning.experiments.costs import CostModel
 from lazy_lightning.experiments.sweep import BatchLimits, Rows, Sweep, SweepStatus
-from lazy_lightning.experiments.sweep_progress import batch_label, setting_label
 from lazy_lightning.memory import readable
 from lazy_lightning.plain_text import printable, rich_text
 

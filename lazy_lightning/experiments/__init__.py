@@ -1,4 +1,4 @@
-"""Sweeps: what they train, in which batches, by which workers."""
+"""Sweeps: the grid of configurations, its division into batches, and the workers that train them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The values of one axis of a sweep, as a person writes them: one, a list, or a range."""
+"""Parsing of the values of one axis of a sweep: a single value, a list, or a range."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _RANGE = ("from", "to", "points", "per_decade", "spacing")
 
 
 def axis_values(name: str, spec: Any) -> list[Any]:
-    """The values of an axis.
+    """Returns the values of an axis.
 
-    * a list is taken as it is, and anything else is one value;
-    * ``{from: 1.0e-3, to: 1.0e+4, per_decade: 2}`` is a range in equal ratios, both ends included;
-    * ``{from: 1, to: 5, points: 9, spacing: linear}`` one in equal steps.
+    * A list is used unchanged, and any other value is a single value.
+    * ``{from: 1.0e-3, to: 1.0e+4, per_decade: 2}`` is a geometric range with both ends included.
+    * ``{from: 1, to: 5, points: 9, spacing: linear}`` is a range in equal steps.
 
     >>> axis_values("sqrt_h_alpha", {"from": 0.01, "to": 1, "per_decade": 1})
     [0.01, 0.1, 1]
 
     Raises:
-        ConfigError: an empty list, or a range that is none.
+        ConfigError: the list is empty or has a value twice, or the range is invalid.
     """
     if isinstance(spec, Mapping) and set(spec) & set(_RANGE):
-        return [int(value) if value.is_integer() else value for value in _range(name, spec)]  # of widths, say
+        return [int(value) if value.is_integer() else value for value in _range(name, spec)]  # such as widths
     values = list(spec) if isinstance(spec, Sequence) and not isinstance(spec, str) else [spec]
     if not values:
         raise ConfigError(f"the axis {name} is an empty list: give at least one value, or leave it out")
@@ -52,27 +52,27 @@ def _has_twice(values: Sequence[Any]) -> bool:
 
 
 def positive_values(name: str, spec: Any) -> list[float]:
-    """The values of a scale, which must be numbers > 0.
+    """Returns the values of a scale, which must be numbers > 0.
 
     Raises:
-        ConfigError: otherwise.
+        ConfigError: a value is not a number > 0.
     """
     values = axis_values(name, spec)
     for value in values:
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not (0 < value < math.inf):
-            hint = "; YAML reads 1e-3 as a word, write 1.0e-3" if isinstance(value, str) else ""
+            hint = "; YAML parses 1e-3 as a string, write 1.0e-3" if isinstance(value, str) else ""
             raise ConfigError(f"the axis {name} has the value {value!r}, expected a number > 0{hint}")
     return [significant(float(value)) for value in values]
 
 
 def seed_values(spec: Any) -> list[int]:
-    """An integer k stands for 0, ..., k - 1.
+    """Returns the seeds of an axis; an integer k stands for the seeds 0, ..., k - 1.
 
     >>> seed_values(3)
     [0, 1, 2]
 
     Raises:
-        ConfigError: no seed, or one that is no integer >= 0.
+        ConfigError: there is no seed, or one is not an integer from 0 to 2^63 - 1.
     """
     if isinstance(spec, int) and not isinstance(spec, bool):
         _require_count("seeds", spec)
@@ -80,7 +80,7 @@ def seed_values(spec: Any) -> list[int]:
     else:
         values = axis_values("seeds", spec)
     if not values or any(isinstance(v, bool) or not isinstance(v, int) or not 0 <= v < _LARGEST_SEED for v in values):
-        hint = "; YAML reads 1e3 as a word, write 1000" if isinstance(spec, str) else ""
+        hint = "; YAML parses 1e3 as a string, write 1000" if isinstance(spec, str) else ""
         raise ConfigError(
             f"seeds is {spec!r}, expected a number of seeds >= 1 or a list of integers from 0 to 2^63 - 1{hint}"
         )
@@ -97,7 +97,7 @@ def _range(name: str, spec: Mapping[str, Any]) -> list[float]:
         raise ConfigError(f"the range of {name} has the spacing {spacing!r}, expected log or linear")
     if not low < high or (spacing == "log" and low <= 0):
         raise ConfigError(
-            f"the range of {name} goes from {low:g} to {high:g}: it must rise, and in equal ratios from > 0"
+            f"the range of {name} goes from {low:g} to {high:g}: it must increase, and start above 0 with log spacing"
         )
     points = _points(name, spec, low, high, spacing)
     _require_count(name, points)
@@ -110,12 +110,12 @@ def _range(name: str, spec: Mapping[str, Any]) -> list[float]:
 def _points(name: str, spec: Mapping[str, Any], low: float, high: float, spacing: str) -> int:
     points, density = spec.get("points"), spec.get("per_decade")
     if (points is None) == (density is None):
-        raise ConfigError(f"the range of {name} needs either points (how many in all) or per_decade")
+        raise ConfigError(f"the range of {name} needs either points (the number of values) or per_decade")
     if density is not None:
         is_density = isinstance(density, (int, float)) and not isinstance(density, bool) and 0 < density <= MOST_MEMBERS
         if spacing != "log" or not is_density:
             raise ConfigError(
-                f"the range of {name} has per_decade: {density!r}, expected a number > 0, in equal ratios"
+                f"the range of {name} has per_decade: {density!r}, expected a number > 0, and log spacing"
             )
         intervals = math.log10(high / low) * density
         if abs(intervals - round(intervals)) > 1e-6 or round(intervals) < 1:
@@ -133,6 +133,6 @@ def _points(name: str, spec: Mapping[str, Any], low: float, high: float, spacing
 def _end(name: str, spec: Mapping[str, Any], end: str) -> float:
     value = spec.get(end)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        hint = "; YAML reads 1e-3 as a word, write 1.0e-3" if isinstance(value, str) else ""
+        hint = "; YAML parses 1e-3 as a string, write 1.0e-3" if isinstance(value, str) else ""
         raise ConfigError(f"the range of {name} has {end}: {value!r}, expected a number{hint}")
     return float(value)

@@ -1,4 +1,4 @@
-"""From the members that a sweep wants to the batches that train them."""
+"""Division of a sweep's members into batches, each of which is trained as one run."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from lazy_lightning.experiments.sweep_spec import KernelOf
+from lazy_lightning.plain_text import printable
 from lazy_lightning.runs import configuration
 
 T = TypeVar("T")
@@ -22,28 +23,30 @@ KERNEL_MODULE = "lazy_lightning.modules.kernel_module.KernelModule"
 
 @dataclass(frozen=True)
 class MemberCost:
-    """Of one member, measured or guessed."""
+    """The measured or estimated cost of one member."""
 
     weights: int
+    """Number of weights of the network."""
     bytes: float
-    """Memory that one more member takes."""
+    """Memory of one additional member in a batch."""
     seconds: float
-    """Of all its steps and observations, in a batch."""
+    """Time of all steps and observations of a member in a batch."""
     start: float = 0.0
-    """Seconds that a batch takes beside, however many members it has."""
+    """Seconds that a batch takes in addition, independent of its number of members."""
 
 
 @dataclass(frozen=True)
 class ConfigGroup:
-    """A configuration without its alpha and seeds: its members can share a batch."""
+    """A configuration without its alpha and seeds, whose members can share a batch."""
 
     config: Mapping[str, Any] = field(repr=False)
-    """As in ``config.yaml``."""
+    """The content of ``config.yaml``."""
     setting: Mapping[str, Any]
-    """What sets it apart within the sweep, for people."""
+    """The keys and values that distinguish the group within the sweep, for display."""
     key: str
+    """The hash of the configuration, see :func:`configuration.family`."""
     members: tuple[Member, ...]
-    """That are wanted."""
+    """The members of the sweep in this group."""
 
     @classmethod
     def of(
@@ -53,21 +56,21 @@ class ConfigGroup:
         members: Iterable[Member],
         source: str | None = None,
     ) -> ConfigGroup:
-        """``source``: see :func:`configuration.family`."""
+        """Returns the group of a configuration; for ``source`` see :func:`configuration.family`."""
         return cls(config, setting, configuration.family(config, source), tuple(members))
 
     def member_id(self, member: Member) -> str:
-        """See :func:`configuration.member`."""
+        """Returns the identity of a member, see :func:`configuration.member`."""
         return configuration.member(configuration.point(self.key, member[0]), member[1])
 
     def with_members(self, members: Iterable[Member]) -> ConfigGroup:
-        """The same, of other members."""
+        """Returns a copy of the group with other members."""
         return ConfigGroup(self.config, self.setting, self.key, tuple(members))
 
 
 @dataclass(frozen=True)
 class Batch:
-    """All pairs of some alphas and seeds of a family: one run."""
+    """All pairs of some alphas and seeds of a configuration group, trained as one run."""
 
     group: ConfigGroup
     alphas: tuple[float, ...]
@@ -76,33 +79,33 @@ class Batch:
 
     @property
     def key(self) -> str:
-        """The run's name."""
+        """The name of the run, a hash of its members."""
         return configuration.run(self.group.key, self.alphas, self.seeds)
 
     @property
     def members(self) -> list[Member]:
-        """In the order of the run."""
+        """The members in the order of the run's batch axis."""
         return [(alpha, seed) for alpha in self.alphas for seed in self.seeds]
 
     @property
     def seconds(self) -> float:
-        """Estimated."""
+        """The estimated time of the batch."""
         return self.cost.start + self.cost.seconds * len(self.members)
 
     @property
     def bytes(self) -> float:
-        """Estimated."""
+        """The estimated memory of the batch."""
         return self.cost.bytes * len(self.members)
 
     @property
     def config(self) -> dict[str, Any]:
-        """Of the run."""
+        """The configuration of the run, with its alphas and seeds."""
         config = copy.deepcopy(dict(self.group.config))
         config["model"]["init_args"] |= {"alpha": list(self.alphas), "seeds": list(self.seeds)}
         return config
 
     def halves(self) -> list[Batch]:
-        """Two batches of half the size each; nothing if there is one member."""
+        """Returns two batches of about half the size, or an empty list if there is only one member."""
         if len(self.seeds) > 1:
             middle = len(self.seeds) // 2
             return [
@@ -123,18 +126,18 @@ def plan_batches(
     workers: int,
     most: int | None,
 ) -> list[Batch]:
-    """Batches of the families' members, the longest first.
+    """Divides the members of configuration groups into batches, sorted by decreasing time.
 
-    Members that differ in alpha and seed alone share a batch, as far as memory allows; seeds are divided before alphas,
-    because observers share what belongs to a seed's start. With several workers no batch is longer than its share of
-    the whole.
+    Members that differ only in alpha and seed share a batch, as far as memory allows. Seeds are divided before alphas,
+    because observers share the quantities of members with the same initial weights. With several workers, no batch
+    takes longer than the total time divided by the number of workers.
 
     Args:
-        groups: with the members that are still to be trained.
-        cost: of a family's member.
-        budget: bytes that a batch may take.
-        workers: batches that are trained at a time.
-        most: members of a batch, at most.
+        groups: the groups with the members that are still to be trained.
+        cost: function that returns the cost of one member of a group.
+        budget: the memory of a batch in bytes.
+        workers: the number of batches that are trained in parallel.
+        most: the largest number of members in a batch; None for no limit.
     """
     costs = {group.key: cost(group) for group in groups}
     total = sum(costs[group.key].seconds * len(group.members) for group in groups)
@@ -150,24 +153,24 @@ def plan_batches(
 
 
 def rectangles(members: Sequence[Member]) -> list[tuple[tuple[float, ...], tuple[int, ...]]]:
-    """Members as products of alphas and seeds: alphas that want the same seeds go together.
+    """Groups members into products of alphas and seeds: alphas with the same seeds are in one product.
 
     >>> rectangles([(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1), (10.0, 1)])
     [((0.1, 1.0), (0, 1)), ((10.0,), (1,))]
     """
-    wanted: dict[float, list[int]] = {}
+    seeds_of: dict[float, list[int]] = {}
     for alpha, seed in dict.fromkeys(members):
-        wanted.setdefault(alpha, []).append(seed)
-    together: dict[tuple[int, ...], list[float]] = {}
-    for alpha, seeds in wanted.items():
-        together.setdefault(tuple(sorted(seeds)), []).append(alpha)
-    return [(tuple(sorted(alphas)), seeds) for seeds, alphas in together.items()]
+        seeds_of.setdefault(alpha, []).append(seed)
+    alphas_of: dict[tuple[int, ...], list[float]] = {}
+    for alpha, seeds in seeds_of.items():
+        alphas_of.setdefault(tuple(sorted(seeds)), []).append(alpha)
+    return [(tuple(sorted(alphas)), seeds) for seeds, alphas in alphas_of.items()]
 
 
 def split_rectangle(
     alphas: Sequence[float], seeds: Sequence[int], capacity: int
 ) -> list[tuple[tuple[float, ...], tuple[int, ...]]]:
-    """A product in parts of at most ``capacity`` members and of nearly equal size.
+    """Splits a product of alphas and seeds into parts of at most ``capacity`` members and nearly equal size.
 
     >>> split_rectangle((0.1, 1.0), (0, 1, 2, 3), 4)
     [((0.1, 1.0), (0, 1)), ((0.1, 1.0), (2, 3))]
@@ -177,18 +180,35 @@ def split_rectangle(
 
 
 def kernel_group(network: ConfigGroup, at: KernelOf, checkpoint: str | None, members: Iterable[Member]) -> ConfigGroup:
-    """The flow on the frozen kernel of a family's networks.
+    """Returns the configuration group of flows on the frozen kernels of a group's networks.
 
     Args:
-        network: whose kernel it is.
-        at: the weights whose kernel it is.
-        checkpoint: where trained weights are; None at initialisation.
-        members: with their alphas; the kernel at initialisation does not depend on alpha, centred outputs neither.
+        network: the group of the networks.
+        at: the weights at which the kernel is computed.
+        checkpoint: the path of the checkpoint with the trained weights; None for the kernel at initialisation.
+        members: the members of the new group. Neither the kernel at initialisation nor centred outputs depend on alpha.
     """
     config = copy.deepcopy(dict(network.config))
     config["model"]["class_path"] = KERNEL_MODULE
     config["model"]["init_args"] |= {"at": at, "checkpoint": checkpoint, "layers": None, "kernel_outputs": "full"}
     return ConfigGroup.of(config, {**network.setting, "kernel": f"at {at}"}, members, network.key)
+
+
+def setting_label(setting: Mapping[str, Any]) -> str:
+    """Describes the keys and values that distinguish a configuration group.
+
+    >>> setting_label({"model.network.width": 30, "kernel": "at init"})
+    'width 30, kernel at init'
+    """
+    return ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in setting.items())
+
+
+def batch_label(batch: Batch) -> str:
+    """Describes a batch by its setting within the sweep, its alphas and its number of seeds."""
+    setting, alphas = setting_label(batch.group.setting), batch.alphas
+    span = f"{len(alphas)} alphas {min(alphas):.2g} to {max(alphas):.2g} x " if len(alphas) > 1 else ""
+    size = f"{span}{len(batch.seeds)} seed{'s' * (len(batch.seeds) > 1)}"
+    return printable(f"{setting} ({size})" if setting else size)
 
 
 def _parts(items: Sequence[T], size: int) -> list[tuple[T, ...]]:

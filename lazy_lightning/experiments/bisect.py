@@ -1,4 +1,4 @@
-"""Which scales a bisection asks for, given what has been measured: replayed, so that it goes on after a stop."""
+"""The scales at which a bisection needs measurements, recomputed from the results so that it resumes after a stop."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from lazy_lightning.runs.configuration import significant
 
 
 class Search(NamedTuple):
-    """How far a bisection has come."""
+    """The state of a bisection."""
 
     scales: list[float]
-    """All that have been asked for so far, in rising order."""
+    """All scales requested so far, in increasing order."""
     interval: tuple[float, float] | None
-    """Where the crossing lies; None if it has not been met yet, or is outside."""
+    """The interval that contains the crossing; None if it is not known yet, or lies outside the range."""
     complete: bool
-    """No more scales are asked for: found, or not to be found."""
+    """Whether no more scales are needed, because the crossing is located or cannot be."""
 
 
 def search(bisection: Bisection, measured: Mapping[float, Sequence[float]]) -> Search:
-    """Goes through the rounds as far as their values are known.
+    """Computes the rounds of a bisection as far as their values are known.
 
-    Each round takes the interval with the crossing nearest to the large scales, and puts ``points`` new scales into it.
+    Each round adds ``points`` new scales inside the interval of the crossing at the largest scales.
 
     Args:
-        bisection: what is looked for.
+        bisection: the specification of the bisection.
         measured: the column's values over the seeds, by scale; empty or not finite where all failed.
     """
     low, high = bisection.start, bisection.end
-    asked = _spread(low, high, bisection.points, ends=True)
-    while all(scale in measured for scale in asked):
-        values = {scale: _geometric_mean(measured[scale]) for scale in asked}
-        known = sorted(scale for scale in asked if math.isfinite(values[scale]))
+    requested = _spread(low, high, bisection.points, ends=True)
+    while all(scale in measured for scale in requested):
+        values = {scale: _geometric_mean(measured[scale]) for scale in requested}
+        known = sorted(scale for scale in requested if math.isfinite(values[scale]))
         interval = _interval(known, [values[scale] for scale in known], bisection.level)
         if interval is None or math.log10(interval[1] / interval[0]) <= bisection.tolerance:
-            return Search(sorted(asked), interval, True)
-        new = [scale for scale in _spread(*interval, bisection.points, ends=False) if scale not in asked]
+            return Search(sorted(requested), interval, True)
+        new = [scale for scale in _spread(*interval, bisection.points, ends=False) if scale not in requested]
         if not new:  # every scale in between failed
-            return Search(sorted(asked), interval, True)
-        asked += new
+            return Search(sorted(requested), interval, True)
+        requested += new
         low, high = interval
-    return Search(sorted(asked), None if (low, high) == (bisection.start, bisection.end) else (low, high), False)
+    return Search(sorted(requested), None if (low, high) == (bisection.start, bisection.end) else (low, high), False)
 
 
 def _spread(low: float, high: float, points: int, ends: bool) -> list[float]:

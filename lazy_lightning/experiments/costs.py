@@ -1,6 +1,6 @@
-"""What the members of a sweep cost: a step as measured here, and as many as finished runs took.
+"""Cost model of a sweep's members: the measured cost of one step times the number of steps in finished runs.
 
-The memory of one more member is the size of the tensors that autograd keeps; its time is measured by a clock.
+The memory of one additional member is the size of the tensors that autograd saves; its time is the wall-clock time.
 """
 
 from __future__ import annotations
@@ -36,55 +36,58 @@ Build = Callable[[Mapping[str, Any]], tuple[ObservedModule, FlowData]]
 
 _TYPICAL_STEPS = 1000.0
 USUAL_IMPORTS = 8.0
-"""Seconds that a process takes to import everything, where they have not been measured."""
+"""Seconds that a process takes to import the package and its dependencies, if they have not been measured."""
 _START = 0.8
-"""Share of the imports' time that a batch takes beside its steps: parsing, data, trials, figures and files."""
-_KERNEL_LOOKS = {"KernelDrift": 28, "KernelSpectrum": 2, "KernelSnapshots": 2, "PathDistance": 1}
-"""Tangent kernels that an observer computes of a member: of the drift, one each time t has grown by half."""
+"""Time of a batch besides its steps (parsing, data, verification, figures, files), as a share of the imports' time."""
+_KERNELS_A_MEMBER = {"KernelDrift": 28, "KernelSpectrum": 2, "KernelSnapshots": 2, "PathDistance": 1}
+"""Number of tangent kernels that an observer computes of a member; KernelDrift computes one per growth of t by half."""
 _ONCE = {"LazinessIndex": 600}
-"""Evaluations at w0 that an observer takes: some 160 power steps of four passes, by Hessian-vector products."""
+"""Number of evaluations at w0 that an observer needs: about 160 power iterations of four passes each."""
 _A_STEP = {"PathDistance": 0.5}
-"""Evaluations that what an observer trains beside the network takes for each of its steps."""
+"""Number of evaluations per step that an observer needs for the model that it trains beside the network."""
 _KERNEL_SAMPLES = 200
 _ALWAYS = 2
-"""Evaluations at each observation that every run has: the training set and the test set."""
+"""Number of evaluations at each observation in every run: the training set and the test set."""
 _STATE = 12
-"""Numbers a weight: w, w0, dw, gradient, velocity, what a step proposes, and what is gathered of running rows."""
+"""Stored numbers per weight: w, w0, dw, gradient, velocity, the proposed step, and the gathered running rows."""
 _GRAPH = 2
-"""What backward adds to what forward has kept."""
+"""Memory of forward and backward pass, relative to the tensors that the forward pass saves."""
 _BESIDE = 1.5
-"""Networks that a companion costs: the linearisation takes five passes for the network's three, the other one four."""
+"""Cost of a companion in networks: the linearisation needs five passes, frozen activations four, the network three."""
 _TOGETHER = 4
-"""Members that are timed together: in a batch each costs less than alone."""
+"""Number of members that are timed together, because in a batch each costs less than alone."""
 
 _log = logging.getLogger(__name__)
 
 
 class StepCost(NamedTuple):
-    """Of one member."""
+    """The cost of one step of one member."""
 
     weights: int
+    """Number of weights of the network."""
     bytes: float
+    """Memory of the member."""
     seconds: float
-    """One evaluation of loss and gradient, which is what a tried step takes."""
+    """Time of one evaluation of loss and gradient, which is the cost of a tried step."""
     kernel: float = 0.0
-    """Seconds of one tangent kernel on the samples of the kernel observers; 0 where there are none."""
+    """Seconds of one tangent kernel on the samples of the kernel observers; 0 without such observers."""
 
 
 def step_cost(
     module: ObservedModule, data: FlowData, device: torch.device, dtype: torch.dtype, kernel_samples: int = 0
 ) -> StepCost:
-    """Evaluates loss and gradient of four members at initialisation, on all training samples or on a mini-batch.
+    """Measures the cost of a step: loss and gradient of four members at initialisation, on all samples or a mini-batch.
 
-    What is trained beside the network by mini-batches is counted as one and a half networks each. A frozen kernel has a
-    step of two products with an (n c)^2 matrix, which is not tried out but counted.
+    Each companion of mini-batch training is counted as 1.5 networks. The step of a frozen kernel consists of two
+    products with an (n c)^2 matrix; its cost is computed, not measured.
 
     Args:
-        module: of the configuration, not set up.
-        data: set up.
-        device: to compute on.
-        dtype: of the run.
-        kernel_samples: on how many test samples observers compute tangent kernels; one is timed. 0 for none.
+        module: the module of the configuration, before its setup.
+        data: the datamodule after its setup.
+        device: the device of the computation.
+        dtype: the precision of the run.
+        kernel_samples: number of test samples on which observers compute tangent kernels; one kernel is timed. 0 if
+            there are no such observers.
     """
     samples = (len(data.train.y) + len(data.test.y)) * data.num_outputs
     if isinstance(module, KernelModule):
@@ -116,13 +119,13 @@ def step_cost(
     weights = initial.network.weights
     models = 1 + _BESIDE * len(module.companions) if isinstance(module, MiniBatchModule) else 1
     held = _GRAPH * kept + size * _STATE * weights
-    looked_at = data.test.x[:kernel_samples].to(device, dtype)
-    kernel = _seconds_of_a_kernel(initial, looked_at, device, dtype) if kernel_samples else 0.0
+    x_kernel = data.test.x[:kernel_samples].to(device, dtype)
+    kernel = _seconds_of_a_kernel(initial, x_kernel, device, dtype) if kernel_samples else 0.0
     return StepCost(weights, models * held + 4 * size * samples, models * seconds, kernel)
 
 
 def _seconds_of_a_kernel(initial: InitialMembers, x: Tensor, device: torch.device, dtype: torch.dtype) -> float:
-    """The tangent kernel of one member at initialisation; 0 for a network without one, whose observers will say so."""
+    """Times the tangent kernel of one member at initialisation; returns 0 if the network does not support it."""
     buffers = {name: in_precision(b, dtype).to(device) for name, b in initial.buffers.items()}
     w0 = initial.w0.to(device, dtype)
 
@@ -138,12 +141,12 @@ def _seconds_of_a_kernel(initial: InitialMembers, x: Tensor, device: torch.devic
 
 def _kernel_cost(rows: int, samples: int, dtype: torch.dtype) -> StepCost:
     size = torch.empty((), dtype=dtype).element_size()
-    rate = 1e10  # multiply-adds a second that a matrix-vector product reaches on two cores, where memory is the limit
+    rate = 1e10  # multiply-adds per second of a memory-bound matrix-vector product on two cores
     return StepCost(rows, size * rows * (samples + 2 * rows), 2 * rows**2 / rate)
 
 
 def _bytes_kept(evaluate: Callable[[], None], besides: Iterable[Tensor]) -> int:
-    """Of distinct tensors that a forward pass keeps for its backward pass, without those that members share."""
+    """Returns the bytes of the distinct tensors saved for the backward pass, without those that members share."""
     seen: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
@@ -167,12 +170,12 @@ def _seconds(evaluate: Callable[[], None], device: torch.device) -> float:
 
 
 class CostModel:
-    """Of the members of families, each measured once.
+    """Estimates the cost of members; the step of each configuration group is measured once.
 
     Args:
-        build: makes the module and the data of a configuration.
-        device: where they are trained.
-        imports: seconds that this process took to import everything, which each worker takes again.
+        build: function that builds the module and the data of a configuration.
+        device: the device on which the members are trained.
+        imports: seconds that this process took for its imports, which each worker takes again.
     """
 
     def __init__(self, build: Build, device: torch.device, imports: float = USUAL_IMPORTS) -> None:
@@ -185,7 +188,7 @@ class CostModel:
         self.steps_are = f"{_TYPICAL_STEPS:g} steps a member"
 
     def of(self, rows: Rows) -> Callable[[ConfigGroup], MemberCost]:
-        """The cost of a family, given what is known of steps."""
+        """Returns a function that estimates the cost of a group's member from the numbers of steps in finished runs."""
         taken = [float(row["tried"]) for row in rows if row["status"] == Status.FINISHED and row.get("tried")]
         usual = sum(taken) / len(taken) if taken else _TYPICAL_STEPS
         self.steps_are = f"{usual:.0f} steps a member, as in finished runs" if taken else self.steps_are
@@ -199,7 +202,7 @@ class CostModel:
             named = _callbacks(group.config)
             evaluations = steps * (1 + sum(_A_STEP.get(name, 0.0) for name in named))
             evaluations += observations(steps) * (_ALWAYS + len(named)) + sum(_ONCE.get(name, 0) for name in named)
-            kernels = step.kernel * sum(_KERNEL_LOOKS.get(name, 0) for name in named)
+            kernels = step.kernel * sum(_KERNELS_A_MEMBER.get(name, 0) for name in named)
             return MemberCost(step.weights, step.bytes, step.seconds * evaluations + kernels, self.start)
 
         return cost
@@ -210,16 +213,16 @@ class CostModel:
         return self._steps[group.key]
 
     def _measured(self, group: ConfigGroup) -> StepCost:
-        """Nothing where it cannot be had: the family's run then fails with its reason, and stops no other."""
+        """Measures the step of a group; returns zeros if that fails, so that only the group's own runs fail later."""
         module, data = self._build(group.config)
         try:
             key = json.dumps(group.config["data"], sort_keys=True, default=str)
             data = self._data.setdefault(key, data)
             data.setup()
             half = str((group.config.get("trainer") or {}).get("precision")).startswith("32")
-            samples = _KERNEL_SAMPLES if set(_callbacks(group.config)) & set(_KERNEL_LOOKS) else 0
+            samples = _KERNEL_SAMPLES if set(_callbacks(group.config)) & set(_KERNELS_A_MEMBER) else 0
             return step_cost(module, data, self.device, torch.float32 if half else torch.float64, samples)
-        except ConfigError:  # to be mended before anything is trained
+        except ConfigError:  # the user can correct it before anything is trained
             raise
         except Exception as error:
             _log.info("the cost of %s is not known: %s", dict(group.setting), error)
@@ -227,7 +230,7 @@ class CostModel:
 
 
 def observations(steps: float) -> int:
-    """How often a member is observed in so many tried steps, by the default schedule in steps.
+    """Returns the number of observations of a member in a number of tried steps with the default schedule.
 
     >>> observations(1), observations(1000)
     (2, 41)
@@ -241,14 +244,14 @@ def observations(steps: float) -> int:
 
 
 def _callbacks(config: Mapping[str, Any]) -> list[str]:
-    """The classes of the callbacks that the configuration names; most of them are observers."""
+    """Returns the class names of the callbacks in a configuration; most of them are observers."""
     given = (config.get("trainer") or {}).get("callbacks") or []
     callbacks = given if isinstance(given, list) else [given]
     return [str(one.get("class_path")).rpartition(".")[2] for one in callbacks if isinstance(one, Mapping)]
 
 
 def _mini_batch_steps(config: Mapping[str, Any]) -> float | None:
-    """That training by mini-batches takes, by the trainer's limits; None where it is not that, or has none."""
+    """Returns the number of mini-batch steps within the trainer's limits; None for a flow or without a limit."""
     flat, trainer = configuration.flatten(config), config.get("trainer") or {}
     batch = flat.get("data.batch_size")
     if batch is None:

@@ -1,4 +1,4 @@
-"""Trains the members of a sweep batch by batch: gives batches to workers and handles how each ends."""
+"""Execution of a sweep: starts batches on workers and handles the result of each."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lazy_lightning.experiments.sweep_progress import SweepProgress
 from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, Task, Worker, WorkerPool
 from lazy_lightning.runs.run_folder import Status
 
-_LOOK = 0.2  # seconds between looks at the workers' post
-_DEATHS = 2
+_POLL_INTERVAL = 0.2  # seconds between reads of the workers' progress messages
+_MAX_DEATHS = 2  # of a worker's process, before its batch is divided
 
 
 def run_sweep(
@@ -32,10 +32,13 @@ def run_sweep(
     limits: BatchLimits,
     retry_failed: bool = False,
 ) -> None:
-    """Trains until nothing is left or a signal stops it; bisections and kernels want more once networks are trained.
+    """Trains the pending members of a sweep until there are none or a signal stops it.
+
+    The pending members are computed again after each pass, because bisections and kernels of trained networks add
+    members.
 
     Raises:
-        RunError: a run that has ended is wanted again, which would never end.
+        RunError: a run that has ended is pending again, so the loop would not terminate.
     """
     begun: set[str] = set()
     while not execution.stopped:
@@ -46,7 +49,7 @@ def run_sweep(
         progress.set_total(len(sweep.status(rows, retry_failed).wanted))
         _require_progress(batches, begun)
         execution.train(batches)
-        retry_failed = False  # once is enough
+        retry_failed = False  # failed members are trained again only once
 
 
 def _require_progress(batches: Sequence[Batch], begun: set[str]) -> None:
@@ -60,15 +63,15 @@ def _require_progress(batches: Sequence[Batch], begun: set[str]) -> None:
 
 
 class Execution:
-    """Trains batches, the first in the list first.
+    """Trains batches in the order of their list.
 
-    A batch that fails is recorded with its reason, and the others go on. One that does not fit into memory, or whose
-    process has died twice, goes on in halves.
+    The failure of a batch is recorded with its reason, and the other batches continue. A batch that does not fit into
+    memory, or whose process has died twice, is divided into halves.
 
     Args:
-        folder: of the sweep.
-        pool: of the workers.
-        progress: shows.
+        folder: the folder of the sweep.
+        pool: the pool of workers.
+        progress: receives the starts, messages and results of the batches.
     """
 
     def __init__(self, folder: SweepFolder, pool: WorkerPool, progress: SweepProgress) -> None:
@@ -77,10 +80,10 @@ class Execution:
         self._deaths: dict[str, int] = {}
         self.stopped = False
         self.incomplete = False
-        """Whether a batch has ended whose results could not all be written."""
+        """Whether a batch has ended without writing all of its results."""
 
     def train(self, batches: Sequence[Batch]) -> None:
-        """Until all have ended, or a signal has stopped them."""
+        """Trains batches until all have ended, or a signal has stopped them."""
         self._pending = list(batches)
         for batch in batches:
             self._folder.keep_plan(batch)
@@ -90,28 +93,28 @@ class Execution:
                 worker, batch = idle.pop(), self._pending.pop(0)
                 self._progress.start(batch, self._pending)
                 busy[self._start(worker, batch)] = (worker, batch)
-            done, _ = wait(busy, timeout=_LOOK, return_when=FIRST_COMPLETED)
+            done, _ = wait(busy, timeout=_POLL_INTERVAL, return_when=FIRST_COMPLETED)
             self._progress.update(self._worker_pool.messages())
             for future in done:
                 worker, batch = busy.pop(future)
                 idle.append(worker)
-                self._settle(batch, _batch_result(future))
+                self._handle_result(batch, _batch_result(future))
 
     def stop(self) -> None:
-        """After the present bursts."""
+        """Stops all batches after their present bursts."""
         self.stopped = True
         self._worker_pool.stop()
 
     def _start(self, worker: Worker, batch: Batch) -> Future[BatchResult]:
-        run = self._folder.make_room(batch.key)
+        run = self._folder.prepare_run(batch.key)
         return worker.start(Task(batch.key, str(self._folder.config_path(batch.key)), str(run.path)))
 
-    def _settle(self, batch: Batch, result: BatchResult) -> None:
+    def _handle_result(self, batch: Batch, result: BatchResult) -> None:
         members = len(batch.members)
         self._deaths[batch.key] = self._deaths.get(batch.key, 0) + (result.status == BatchStatus.DIED)
         if result.status == BatchStatus.STOPPED:
             self.stopped = True
-            self._progress.finish(batch, 0, 0, False, "stopped, to go on with the next time")
+            self._progress.finish(batch, 0, 0, False, "stopped, and resumes the next time")
         elif result.status == BatchStatus.ENDED:
             statuses = [row["status"] for row in self._folder.run(batch.key).rows(batch.key)]
             failed = statuses.count(Status.FAILED)
@@ -120,8 +123,8 @@ class Execution:
                 self.incomplete = True
                 how += f", but {result.reason}"
             self._progress.finish(batch, members - failed, failed, True, how)
-        elif result.status == BatchStatus.DIED and (self._deaths[batch.key] < _DEATHS or self.stopped):
-            self._progress.finish(batch, 0, 0, False, "lost its process, and goes on from its checkpoint")
+        elif result.status == BatchStatus.DIED and (self._deaths[batch.key] < _MAX_DEATHS or self.stopped):
+            self._progress.finish(batch, 0, 0, False, "lost its process, and resumes from its checkpoint")
             self._pending.insert(0, batch)
         elif result.status in (BatchStatus.MEMORY, BatchStatus.DIED) and batch.halves():
             self._progress.finish(batch, 0, 0, False, f"is divided ({result.reason})")
@@ -140,9 +143,15 @@ class Execution:
 
 @contextmanager
 def stops_on_signal(
-    stop: Callable[[], None], at_once: Callable[[], None], say: Callable[[str], None]
+    stop: Callable[[], None], at_once: Callable[[], None], log: Callable[[str], None]
 ) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM stops, the second interrupts at once."""
+    """Context in which the first Ctrl-C or SIGTERM stops after the present bursts, and the second one immediately.
+
+    Args:
+        stop: called at the first signal.
+        at_once: called at the second signal, before KeyboardInterrupt is raised.
+        log: receives a line of text about the first signal.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -154,7 +163,7 @@ def stops_on_signal(
             at_once()
             raise KeyboardInterrupt
         stop()
-        say(f"{signal.Signals(number).name}: the batches stop after their present bursts; once more to stop at once")
+        log(f"{signal.Signals(number).name}: the batches stop after their present bursts; repeat to stop immediately")
 
     previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

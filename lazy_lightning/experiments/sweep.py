@@ -1,4 +1,4 @@
-"""A sweep: what it wants, what of that is there, and what is still to be trained."""
+"""A sweep: its requested members, those that the run store holds already, and those still to be trained."""
 
 from __future__ import annotations
 
@@ -17,24 +17,27 @@ from lazy_lightning.runs.run_files import CHECKPOINT
 from lazy_lightning.runs.run_folder import Status
 
 Rows = Sequence[Mapping[str, Any]]
-"""Of the store's index."""
+"""Rows of the run store's index, one for each member."""
 
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """Of a batch, and of how many are trained at a time."""
+    """Limits on the size of a batch and on the number of parallel batches."""
 
     bytes: float
+    """Memory of a batch."""
     workers: int = 1
+    """Number of batches that are trained in parallel."""
     members: int | None = None
+    """Number of members of a batch; None for no limit."""
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The declaration with the configurations that it stands for.
+    """The specification of a sweep with its configuration groups and its folder.
 
-    ``networks`` have the members of the grid; of a bisection they have one for each seed, with the configuration's own
-    alpha, whose scales are chosen as results come in.
+    ``networks`` contain the members of the grid. In a bisection they contain one member for each seed, with the
+    configuration's alpha, and the scales are chosen from the results.
     """
 
     spec: SweepSpec
@@ -42,20 +45,20 @@ class Sweep:
     folder: SweepFolder
 
     def rows(self) -> Rows:
-        """What is in the store now."""
+        """Reads the index of the runs in the sweep's folder."""
         return scan(self.folder.path) if self.folder.path.is_dir() else []
 
-    # ------------------------------------------------------------------ what is wanted
+    # ------------------------------------------------------------------ requested members
 
     def wanted(self, rows: Rows) -> list[ConfigGroup]:
-        """Networks and kernels at initialisation."""
+        """Returns the groups of networks and of kernels at initialisation with all their members."""
         networks = [self._with_scales(group, rows) for group in self.networks]
         if "init" not in self.spec.kernels:
             return networks
         return networks + [kernel_group(f, "init", None, _without_alpha(f)) for f in networks]
 
     def kernels_at_end(self, rows: Rows) -> list[ConfigGroup]:
-        """The kernels that networks have learnt: for each run that has ended, those of its members that finished."""
+        """Returns the groups of kernels of trained networks: for each ended run, one with its finished members."""
         if "end" not in self.spec.kernels:
             return []
         by_group = {group.key: group for group in self.networks}
@@ -64,7 +67,7 @@ class Sweep:
             if row["family"] in by_group:
                 runs.setdefault(str(row["run"]), []).append(row)
         found: list[ConfigGroup] = []
-        seen: set[str] = set()  # a member may have been trained twice by hand
+        seen: set[str] = set()  # a member may have been trained twice by separate commands
         for run, members in runs.items():
             network, checkpoint = by_group[str(members[0]["family"])], self.folder.checkpoint(run)
             if all(row["status"] != Status.UNFINISHED for row in members) and checkpoint.is_file():
@@ -75,14 +78,14 @@ class Sweep:
         return found
 
     def search(self, group: ConfigGroup, rows: Rows) -> Search | None:
-        """How far the bisection of a family has come; None if the sweep is a grid."""
+        """Returns the state of a group's bisection, or None if the sweep is a grid."""
         bisection = self.spec.bisect
         if bisection is None:
             return None
         scale_of, seeds = self._scale_of(group), {seed for _, seed in group.members}
         measured: dict[float, dict[int, float]] = {}
         ended = [row for row in rows if row["family"] == group.key and row["status"] != Status.UNFINISHED]
-        for row in sorted(ended, key=lambda row: row["status"] == Status.FINISHED):  # which wins over a failed one
+        for row in sorted(ended, key=lambda row: row["status"] == Status.FINISHED):  # finished rows replace failed ones
             if row["seed"] in seeds:
                 measured.setdefault(scale_of(float(row["alpha"])), {})[row["seed"]] = _value(row, bisection.column)
         whole = {scale: list(values.values()) for scale, values in measured.items() if len(values) == len(seeds)}
@@ -97,19 +100,19 @@ class Sweep:
         return group.with_members((alpha, seed) for alpha in alphas for seed in seeds)
 
     def alpha_of(self, group: ConfigGroup, scale: float) -> float:
-        """Of a value of the bisection's axis."""
-        assert self.spec.bisect is not None  # who asks is in a bisection
+        """Returns the alpha of a value on the bisection's axis."""
+        assert self.spec.bisect is not None  # called only in a bisection
         return alpha_of(group.config, self.spec.bisect.axis, scale)
 
     def _scale_of(self, group: ConfigGroup) -> Callable[[float], float]:
-        assert self.spec.bisect is not None  # who asks is in a bisection
+        assert self.spec.bisect is not None  # called only in a bisection
         root = 1.0 if self.spec.bisect.axis == "alpha" else width_of(group.config) ** 0.5
         return lambda alpha: configuration.significant(alpha * root, 10)
 
-    # ------------------------------------------------------------------ what is to be done
+    # ------------------------------------------------------------------ pending members and batches
 
     def pending(self, groups: Iterable[ConfigGroup], rows: Rows, retry_failed: bool) -> list[ConfigGroup]:
-        """The families' members that are neither finished nor, unless they are to be tried again, failed."""
+        """Returns the groups with only their untrained members, which include failed ones if ``retry_failed``."""
         done = completed_ids(rows, retry_failed)
         left = [f.with_members(m for m in f.members if f.member_id(m) not in done) for f in groups]
         return [group for group in left if group.members]
@@ -117,7 +120,7 @@ class Sweep:
     def batches(
         self, rows: Rows, cost: Callable[[ConfigGroup], MemberCost], limits: BatchLimits, retry_failed: bool = False
     ) -> list[Batch]:
-        """What is to be trained now, the longest first; batches of an earlier plan stay as they are."""
+        """Returns the batches to train now by decreasing time; batches of an earlier plan are kept."""
         pending = self.pending([*self.wanted(rows), *self.kernels_at_end(rows)], rows, retry_failed)
         kept: list[Batch] = []
         planned = self.folder.planned()
@@ -126,23 +129,23 @@ class Sweep:
             own = [b for key, config in planned.items() if (b := _planned(group, key, config, cost)) is not None]
             open_members = set(group.members)
             for batch in own:
-                fits = self._goes_on(batch, limits)
-                if fits and set(batch.members) <= open_members:  # plans that overlap have been made at different times
+                fits = self._is_valid(batch, limits)
+                if fits and set(batch.members) <= open_members:  # plans of different commands may overlap
                     kept.append(batch)
                     open_members -= set(batch.members)
             left.append(group.with_members(m for m in group.members if m in open_members))
         new = plan_batches([f for f in left if f.members], cost, limits.bytes, limits.workers, limits.members)
         return sorted([*kept, *new], key=lambda batch: -batch.seconds)
 
-    def _goes_on(self, batch: Batch, limits: BatchLimits) -> bool:
-        """Whether an earlier plan holds: not if the batch has not begun and is larger than what is now allowed."""
+    def _is_valid(self, batch: Batch, limits: BatchLimits) -> bool:
+        """Returns whether a batch of an earlier plan is kept: it has a checkpoint, or is within the present limits."""
         begun = self.folder.checkpoint(batch.key).is_file()
         return begun or limits.members is None or len(batch.members) <= limits.members
 
-    # ------------------------------------------------------------------ what there is
+    # ------------------------------------------------------------------ status
 
     def status(self, rows: Rows, retry_failed: bool = False) -> SweepStatus:
-        """Of the members that are wanted, those done and those failed, unless these are tried again."""
+        """Returns the requested members, those finished and those failed (none if they are trained again)."""
         wanted = {group.member_id(member) for group in self.wanted(rows) for member in group.members}
         wanted |= {group.member_id(member) for group in self.kernels_at_end(rows) for member in group.members}
         wanted |= {str(row["id"]) for row in rows if row["model"] == "kernel at end" and "end" in self.spec.kernels}
@@ -152,7 +155,7 @@ class Sweep:
         return SweepStatus(frozenset(wanted), frozenset(finished), {} if retry_failed else left)
 
     def runs_without_checkpoint(self, rows: Rows) -> list[str]:
-        """Runs of networks whose learnt kernel is wanted, has not been followed, and cannot be any more."""
+        """Returns the runs without a checkpoint, although the flow on their final kernels has not been trained yet."""
         if "end" not in self.spec.kernels:
             return []
         followed = {str(row["id"]) for row in rows if row["model"] == "kernel at end"}
@@ -162,10 +165,11 @@ class Sweep:
         return [run for run in dict.fromkeys(lost) if not self.folder.checkpoint(run).is_file()]
 
     def drop_checkpoints(self, sweep_status: SweepStatus) -> None:
-        """Removes the checkpoints of this sweep's own runs that have ended: several copies of all weights.
+        """Removes the checkpoints of this sweep's ended runs, because they hold several copies of all weights.
 
-        A run is the sweep's own if it was planned here and all its members are wanted: one that was made by hand in the
-        same folder, or by a sweep of other members, keeps its checkpoint. Not while kernels are to be tried again.
+        Only runs that were planned by this sweep and whose members it requests lose their checkpoint, not those of
+        separate commands in the same folder or of a sweep of other members. All checkpoints are kept while failed
+        flows on kernels at the end of training can still be trained again.
         """
         if self.spec.keep_checkpoints or ("end" in self.spec.kernels and sweep_status.failed):
             return
@@ -180,12 +184,14 @@ class Sweep:
 
 @dataclass(frozen=True)
 class SweepStatus:
-    """How far a sweep is, by members' ids."""
+    """The identities of the members of a sweep by their status."""
 
     wanted: frozenset[str]
+    """All requested members."""
     finished: frozenset[str]
+    """The members that have finished."""
     failed: Mapping[str, str]
-    """With the reason."""
+    """The members that have failed, each with its reason."""
 
     def __str__(self) -> str:
         return f"{len(self.finished)} of {len(self.wanted)} members are done, {len(self.failed)} failed"
@@ -195,38 +201,38 @@ _ABSENT = object()
 
 
 def _value(row: Mapping[str, Any], column: str) -> float:
-    """What a member has measured at its end, NaN if it has failed."""
+    """Returns the last value of a column for a member, NaN if the member has failed."""
     if row["status"] != Status.FINISHED:
         return float("nan")
     value = row.get(column, _ABSENT)
     if value is _ABSENT:
         raise ConfigError(
-            f"bisect looks at {column}, which these runs have not observed: add the observer's preset, such as "
+            f"bisect uses the column {column}, which these runs have not observed: add the observer's preset, such as "
             "--config callbacks/ntk.yaml, or choose another column"
         )
     return float("nan") if value is None else float(value)
 
 
 def completed_ids(rows: Rows, retry_failed: bool = False) -> set[str]:
-    """Ids of members that need no training."""
+    """Returns the identities of members that need no training."""
     finished = {str(row["id"]) for row in rows if row["status"] == Status.FINISHED}
     return finished if retry_failed else finished | {str(r["id"]) for r in rows if r["status"] == Status.FAILED}
 
 
 def alpha_of(config: Mapping[str, Any], axis: str, scale: float) -> float:
-    """alpha of a value on an axis: itself, or divided by sqrt(h).
+    """Returns the alpha of a value on an axis: the value itself, or the value divided by sqrt(h).
 
     Raises:
-        ConfigError: the network has no width.
+        ConfigError: the axis is sqrt_h_alpha and the network has no width.
     """
     return configuration.significant(scale if axis == "alpha" else scale / width_of(config) ** 0.5)
 
 
 def width_of(config: Mapping[str, Any]) -> float:
-    """h of a configuration's network.
+    """Returns the width h of a configuration's network.
 
     Raises:
-        ConfigError: it has none.
+        ConfigError: the network has no argument ``width``.
     """
     width = configuration.flatten(config).get("model.network.width")
     if isinstance(width, bool) or not isinstance(width, (int, float)):
@@ -238,13 +244,13 @@ def width_of(config: Mapping[str, Any]) -> float:
 
 
 def _id_of_kernel(network: ConfigGroup, row: Mapping[str, Any]) -> str:
-    """The identity of the flow on the kernel that a member of a family has learnt, wherever its checkpoint is."""
+    """Returns the identity of the flow on a member's kernel at the end of training, for any path of its checkpoint."""
     member = (float(row["alpha"]), int(row["seed"]))
     return kernel_group(network, "end", CHECKPOINT, [member]).member_id(member)
 
 
 def _without_alpha(group: ConfigGroup) -> list[Member]:
-    """Centred outputs of a frozen kernel do not depend on alpha."""
+    """Returns one member for each seed if the outputs are centred, because a frozen kernel then needs no alpha."""
     arguments = group.config["model"].get("init_args") or {}
     if not arguments.get("centering", True):
         return list(group.members)
@@ -254,7 +260,7 @@ def _without_alpha(group: ConfigGroup) -> list[Member]:
 def _planned(
     group: ConfigGroup, key: str, config: Mapping[str, Any], cost: Callable[[ConfigGroup], MemberCost]
 ) -> Batch | None:
-    """The batch of an earlier plan, if it is one of this family."""
+    """Returns the batch of an earlier plan if it belongs to this group, else None."""
     members = configuration.members(config)
     alphas, seeds = (tuple(dict.fromkeys(values)) for values in zip(*members, strict=True))
     batch = Batch(group, alphas, seeds, cost(group))

@@ -1,7 +1,7 @@
-"""The folder of a sweep: its runs, the plan of its batches, and a lock, so that two sweeps do not fill it at once.
+"""The folder of a sweep: its runs, the plan of its batches, and a lock against other sweeps in the same folder.
 
-``sweep.yaml`` says what was asked for last, ``plan/RUN.yaml`` holds the configuration of a batch that has been planned,
-``RUN/`` is its run. A plan is kept so that the same command, given again after a stop, makes the same runs.
+``sweep.yaml`` contains the most recent specification, ``plan/RUN.yaml`` the configuration of a planned batch, and
+``RUN/`` its run. A plan is kept so that the same command, given again after a stop, creates the same runs.
 """
 
 from __future__ import annotations
@@ -28,34 +28,34 @@ from lazy_lightning.runs.run_folder import RunFolder
 
 _DECLARATION, _PLAN, _LOCK = "sweep.yaml", "plan", ".lock"
 _KEY = re.compile(r"[0-9a-f]{12}")
-"""Names of runs that a sweep has made, see :func:`lazy_lightning.runs.configuration.run`."""
+"""Pattern of the names of a sweep's runs, see :func:`lazy_lightning.runs.configuration.run`."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """See the module."""
+    """The files and folders in the folder of a sweep."""
 
     path: Path
 
     def run(self, key: str) -> RunFolder:
-        """Of a batch."""
+        """Returns the run folder of a batch."""
         return RunFolder(self.path / key)
 
     def config_path(self, key: str) -> Path:
-        """Of a batch that has been planned."""
+        """Returns the path of the configuration of a planned batch."""
         return self.path / _PLAN / f"{key}.yaml"
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """For as long as a sweep is at work; the lock of a process that has died is gone with it.
+        """Holds the lock of the folder; the operating system releases the lock of a process that dies.
 
         Raises:
-            RunError: another sweep is at work, or the folder cannot be written.
+            RunError: another sweep holds the lock, or the folder cannot be written.
         """
         busy = (
-            f"another sweep is at work in {printable(self.path)}: wait until it has ended, or choose another with --out"
+            f"another sweep is running in {printable(self.path)}: wait until it has ended, or choose another with --out"
         )
         with ExitStack() as stack:
             try:
@@ -68,62 +68,66 @@ class SweepFolder:
             yield
 
     def declare(self, content: Mapping[str, Any]) -> None:
-        """Keeps what was asked for."""
+        """Writes the specification of the sweep."""
         _write(self.path / _DECLARATION, content)
 
     def planned(self) -> dict[str, dict[str, Any]]:
-        """Configurations of batches by key, of an earlier plan; a file that is none is passed over with a warning."""
+        """Returns the configurations of planned batches by key; invalid files are skipped with a warning."""
         found = {}
         for path in sorted((self.path / _PLAN).glob("*.yaml")):
             try:
                 found[path.stem] = _plan_of(path)
             except DataError as error:
-                _log.warning("%s, so its batch is planned anew", error)
+                _log.warning("%s, so its batch is planned again", error)
         return found
 
     def is_own(self, key: str) -> bool:
-        """Whether a run was made by a sweep in this folder: it has a plan, and its folder is here and no link."""
+        """Returns whether a run was created by a sweep here: it has a plan, and its folder is not a symbolic link."""
         if _KEY.fullmatch(key) is None:
             return False
         run, plan = self.run(key).path, self.config_path(key)
         return plan.is_file() and run.is_dir() and not run.is_symlink() and run.resolve() == self.path.resolve() / key
 
     def keep_plan(self, batch: Batch) -> None:
-        """Writes a batch's configuration."""
+        """Writes the configuration of a batch into the plan."""
         _write(self.config_path(batch.key), batch.config)
 
     def forget_plan(self, key: str) -> None:
-        """It is not wanted any more."""
+        """Removes the configuration of a batch from the plan."""
         self.config_path(key).unlink(missing_ok=True)
 
-    def make_room(self, key: str) -> RunFolder:
-        """The folder of a batch that is to be trained: one that has ended is emptied, one that has not goes on."""
+    def prepare_run(self, key: str) -> RunFolder:
+        """Prepares the folder of a batch for training: empties it if the run has ended, else keeps it to be resumed.
+
+        Raises:
+            RunError: the folder is a symbolic link.
+        """
         run = self.run(key)
         if run.path.is_symlink():
-            raise RunError(f"{printable(run.path)} is a link, where a run of this sweep is to be: remove the link")
+            raise RunError(f"{printable(run.path)} is a link in the place of a run of this sweep: remove the link")
         if _has_ended(run):
             shutil.rmtree(run.path)
         run.path.mkdir(parents=True, exist_ok=True)
         return run
 
     def fail(self, batch: Batch, reason: str) -> None:
-        """Records why a batch has no result, also if it has not come so far as to save its configuration."""
+        """Records why a batch has no result, with its configuration if the run has not saved it."""
         run = self.run(batch.key)
         if not (run.path / CONFIG).is_file():
             _write(run.path / CONFIG, batch.config)
         run.fail(reason)
 
     def checkpoint(self, key: str) -> Path:
-        """Of a run."""
+        """Returns the path of a run's checkpoint."""
         return self.path / key / CHECKPOINT
 
 
 def _has_ended(run: RunFolder) -> bool:
-    """A run whose summary is damaged has to be trained again: from its checkpoint if that is whole."""
+    """Returns whether a run has ended; removes a damaged summary, so that the run is resumed from its checkpoint."""
     try:
         return run.ended
     except DataError as error:
-        _log.warning("%s, so the run goes on from its checkpoint, or begins anew", error)
+        _log.warning("%s, so the run resumes from its checkpoint, or starts again", error)
         (run.path / SUMMARY).unlink(missing_ok=True)
         (run.path / FAILURE).unlink(missing_ok=True)
         return False

@@ -1,4 +1,4 @@
-"""What a sweep is declared to be: the content of its YAML file, checked."""
+"""The specification of a sweep, parsed and validated from its YAML file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KernelOf = Literal["init", "end"]
 
 _SEEDS = "seeds"
 _MOST_COMBINATIONS = 10_000
-"""Of keys other than the scale and seeds; each is a run at least."""
+"""Limit on the combinations of keys other than the scale and the seeds, each of which is at least one run."""
 _KEYS = ("name", "grid", "kernels", "bisect", "keep_checkpoints")
 _DIRECT = {
     "model.alpha": "alpha",
@@ -32,17 +32,17 @@ _DIRECT = {
 
 @dataclass(frozen=True)
 class Bisection:
-    """Points are added where a quantity crosses a level, until the crossing is known well enough.
+    """Search for the scale at which a quantity crosses a level, up to a tolerance.
 
     Args:
         axis: ``alpha`` or ``sqrt_h_alpha``.
-        start: first scale.
-        end: last scale.
-        column: of a member's last values; its geometric mean over the seeds is what crosses.
-        level: the level.
-        tolerance: decades of the interval that is left.
-        points: scales in the first round, and inside the interval in each further one; all are members of one batch, so
-            several cost little more than one.
+        start: the smallest scale.
+        end: the largest scale.
+        column: the column of a member's last values whose geometric mean over the seeds crosses the level.
+        level: the value to cross.
+        tolerance: the width of the final interval in decades.
+        points: number of scales in the first round, and inside the interval in each further round. They are members of
+            one batch, so several cost little more than one.
     """
 
     axis: ScaleAxis
@@ -57,7 +57,7 @@ class Bisection:
         if self.axis not in get_args(ScaleAxis):
             raise ConfigError(f"bisect has axis {self.axis!r}, expected {' or '.join(get_args(ScaleAxis))}")
         if not 0 < self.start < self.end:
-            raise ConfigError(f"bisect goes from {self.start:g} to {self.end:g}: it must rise, from > 0")
+            raise ConfigError(f"bisect goes from {self.start:g} to {self.end:g}: it must increase, and start above 0")
         if not (self.level > 0 and self.tolerance > 0):
             raise ConfigError(f"bisect needs level > 0 and tolerance > 0, got {self.level:g} and {self.tolerance:g}")
         if self.points < 2:
@@ -66,17 +66,18 @@ class Bisection:
 
 @dataclass(frozen=True)
 class SweepSpec:
-    """A sweep: a grid of configurations, scales and seeds.
+    """The specification of a sweep: a grid of configurations, scales and seeds.
 
     Args:
-        name: of the sweep, and of its folder unless another is given.
+        name: the name of the sweep, and of its folder unless another is given.
         grid: values by configuration key, as on the command line (``model.network.width``).
-        scale: which of the two scales ``scales`` are; None leaves the configuration's alpha.
+        scale: the axis of ``scales``; None for the configuration's alpha.
         scales: values of alpha, or of sqrt(h) alpha.
-        seeds: initial seeds; None leaves the configuration's.
-        kernels: also follow the flow on the frozen kernel of each network at initialisation, at the end, or both.
-        bisect: look for a crossing in place of ``scales``.
-        keep_checkpoints: keep those of runs that have ended.
+        seeds: initial seeds; None for those of the configuration.
+        kernels: whether to also train the flow on the frozen kernel of each network at initialisation, at the end of
+            training, or both.
+        bisect: search for a crossing instead of ``scales``.
+        keep_checkpoints: whether to keep the checkpoints of runs that have ended.
     """
 
     name: str
@@ -89,20 +90,20 @@ class SweepSpec:
     keep_checkpoints: bool = False
 
     def combinations(self) -> Iterator[dict[str, Any]]:
-        """Every combination of the grid's values, by key."""
+        """Yields every combination of the grid's values, by key."""
         for values in itertools.product(*self.grid.values()):
             yield dict(zip(self.grid, values, strict=True))
 
 
 def parse_sweep_spec(content: Mapping[str, Any], name: str) -> SweepSpec:
-    """Checks the content of a sweep's file.
+    """Parses and validates the content of a sweep's file.
 
     Args:
-        content: as YAML gives it.
-        name: of the sweep if the content has none.
+        content: the mapping in the YAML file.
+        name: the default name of the sweep.
 
     Raises:
-        ConfigError: an unknown key, or a value that cannot be used.
+        ConfigError: a key is unknown, or a value is invalid.
     """
     _known(content, _KEYS, "a sweep")
     grid = _mapping(content.get("grid"), "grid")
@@ -130,7 +131,7 @@ def parse_sweep_spec(content: Mapping[str, Any], name: str) -> SweepSpec:
 
 
 def _require_count(spec: SweepSpec) -> None:
-    """A grid is parsed combination by combination, so one that is absurdly large would say nothing for hours."""
+    """Checks the size of the grid, because each combination is parsed, which would take hours for a very large one."""
     combinations = math.prod(len(values) for values in spec.grid.values())
     members = combinations * max(1, len(spec.scales)) * max(1, len(spec.seeds or ()))
     if combinations > _MOST_COMBINATIONS or members > MOST_MEMBERS:
@@ -141,12 +142,12 @@ def _require_count(spec: SweepSpec) -> None:
 
 
 def as_argument(value: Any) -> str:
-    """A value of the grid as the command line takes it."""
+    """Formats a value of the grid as an argument of the command line."""
     return value if isinstance(value, str) else as_yaml(value)
 
 
 def as_yaml(value: Any) -> str:
-    """In one line; JSON has no word for infinity that the parser knows.
+    """Formats a value as one line of YAML, which unlike JSON can represent infinity.
 
     >>> as_yaml({"t_factor": float("inf"), "layers": None})
     '{t_factor: .inf, layers: null}'
@@ -162,7 +163,7 @@ def _bisection(content: Any) -> Bisection | None:
     _known(given, ("axis", "from", "to", "column", "level", "tolerance", "points"), "bisect")
     for key in ("from", "to"):
         if key not in given:
-            raise ConfigError(f"bisect needs {key}: the scale to look {key}")
+            raise ConfigError(f"bisect needs {key}: the scale to search {key}")
     start, end = (positive_values(f"bisect.{key}", given.pop(key))[0] for key in ("from", "to"))
     for key, kinds, expected in (
         ("column", str, "a column's name"),
@@ -176,7 +177,7 @@ def _bisection(content: Any) -> Bisection | None:
 
 
 def _with_short_names(grid: Mapping[str, Any]) -> dict[str, Any]:
-    """``model.alpha`` is another word for ``alpha``."""
+    """Replaces ``model.alpha`` and ``model.seeds`` in a grid by ``alpha`` and ``seeds``."""
     short: dict[str, str] = {}
     for key in grid:
         other = short.setdefault(_DIRECT.get(key, key), key)

@@ -1,4 +1,4 @@
-"""Who trains the batches: one process each, that outlives a batch and whose death is told apart from a failure."""
+"""Worker pool of a sweep: each process trains batch after batch, and its death is distinguished from a failure."""
 
 from __future__ import annotations
 
@@ -20,62 +20,67 @@ from lazy_lightning.denormals import flush_denormals
 
 
 class BatchStatus(StrEnum):
-    """How a batch has ended."""
+    """The way in which a batch ended."""
 
     ENDED = "ended"
-    """All members have finished or failed; the run says which."""
+    """All members have finished or failed; the run records which."""
     STOPPED = "stopped"
-    """By a signal, and can go on."""
+    """A signal stopped the batch, which can be resumed."""
     FAILED = "failed"
+    """An exception ended the batch."""
     MEMORY = "out of memory"
+    """The batch did not fit into memory."""
     DIED = "died"
-    """The process is gone: killed, perhaps for memory."""
+    """The process was killed, possibly for lack of memory."""
 
 
 class BatchResult(NamedTuple):
-    """Of a batch."""
+    """The status of a batch at its end, with the reason of a failure."""
 
     status: BatchStatus
     reason: str = ""
 
 
 class ProgressMessage(NamedTuple):
-    """Of a batch that is being trained."""
+    """The progress of a batch that is being trained."""
 
     key: str
+    """The key of the batch."""
     done: int
-    """Members that have stopped."""
+    """Number of members that have stopped, including failed ones."""
     failed: int
+    """Number of members that have failed."""
     share: float
-    """Of the work, in [0, 1]."""
+    """Completed share of the work, in [0, 1]."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a worker is given."""
+    """The description of a batch that is sent to a worker."""
 
     key: str
+    """The key of the batch."""
     config: str
     """Path of the configuration."""
     folder: str
-    """Of the run."""
+    """Path of the run's folder."""
 
 
 class WorkerChannel(Protocol):
-    """Where a worker's news go, and where it learns that it is to stop."""
+    """Connection of a worker to the sweep: takes progress messages and holds the request to stop."""
 
-    def put(self, news: ProgressMessage) -> None:
-        """Sends."""
+    def put(self, message: ProgressMessage) -> None:
+        """Sends a progress message to the sweep."""
         ...
 
     @property
     def stopping(self) -> bool:
-        """Whether to stop after the present burst."""
+        """Whether the worker must stop after the present burst."""
         ...
 
 
 class StopFlag(Protocol):
-    """A number that all processes see."""
+    """An integer in memory shared by all processes."""
 
     value: int
 
@@ -85,8 +90,8 @@ class _Channel:
     send: Callable[[ProgressMessage], Any]
     stop: StopFlag
 
-    def put(self, news: ProgressMessage) -> None:
-        self.send(news)
+    def put(self, message: ProgressMessage) -> None:
+        self.send(message)
 
     @property
     def stopping(self) -> bool:
@@ -94,39 +99,40 @@ class _Channel:
 
 
 Train = Callable[[Task, WorkerChannel], BatchResult]
-"""Trains a batch to its end; importable by name, since it runs in another process."""
+"""Function that trains a batch; it must be importable by name, because it runs in another process."""
 
 
 class Worker(Protocol):
-    """Trains one batch at a time."""
+    """Interface of a worker, which trains one batch at a time."""
 
     def start(self, task: Task) -> Future[BatchResult]:
-        """Begins; the future's exceptions are the worker's own failures."""
+        """Starts a batch; an exception of the future is a failure of the worker itself."""
         ...
 
     def messages(self) -> list[ProgressMessage]:
-        """What has come in since the last time."""
+        """Returns the progress messages received since the last call."""
         ...
 
     def end(self, at_once: bool) -> None:
-        """No more batches."""
+        """Ends the worker, immediately or after its present batch."""
         ...
 
 
 class WorkerPool:
-    """Makes workers, gathers their news, and tells them to stop.
+    """Creates workers, collects their progress messages, and stops them.
 
     Args:
-        train: what a worker does with a task.
-        workers: how many; 0 trains in this process.
-        devices: CUDA devices to share out among them, one each; 0 for a CPU, whose cores are shared out.
+        train: the function with which a worker trains a task.
+        workers: number of worker processes; 0 trains in this process.
+        devices: number of CUDA devices, which are assigned to the workers in turn; 0 for a CPU, whose cores are
+            divided among the workers.
     """
 
     def __init__(self, train: Train, workers: int, devices: int = 0) -> None:
         self._context = multiprocessing.get_context("spawn")
         self._stop: StopFlag = self._context.RawValue("b", 0)  # without a lock, which a killed worker might hold
-        # What torch would use here, which heeds OMP_NUM_THREADS and a scheduler's share of a machine: more threads than
-        # there are free cores wait for one another, and a small network takes ten times as long.
+        # The number of threads that torch would use, which respects OMP_NUM_THREADS and the cores that a scheduler has
+        # assigned: more threads than free cores wait for one another, and a small network takes ten times as long.
         cores = max(1, torch.get_num_threads() // max(workers, 1))
         names = _device_names(devices)
         self.workers: list[Worker] = [
@@ -135,39 +141,39 @@ class WorkerPool:
         ] or [_InProcessWorker(train, self._stop)]
 
     def messages(self) -> list[ProgressMessage]:
-        """What has come in since the last time."""
-        return [news for worker in self.workers for news in worker.messages()]
+        """Returns the progress messages of all workers since the last call."""
+        return [message for worker in self.workers for message in worker.messages()]
 
     def stop(self) -> None:
-        """After the present burst."""
+        """Stops all workers after their present bursts."""
         self._stop.value = 1
 
     def close(self, at_once: bool = False) -> None:
-        """Ends the workers."""
+        """Ends all workers, immediately or after their present batches."""
         for worker in self.workers:
             worker.end(at_once)
 
 
 def _device_names(devices: int) -> list[str]:
-    """As CUDA_VISIBLE_DEVICES names them, which may have been set for this process already."""
+    """Returns the names of the devices for CUDA_VISIBLE_DEVICES, which may be set for this process already."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible else [str(i) for i in range(devices)]
 
 
 class _InProcessWorker:
-    """Trains in this process, while ``start`` is called."""
+    """Worker that trains in this process, during the call of ``start``."""
 
     def __init__(self, train: Train, stop: StopFlag) -> None:
         self._train, self._stop = train, stop
-        self._news: list[ProgressMessage] = []
+        self._messages: list[ProgressMessage] = []
 
     def start(self, task: Task) -> Future[BatchResult]:
         future: Future[BatchResult] = Future()
-        future.set_result(self._train(task, _Channel(self._news.append, self._stop)))
+        future.set_result(self._train(task, _Channel(self._messages.append, self._stop)))
         return future
 
     def messages(self) -> list[ProgressMessage]:
-        found, self._news[:] = list(self._news), []
+        found, self._messages[:] = list(self._messages), []
         return found
 
     def end(self, at_once: bool) -> None:
@@ -175,30 +181,30 @@ class _InProcessWorker:
 
 
 class _ProcessWorker:
-    """Trains in a process of its own, which is made anew when it has died."""
+    """Worker that trains in a separate process, which is replaced if it has died."""
 
     def __init__(self, context: Any, train: Train, stop: StopFlag, device: str | None, threads: int) -> None:
         self._context, self._train = context, train
         self._given = (stop, device, threads)
         self._pool: ProcessPoolExecutor | None = None
-        self._mail: Connection | None = None
+        self._connection: Connection | None = None
 
     def start(self, task: Task) -> Future[BatchResult]:
         if self._pool is None:
             self._pool = self._new()
         try:
             return self._pool.submit(_in_worker, self._train, task)
-        except BrokenProcessPool:  # it has died since
+        except BrokenProcessPool:  # the process has died since its last batch
             self._pool = self._new()
             return self._pool.submit(_in_worker, self._train, task)
 
     def messages(self) -> list[ProgressMessage]:
         found: list[ProgressMessage] = []
         try:
-            while self._mail is not None and self._mail.poll():
-                found.append(self._mail.recv())
-        except (EOFError, OSError):  # the process is gone; what became of its batch is told by the batch's future
-            self._mail = None
+            while self._connection is not None and self._connection.poll():
+                found.append(self._connection.recv())
+        except (EOFError, OSError):  # the process has died; the batch's future reports it
+            self._connection = None
         return found
 
     def end(self, at_once: bool) -> None:
@@ -210,30 +216,30 @@ class _ProcessWorker:
         self._pool.shutdown(wait=not at_once, cancel_futures=True)
 
     def _new(self) -> ProcessPoolExecutor:
-        # One pipe a process: a message that its death has cut off then spoils nobody else's.
-        self._mail, theirs = self._context.Pipe(duplex=False)
-        given = (theirs, *self._given)
+        # Each process has its own pipe, so a message truncated by its death does not corrupt those of other workers.
+        self._connection, sending_end = self._context.Pipe(duplex=False)
+        given = (sending_end, *self._given)
         return ProcessPoolExecutor(1, mp_context=self._context, initializer=_prepare, initargs=given)
 
 
 _channel: WorkerChannel | None = None
-"""Of this process, if it is a worker."""
+"""The channel of this process, if it is a worker."""
 
 
-def _prepare(mail: Connection, stop: StopFlag, device: str | None, threads: int) -> None:
-    """What a worker does first of all."""
+def _prepare(connection: Connection, stop: StopFlag, device: str | None, threads: int) -> None:
+    """Initialises a worker process: denormals, signals, device, threads and channel."""
     global _channel
-    flush_denormals()  # before threads start, which inherit it
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; who has begun it says when to stop
+    flush_denormals()  # before threads start, because they inherit the mode
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the sweep's process sets the stop flag
     if device is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = device
     torch.set_num_threads(threads)
-    _channel = _Channel(mail.send, stop)
+    _channel = _Channel(connection.send, stop)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
-    """A worker whose sweep has been killed must not go on writing beside the next one."""
+    """Ends this worker when its parent dies, so that it does not write to the folder of the next sweep."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])

@@ -67,7 +67,7 @@ class Sweep:
         return {path.parent.name for path in self.out.glob("*/summary.json")}
 
     def under_way(self) -> set[str]:
-        """Runs that have a checkpoint to go on from, and no end."""
+        """Runs that have a checkpoint to resume from and have not ended."""
         return {path.parent.name for path in self.out.glob("*/checkpoint.ckpt")} - self.finished()
 
     def half_way(self) -> bool:
@@ -174,7 +174,7 @@ def test_its_worker_is_killed(tmp_path: Path, undisturbed: pd.DataFrame, capfd: 
     assert main(sweep.arguments(1)) == 0
     killer.join()
     shown = capfd.readouterr().out
-    assert shown.count("lost its process, and goes on from its checkpoint") == 1
+    assert shown.count("lost its process, and resumes from its checkpoint") == 1
     assert shown.count("begins") == 3
     assert {path: at for path, at in sweep.files(sweep.finished()).items() if path in before} == before
     assert_undisturbed(sweep, undisturbed)
@@ -189,7 +189,7 @@ def test_interrupted_from_the_keyboard(tmp_path: Path, undisturbed: pd.DataFrame
     shown, _ = first.communicate(timeout=DEADLINE)
     assert first.returncode == 130, shown
     assert "4 of 8 members are done, 0 failed" in shown
-    assert "the same command goes on" in shown
+    assert "give the same command again to resume" in shown
     before = sweep.files(set(load_runs(sweep.out).query("status == 'finished'")["run"]))
     assert before
     assert main(sweep.arguments(0)) == 0

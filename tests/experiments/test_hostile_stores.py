@@ -316,4 +316,4 @@ def test_a_damaged_summary_of_a_sweep_is_trained_again(tmp_path: Path) -> None:
     assert sweep.batches(sweep.rows(), lambda group: ONE, BatchLimits(1e9, 1, None)) == []
     (own / "summary.json").write_text('{"schema": 1')
     (batch,) = sweep.batches(sweep.rows(), lambda group: ONE, BatchLimits(1e9, 1, None))
-    assert sweep.folder.make_room(batch.key).path == own
+    assert sweep.folder.prepare_run(batch.key).path == own

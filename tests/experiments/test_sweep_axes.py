@@ -70,16 +70,16 @@ def test_one_value_or_a_list() -> None:
         ({"from": 1, "to": 50, "per_decade": 1}, "from 1 to 50 is not a whole number of steps at 1 per decade"),
         ({"from": 1, "to": 10}, "either points .* or per_decade"),
         ({"from": 1, "to": 10, "points": 3, "per_decade": 2}, "either points .* or per_decade"),
-        ({"from": 10, "to": 1, "points": 3}, "from 10 to 1: it must rise"),
-        ({"from": 0, "to": 1, "points": 3}, "from 0 to 1: it must rise, and in equal ratios from > 0"),
+        ({"from": 10, "to": 1, "points": 3}, "from 10 to 1: it must increase"),
+        ({"from": 0, "to": 1, "points": 3}, "from 0 to 1: it must increase, and start above 0 with log spacing"),
         ({"from": 1, "points": 3}, "has to: None, expected a number"),
-        ({"from": "1e-3", "to": 1, "points": 3}, "from: '1e-3', expected a number; YAML reads 1e-3 as a word"),
+        ({"from": "1e-3", "to": 1, "points": 3}, "from: '1e-3', expected a number; YAML parses 1e-3 as a string"),
         ({"from": True, "to": 3, "points": 3}, "from: True"),
         ({"from": 1, "to": math.inf, "points": 3}, "to: inf"),
         ({"from": 1, "to": 10, "points": 1}, "points: 1, expected an integer >= 2"),
         ({"from": 1, "to": 10, "points": 2.5}, "points: 2.5"),
         ({"from": 1, "to": 10, "per_decade": 0}, "per_decade: 0, expected a number > 0"),
-        ({"from": 1, "to": 10, "per_decade": 2, "spacing": "linear"}, "per_decade: 2, .* in equal ratios"),
+        ({"from": 1, "to": 10, "per_decade": 2, "spacing": "linear"}, "per_decade: 2, .* and log spacing"),
         ({"from": 1, "to": 10, "points": 3, "spacing": "square"}, "spacing 'square', expected log or linear"),
         ({"from": 1, "to": 10, "points": 3, "step": 1}, "the key step, expected some of from, to"),
     ],
@@ -98,7 +98,7 @@ def test_a_scale_is_a_positive_number(value: Any) -> None:
 
 
 def test_a_word_that_was_meant_as_a_number() -> None:
-    with pytest.raises(ConfigError, match=r"'1e-3', .* YAML reads 1e-3 as a word, write 1.0e-3"):
+    with pytest.raises(ConfigError, match=r"'1e-3', .* YAML parses 1e-3 as a string, write 1.0e-3"):
         positive_values("sqrt_h_alpha", ["1e-3"])
 
 

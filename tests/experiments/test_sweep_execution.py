@@ -1,4 +1,4 @@
-"""Giving out batches, and what is done with each end: with workers that only pretend to train."""
+"""Execution of batches and the handling of each result, with fake workers that do not train."""
 
 from __future__ import annotations
 
@@ -16,13 +16,15 @@ import pytest
 import torch
 import yaml
 
+from lazy_lightning import experiments
 from lazy_lightning.errors import RunError
 from lazy_lightning.experiments.batching import Batch, ConfigGroup, MemberCost
 from lazy_lightning.experiments.execution import Execution, run_sweep, stops_on_signal
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep, SweepStatus
 from lazy_lightning.experiments.sweep_folder import SweepFolder
-from lazy_lightning.experiments.sweep_progress import SweepProgress, TimeEstimate
+from lazy_lightning.experiments.sweep_progress import SweepProgress
 from lazy_lightning.experiments.sweep_spec import SweepSpec
+from lazy_lightning.experiments.time_estimate import TimeEstimate
 from lazy_lightning.experiments.worker_pool import (
     BatchResult,
     BatchStatus,
@@ -62,7 +64,7 @@ def leave_a_result(task: Task) -> None:
     Path(task.folder, "summary.json").write_text(json.dumps(summary))
 
 
-class Actor:
+class FakeWorker:
     """A worker for whom each batch ends as the script says."""
 
     def __init__(self, script: Callable[[Task], End], seen: list[str]) -> None:
@@ -84,26 +86,26 @@ class Actor:
         pass
 
 
-class Stage(WorkerPool):
+class FakePool(WorkerPool):
     """Of some actors."""
 
     def __init__(self, script: Callable[[Task], End], workers: int = 1) -> None:
         self.seen: list[str] = []
-        self.told_to_stop = 0
-        self.workers = [Actor(script, self.seen) for _ in range(workers)]
+        self.stops = 0
+        self.workers = [FakeWorker(script, self.seen) for _ in range(workers)]
 
     def stop(self) -> None:
-        self.told_to_stop += 1
+        self.stops += 1
 
 
 def progress() -> SweepProgress:
     return SweepProgress(SweepStatus(frozenset("abcd"), frozenset("a"), {}), 1)
 
 
-def executed(folder: Path, batches: list[Batch], script: Callable[[Task], End], workers: int = 1) -> Stage:
-    stage = Stage(script, workers)
-    Execution(SweepFolder(folder), stage, progress()).train(batches)
-    return stage
+def executed(folder: Path, batches: list[Batch], script: Callable[[Task], End], workers: int = 1) -> FakePool:
+    pool = FakePool(script, workers)
+    Execution(SweepFolder(folder), pool, progress()).train(batches)
+    return pool
 
 
 def scripted(**ends: list[End]) -> Callable[[Task], End]:
@@ -122,8 +124,8 @@ def folders(path: Path) -> set[str]:
 def test_in_the_order_of_the_list_and_whatever_happens(tmp_path: Path, workers: int) -> None:
     batches = [batch(width) for width in range(1, 7)]
     bad = {batches[1].key, batches[4].key}
-    stage = executed(tmp_path, batches, lambda task: FAILED if task.key in bad else ENDED, workers)
-    assert stage.seen == [b.key for b in batches]
+    pool = executed(tmp_path, batches, lambda task: FAILED if task.key in bad else ENDED, workers)
+    assert pool.seen == [b.key for b in batches]
     for b in batches:
         assert RunFolder(tmp_path / b.key).ended
         assert (RunFolder(tmp_path / b.key).failure is not None) == (b.key in bad)
@@ -143,8 +145,8 @@ def test_a_process_may_die_once(tmp_path: Path) -> None:
     (tmp_path / one.key).mkdir()
     (tmp_path / one.key / "checkpoint.ckpt").touch()
     script = scripted(**{f"_{one.key}": [DIED, ENDED], f"_{other.key}": [ENDED]})
-    stage = executed(tmp_path, [one, other], script)
-    assert stage.seen == [one.key, one.key, other.key]  # goes on at once
+    pool = executed(tmp_path, [one, other], script)
+    assert pool.seen == [one.key, one.key, other.key]  # goes on at once
     assert (tmp_path / one.key / "checkpoint.ckpt").exists()
 
 
@@ -153,8 +155,8 @@ def test_and_is_divided_then(tmp_path: Path, ends: list[End]) -> None:
     one = batch(1, alphas=(0.1, 1.0), seeds=2)
     first, second = one.halves()
     script = scripted(**{f"_{one.key}": ends, f"_{first.key}": [ENDED], f"_{second.key}": [ENDED]})
-    stage = executed(tmp_path, [one], script)
-    assert stage.seen[-2:] == [first.key, second.key]
+    pool = executed(tmp_path, [one], script)
+    assert pool.seen[-2:] == [first.key, second.key]
     assert folders(tmp_path) == {first.key, second.key}
     assert set(SweepFolder(tmp_path).planned()) == {first.key, second.key}
 
@@ -168,25 +170,25 @@ def test_one_member_cannot_be_divided(tmp_path: Path, ends: list[End]) -> None:
 
 def test_after_a_stop_nothing_begins(tmp_path: Path) -> None:
     batches = [batch(width) for width in range(1, 5)]
-    stage = executed(tmp_path, batches, lambda task: STOPPED if task.key == batches[1].key else ENDED)
-    assert stage.seen == [b.key for b in batches[:2]]
-    assert folders(tmp_path) == set(stage.seen)
+    pool = executed(tmp_path, batches, lambda task: STOPPED if task.key == batches[1].key else ENDED)
+    assert pool.seen == [b.key for b in batches[:2]]
+    assert folders(tmp_path) == set(pool.seen)
     assert len(SweepFolder(tmp_path).planned()) == 4  # to be gone on with
     assert not RunFolder(tmp_path / batches[1].key).ended
 
 
 def test_a_death_after_a_stop_is_no_failure(tmp_path: Path) -> None:
-    one, stage = batch(), Stage(lambda task: DIED)
-    execution = Execution(SweepFolder(tmp_path), stage, progress())
-    start = stage.workers[0].start
+    one, pool = batch(), FakePool(lambda task: DIED)
+    execution = Execution(SweepFolder(tmp_path), pool, progress())
+    start = pool.workers[0].start
 
     def stopping(task: Task) -> Future[BatchResult]:
         execution.stop()
         return start(task)
 
-    stage.workers[0].start = stopping  # type: ignore[method-assign]
+    pool.workers[0].start = stopping  # type: ignore[method-assign]
     execution.train([one])
-    assert (execution.stopped, stage.told_to_stop, stage.seen) == (True, 1, [one.key])
+    assert (execution.stopped, pool.stops, pool.seen) == (True, 1, [one.key])
     assert not RunFolder(tmp_path / one.key).ended
 
 
@@ -201,32 +203,32 @@ def test_a_run_that_has_ended_is_made_anew(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------- until nothing is left
 
 
-def conducted(folder: Path, script: Callable[[Task], End], retry: bool = False, seeds: int = 3) -> tuple[Sweep, Stage]:
+def trained(folder: Path, script: Callable[[Task], End], retry: bool = False, seeds: int = 3) -> tuple[Sweep, FakePool]:
     sweep = Sweep(SweepSpec("mine"), (group(seeds=seeds),), SweepFolder(folder))
-    stage, shown = Stage(script), progress()
+    pool, shown = FakePool(script), progress()
 
     class Free:
         def of(self, rows: Any) -> Any:
             return lambda group: MemberCost(1, 1.0, 1.0)
 
-    run_sweep(sweep, Execution(sweep.folder, stage, shown), shown, Free(), BatchLimits(1e9), retry)  # type: ignore[arg-type]
-    return sweep, stage
+    run_sweep(sweep, Execution(sweep.folder, pool, shown), shown, Free(), BatchLimits(1e9), retry)  # type: ignore[arg-type]
+    return sweep, pool
 
 
-def test_conducted_until_all_is_settled(tmp_path: Path) -> None:
-    sweep, stage = conducted(tmp_path, lambda task: ENDED)
-    assert len(stage.seen) == 1
+def test_trained_until_all_members_are_completed(tmp_path: Path) -> None:
+    sweep, pool = trained(tmp_path, lambda task: ENDED)
+    assert len(pool.seen) == 1
     assert len(sweep.status(sweep.rows()).finished) == 3
-    assert not conducted(tmp_path, lambda task: ENDED)[1].seen
-    assert len(conducted(tmp_path, lambda task: ENDED, seeds=5)[1].seen) == 1
+    assert not trained(tmp_path, lambda task: ENDED)[1].seen
+    assert len(trained(tmp_path, lambda task: ENDED, seeds=5)[1].seen) == 1
 
 
 def test_what_fails_is_tried_once_a_command(tmp_path: Path) -> None:
-    assert len(conducted(tmp_path, lambda task: FAILED)[1].seen) == 1
-    assert len(conducted(tmp_path, lambda task: FAILED)[1].seen) == 0
-    assert len(conducted(tmp_path, lambda task: FAILED, retry=True)[1].seen) == 1
-    sweep, stage = conducted(tmp_path, lambda task: ENDED, retry=True)
-    assert len(stage.seen) == 1
+    assert len(trained(tmp_path, lambda task: FAILED)[1].seen) == 1
+    assert len(trained(tmp_path, lambda task: FAILED)[1].seen) == 0
+    assert len(trained(tmp_path, lambda task: FAILED, retry=True)[1].seen) == 1
+    sweep, pool = trained(tmp_path, lambda task: ENDED, retry=True)
+    assert len(pool.seen) == 1
     assert len(sweep.status(sweep.rows()).finished) == 3
 
 
@@ -238,22 +240,22 @@ def test_a_run_whose_members_are_others_is_not_trained_for_ever(tmp_path: Path) 
         return ENDED
 
     with pytest.raises(RunError, match="its members are not found in the index"):
-        conducted(tmp_path, another)
+        trained(tmp_path, another)
 
 
-# ---------------------------------------------------------------------- signals, workers, the board
+# ---------------------------------------------------------------------- signals, workers, progress
 
 
 def test_the_first_signal_stops_and_the_second_interrupts() -> None:
-    heard: list[str] = []
+    calls: list[str] = []
     before = signal.getsignal(signal.SIGTERM)
-    with stops_on_signal(lambda: heard.append("stop"), lambda: heard.append("at once"), heard.append):
+    with stops_on_signal(lambda: calls.append("stop"), lambda: calls.append("at once"), calls.append):
         os.kill(os.getpid(), signal.SIGTERM)
-        assert heard[0] == "stop"
-        assert heard[1].startswith("SIGTERM: the batches stop after their present bursts")
+        assert calls[0] == "stop"
+        assert calls[1].startswith("SIGTERM: the batches stop after their present bursts")
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-    assert heard[2:] == ["at once"]
+    assert calls[2:] == ["at once"]
     assert signal.getsignal(signal.SIGTERM) is before
 
 
@@ -310,6 +312,12 @@ class Terminal:
 
     def fileno(self) -> int:
         raise OSError
+
+
+def test_the_modules_of_progress_do_not_draw() -> None:
+    """Rendering with rich is in sweep_display alone."""
+    for module in ("sweep_progress", "time_estimate", "execution"):
+        assert "rich" not in Path(experiments.__file__).with_name(f"{module}.py").read_text(encoding="utf-8")
 
 
 def test_what_is_shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -233,5 +233,5 @@ def test_a_column_that_nobody_has_observed(tmp_path: Path) -> None:
     rows = [row(sweep.networks[0], (FIRST[0], 0), drift=None)]  # observed, and not a number
     assert batches(sweep, rows)
     del rows[0]["drift"]
-    with pytest.raises(ConfigError, match="bisect looks at drift, which these runs have not observed"):
+    with pytest.raises(ConfigError, match="bisect uses the column drift, which these runs have not observed"):
         batches(sweep, rows)
