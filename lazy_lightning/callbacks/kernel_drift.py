@@ -42,15 +42,13 @@ def kernel_set(module: ObservableModule, which: Set | None, samples: int | None,
     if which == "kernel" and not len(own.y):
         raise ConfigError("samples of the kernel set were asked for, but it is empty: set data.n_kernel")
     chosen = which or ("kernel" if len(own.y) else "test")
-    if chosen == "kernel":
-        own = module.resident(own)
     split = {"kernel": own, "test": module.test_split, "train": module.train_split}[chosen]
     if len(split.y) < least:
         raise ConfigError(
             f"a kernel is to be looked at on {least} samples at least, but the {chosen} set has {len(split.y)}: set a "
             f"larger data.n_{chosen}"
         )
-    return Split(*(part[:samples] for part in split))
+    return module.resident(Split(*(part[:samples] for part in split)))
 
 
 class KernelDrift(NetworkObserver):

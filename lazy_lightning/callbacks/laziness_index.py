@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.nn.shared_starts import SharedStarts
@@ -71,7 +72,7 @@ class LazinessIndex(NetworkObserver):
         return {name: column.to(device) for name, column in self._columns.items()}
 
     def _measure(self, module: ObservableModule, w: Tensor) -> Laziness:
-        x, y = module.train_split.x[: self.samples], module.train_split.y[: self.samples]
+        x, y, _ = module.resident(Split(*(part[: self.samples] for part in module.train_split)))
         F = module.centering(module.raw_outputs(w, x), module.initial_outputs(x))
         distance = target_distance(drop_single_output(F), y)
         jacobian, second = self._norms(module, w, x)

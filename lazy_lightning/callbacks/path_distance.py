@@ -57,6 +57,7 @@ class PathDistance(NetworkObserver):
     """
 
     looks_at_others = True
+    needs_all_inputs = True
     column_names = ("path_distance/rms", "path_distance/sup")
 
     def __init__(self) -> None:

@@ -39,6 +39,7 @@ class TLazy(NetworkObserver):
         method: when the power steps for lambda_max are content.
     """
 
+    needs_all_inputs = True
     column_names = ("t_lazy/norm", "t_lazy/labels")
 
     def __init__(self, method: PowerMethod | None = None) -> None:

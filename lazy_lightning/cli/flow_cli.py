@@ -55,7 +55,7 @@ from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
 from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, ObservedModule
 from lazy_lightning.modules.member_strategy import NAME, MemberStrategy
 from lazy_lightning.modules.observation import Observer, Sink
-from lazy_lightning.modules.ranks import Ranks
+from lazy_lightning.modules.rank_mesh import sample_slices
 from lazy_lightning.runs.atomic import require_writable, written_atomically
 from lazy_lightning.runs.checkpoints import KEY, read_checkpoint
 from lazy_lightning.runs.run_files import CHECKPOINT
@@ -223,6 +223,8 @@ class FlowCLI(LightningCLI):
         if (parent := _parent_of_runs(self.trainer)) is not None:
             require_writable(parent)
         self.datamodule.setup()  # called here, because the trainer would create the folder first
+        if isinstance(self.model, FlowModule):
+            self.model.check_samples(len(self.datamodule.train.y), self.trainer.world_size)
         trains = subcommand in ("fit", "kernel")
         if not trains:
             write_no_events(self.trainer)
@@ -430,7 +432,7 @@ def refuse_ignored(config: Any) -> None:
 
 
 def require_member_shards(trainer: Trainer, module: LightningModule, subcommand: str) -> None:
-    """Checks that a run on several devices trains a flow, whose members are distributed over the devices.
+    """Checks that a run on several devices trains a flow, whose members or training samples are distributed.
 
     Raises:
         ConfigError: it does something else, or there are fewer members than devices.
@@ -448,13 +450,14 @@ def require_member_shards(trainer: Trainer, module: LightningModule, subcommand:
             f"{what} uses one device, got {devices}: set --trainer.devices 1 (fit and kernel distribute the members of "
             "a flow over several)"
         )
+    slices = sample_slices(module.shard, devices, len(module.ensemble))
     alone = [type(c).__name__ for c in trainer.callbacks if isinstance(c, (NeuronPaths, KernelSnapshots))]  # type: ignore[attr-defined]
-    if alone:
+    if alone and slices < devices:
         raise ConfigError(
             f"{' and '.join(alone)} write arrays of all members from one device, got {devices}: leave them out, or set "
             "--trainer.devices 1"
         )
-    Ranks(0, devices).rows(len(module.ensemble))
+    module.check_devices(devices)
 
 
 def require_batches_that_fit(module: LightningModule, data: FlowData) -> None:

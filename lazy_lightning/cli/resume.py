@@ -17,6 +17,7 @@ _MAY_CHANGE = (
     "model.schedule",
     "model.chunk_size",
     "model.cuda_graphs",
+    "model.shard",
     "data.root",
     "data.download",
 )

@@ -49,6 +49,7 @@ KEYS: Mapping[str, Mapping[str, str]] = {
         "model.stop.max_steps": "stop after this many tried steps",
         "model.stop.max_wall": "stop after this many seconds",
         "model.chunk_size": "number of samples evaluated at once, to bound the memory",
+        "model.shard": "what is distributed over several devices: members, samples or both",
     },
     "data (lazy_lightning.data)": {
         "data": "Digits, MNIST, FashionMNIST, CIFAR10, ArrayFile, Stripe, Sphere, Cylinder, TeacherStudent, ...",

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Controller, controller
 from lazy_lightning.flow.evaluation import Evaluation
@@ -31,9 +32,14 @@ from lazy_lightning.modules.memory_time import (
 )
 from lazy_lightning.modules.observation import Observation, Record
 from lazy_lightning.modules.observed_module import ObservedModule
+from lazy_lightning.modules.rank_mesh import Shard, check_shard, divided_processes, sample_slices
+from lazy_lightning.modules.ranks import Ranks
+from lazy_lightning.modules.sample_ranks import SampleRanks
+from lazy_lightning.modules.shared_trajectory import DecisionOfFirst, take_state_of_first
 from lazy_lightning.modules.stopping_criteria import StoppingCriteria
 from lazy_lightning.objective.full_batch import Objective
 from lazy_lightning.objective.losses import Loss
+from lazy_lightning.objective.sharded_batch import ShardedObjective
 from lazy_lightning.runs.checkpoint_validation import CheckpointContent
 from lazy_lightning.runs.checkpoints import KEY
 
@@ -82,6 +88,9 @@ class FlowModule(ObservedModule):
             cannot be recorded is evaluated eagerly, with one warning.
         rule: any :class:`~lazy_lightning.flow.StepRule`, in place of tau and mu.
         events: any :class:`~lazy_lightning.flow.Event` that ends members besides ``stop``.
+        shard: what several devices divide among them: the ``members``, which exchange nothing while they train; the
+            training ``samples``, for a set that is too large for one device, with one exchange of gradients a step; or
+            ``both``.
 
     Raises:
         ConfigError: for a value out of range, or a loss that does not fit the labels.
@@ -104,6 +113,7 @@ class FlowModule(ObservedModule):
         cuda_graphs: bool = True,
         rule: StepRule | None = None,
         events: list[Event] | None = None,
+        shard: Shard = "members",
     ) -> None:
         stop = stop or StoppingCriteria()
         margin = 1.0 if stop.margin is None else stop.margin
@@ -120,6 +130,7 @@ class FlowModule(ObservedModule):
             "events": (*self.stop.events(self.loss, self.events), *self.events),
         }
         self.cuda_graphs = cuda_graphs
+        self.shard: Shard = check_shard(shard)
         check_memory_time(tau, self.ensemble)
         # out-of-range values are refused before any data is read
         step_rule(1.0 if isinstance(tau, str) else tau, mu, rule)
@@ -192,12 +203,15 @@ class FlowModule(ObservedModule):
             members=len(self.w0),
             compact=True,
             origin=self.flow_origin,
-            cuda_graphs=self.cuda_graphs,
+            cuda_graphs=self.cuda_graphs and self.sample_ranks.count == 1,  # an exchange is not recorded
             **self._options(),
         )
 
     def _options(self) -> dict[str, Any]:
-        return {**self._flow_options, "tau": self._own_memory_times()}
+        options = {**self._flow_options, "tau": self._own_memory_times()}
+        if self.sample_ranks.count > 1:
+            options["controller"] = DecisionOfFirst(options["controller"], self.sample_ranks)
+        return options
 
     def _own_memory_times(self) -> float | list[float]:
         times = memory_times(self.tau, self.ensemble, self.network.template)
@@ -253,17 +267,57 @@ class FlowModule(ObservedModule):
         return closure
 
     def _build_objective(self) -> FullBatchObjective:
+        reports_margins = any(event.needs_margins for event in self.flow.dynamics.events)
+        if self.sample_ranks.count == 1:
+            return self._objective_on(self.train_split, reports_margins)
+        y = self.train_split.y
+        rows = self.sample_ranks.rows(len(y))
+        part = self.resident(Split(*(part[rows] for part in self.data.train)))
+        own = self._objective_on(part, reports_margins=False, samples=len(y))
+        return ShardedObjective(own, y, rows, self.sample_ranks.sum, reports_margins)
+
+    def _objective_on(self, split: Split, reports_margins: bool, samples: int | None = None) -> Objective:
         return Objective(
             network=self.network,
             loss=self.loss,
             centering=self.centering,
-            x=self.train_split.x,
-            y=self.train_split.y,
-            f0=self.initial_outputs(self.train_split.x),
+            x=split.x,
+            y=split.y,
+            f0=self.initial_outputs(split.x),
             buffers=self.member_buffers(),
             chunk_size=self.chunk_size,
-            reports_margins=any(event.needs_margins for event in self.flow.dynamics.events),
+            reports_margins=reports_margins,
+            samples=samples,
         )
+
+    def _resident_training_set(self) -> Split:
+        """All of it; where each process evaluates a slice, the inputs stay on the host, in float64."""
+        if self.sample_ranks.count == 1:
+            return super()._resident_training_set()
+        train = self.data.train
+        return self.resident(train._replace(x=train.x[:0]))._replace(x=train.x)
+
+    def check_devices(self, devices: int) -> None:
+        """Lets pass a number of devices among which the run can be divided.
+
+        Raises:
+            ConfigError: there are fewer members than devices that members are divided among.
+        """
+        Ranks(0, devices // sample_slices(self.shard, devices, len(self.ensemble))).rows(len(self.ensemble))
+
+    def check_samples(self, samples: int, devices: int) -> None:
+        """Lets pass a training set that can be divided.
+
+        Raises:
+            ConfigError: there are fewer samples than slices.
+        """
+        SampleRanks(0, sample_slices(self.shard, devices, len(self.ensemble))).rows(samples)
+
+    def _divided_processes(self) -> tuple[Ranks, SampleRanks]:
+        devices = self.trainer.world_size
+        self.check_devices(devices)
+        self.check_samples(len(self.data.train.y), devices)
+        return divided_processes(self.trainer, self.shard, len(self.ensemble))
 
     def on_train_start(self) -> None:
         """Evaluates at w0 and observes it; a resumed run goes on, also past a limit that has been raised since."""
@@ -329,7 +383,13 @@ class FlowModule(ObservedModule):
         self._whole_clock = Clock.of(whole[:4])
         self._whole_reasons = [StopReason(int(code)) for code in whole[4]]
 
+    def _share_trajectory(self) -> None:
+        """Holds the state of processes that train the same members equal to the bit."""
+        if self.sample_ranks.count > 1 and take_state_of_first(self.flow.flow_state, self.sample_ranks):
+            self.flow.load_state_dict(self.flow.state_dict())  # also the weights, and the clock that it keeps
+
     def _observe(self) -> None:
+        self._share_trajectory()
         if self.stop.max_wall is not None and self.ranks.first(self.seconds_so_far()) >= self.stop.max_wall:
             self.flow.stop_running(StopReason.MAX_WALL)
         self._exchange_clocks()

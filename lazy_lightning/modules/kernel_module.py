@@ -92,6 +92,19 @@ class KernelModule(FlowModule):
 
     # ------------------------------------------------------------------ building
 
+    def check_devices(self, devices: int) -> None:
+        """As of any flow, of which a kernel divides the members alone.
+
+        Raises:
+            ConfigError: ``shard`` is something else, or there are fewer members than devices.
+        """
+        if self.shard != "members" and devices > 1:
+            raise ConfigError(
+                f"KernelModule holds the kernel of all training samples on each device, but model.shard is {self.shard}"
+                ": set --model.shard members, or --trainer.devices 1"
+            )
+        super().check_devices(devices)
+
     def setup(self, stage: str) -> None:
         """Builds the networks, whose initial weights stay in ``w0``, and the weights ``w`` of the kernel's model."""
         built = hasattr(self, "w")

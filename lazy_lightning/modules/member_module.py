@@ -20,6 +20,7 @@ from lazy_lightning.memory import require_bytes
 from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.observation import finite_mean
 from lazy_lightning.modules.ranks import Ranks, ranks_of
+from lazy_lightning.modules.sample_ranks import SampleRanks
 from lazy_lightning.nn.construction import count_weights
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_state import in_precision
@@ -74,6 +75,9 @@ class MemberModule(LightningModule):
         self.ensemble = Ensemble.of(alpha, seeds)
         """All members, of whatever rank."""
         self.ranks = Ranks()
+        """The processes among which the members are divided."""
+        self.sample_ranks = SampleRanks()
+        """Those that train the members of this process, each on a slice of the training samples."""
         self.own_rows = list(range(len(self.ensemble)))
         self.own_members = self.ensemble
         """Those that this process trains; tensors (E, ...) of the module have these rows."""
@@ -131,11 +135,15 @@ class MemberModule(LightningModule):
 
     def _take_own_members(self) -> None:
         """Deals the members out to the processes of the trainer, if there are several."""
-        self.ranks = ranks_of(self.trainer)
+        self.ranks, self.sample_ranks = self._divided_processes()
         self.own_rows = self.ranks.rows(len(self.ensemble))
         self.own_members = self.ensemble.select(self.own_rows)
         self.centering = Centering(self.own_members.alpha_tensor(), enabled=self.centering.enabled)
         self.shared_starts = SharedStarts.of_seeds(self.own_members.seeds)
+
+    def _divided_processes(self) -> tuple[Ranks, SampleRanks]:
+        """The processes that divide the members, and those that divide the training samples."""
+        return ranks_of(self.trainer), SampleRanks()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the module, as ``to``, ``cpu`` and ``cuda`` do, with the tensors that no checkpoint holds.

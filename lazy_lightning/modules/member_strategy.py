@@ -26,6 +26,7 @@ class MemberStrategy(DDPStrategy):
     """
 
     ranks: Ranks
+    """All processes of the run."""
 
     def setup_environment(self) -> None:
         """Starts the processes, with a group for the host's numbers beside that of the device."""
@@ -38,13 +39,13 @@ class MemberStrategy(DDPStrategy):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], filepath: Any, storage_options: Any | None = None) -> None:
         """Writes one file with the members of all ranks."""
-        members = len(self._module.ensemble)
-        own = len(self.ranks.rows(members))
+        members, ranks = len(self._module.ensemble), self._module.ranks
+        own = len(ranks.rows(members))
         parts = dict(_member_tensors(checkpoint, self._observer_keys(), own))
-        if self.ranks.any(set(self.ranks.union(list(parts))) != set(parts)):  # an observer has failed on some ranks
+        if ranks.any(set(ranks.union(list(parts))) != set(parts)):  # an observer has failed on some ranks
             parts = {key: where for key, where in parts.items() if not key.startswith(_CALLBACKS)}
         tensors = {key: holder[name] for key, (holder, name) in parts.items()}
-        whole = self.ranks.gather_members(tensors, members)
+        whole = ranks.gather_members(tensors, members)
         for key, (holder, name) in parts.items():
             holder[name] = whole[key]
         try:
@@ -57,7 +58,7 @@ class MemberStrategy(DDPStrategy):
         """The checkpoint with this rank's members alone."""
         checkpoint: dict[str, Any] = super().load_checkpoint(*args, **kwargs)
         members = len(self._module.ensemble)
-        rows = self.ranks.rows(members)
+        rows = self._module.ranks.rows(members)
         for _, (holder, name) in list(_member_tensors(checkpoint, self._observer_keys(), members)):
             # what does not fit is left to the check of the content, which names it
             if holder[name].ndim > 0 and len(holder[name]) == members:

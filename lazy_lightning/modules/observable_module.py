@@ -20,6 +20,7 @@ from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.flow_module import FullBatchObjective
 from lazy_lightning.modules.observation import Record
 from lazy_lightning.modules.ranks import Ranks
+from lazy_lightning.modules.sample_ranks import SampleRanks
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.objective.centering import Centering
@@ -67,6 +68,10 @@ class ObservableModule(Protocol):
     @property
     def ranks(self) -> Ranks:
         """The processes of the run."""
+
+    @property
+    def sample_ranks(self) -> SampleRanks:
+        """The processes that train the same members, each on a slice of the training samples."""
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Tensors (E, ...) of the members of all ranks, from tensors of this process's members."""
@@ -131,7 +136,7 @@ class ObservableModule(Protocol):
 
     @property
     def train_split(self) -> Split:
-        """The observed training samples, on the device."""
+        """The observed training samples, on the device; where devices divide them, all inputs on the host."""
 
     @property
     def test_split(self) -> Split:

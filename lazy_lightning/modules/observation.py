@@ -71,6 +71,9 @@ class Observer(GuardedCallback):
     looks_at_others: ClassVar[bool] = False
     """Whether it comes after the others, and finds their columns in the observation."""
 
+    needs_all_inputs: ClassVar[bool] = False
+    """Whether it needs all training inputs on the device, so that it cannot observe where devices divide them."""
+
     column_names: ClassVar[tuple[str, ...]] = ()
     """Columns that it always gives; they are NaN if it fails at the first observation."""
 

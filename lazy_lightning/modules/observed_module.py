@@ -110,13 +110,18 @@ class ObservedModule(MemberModule):
     def _of_all_members(self, columns: dict[str, Tensor]) -> dict[str, NDArray[np.float64]]:
         """Columns on the host; NaN for the members of a rank that does not have one."""
         own = on_host(columns)
-        if self.ranks.count == 1:
+        if self.ranks.world.count == 1:
             return own
         names = self.ranks.union(list(own))
         absent = np.full(len(self.own_rows), np.nan)
         stacked = torch.from_numpy(np.stack([own.get(name, absent) for name in names], axis=1))
-        gathered = self.whole({"columns": stacked})["columns"].numpy()
+        gathered = self._of_first_rank(self.whole({"columns": stacked})["columns"]).numpy()
         return {name: np.ascontiguousarray(gathered[:, i]) for i, name in enumerate(names)}
+
+    def _of_first_rank(self, columns: Tensor) -> Tensor:
+        """What the first of the processes that train the same members has measured, on the host."""
+        ranks = self.sample_ranks
+        return columns if ranks.count == 1 else ranks.of_first(columns.to(self.device)).cpu()
 
     def setup(self, stage: str) -> None:
         """Builds the members, and notes what a checkpoint must agree with: once, not at every save."""
@@ -158,11 +163,14 @@ class ObservedModule(MemberModule):
 
     def on_fit_start(self) -> None:
         """Brings the data to the device, once, and computes f0 of the test set there."""
-        self.train_split = self.resident(self._observed_training_set())
+        self.train_split = self._resident_training_set()
         self.test_split = self.resident(self.data.test)
         self.val_split = self.resident(self.data.val)
         self._prepare_held_out()
         self._validation = self._evaluator(self.val_split.x) if len(self.val_split.y) else None
+
+    def _resident_training_set(self) -> Split:
+        return self.resident(self._observed_training_set())
 
     def _observed_training_set(self) -> Split:
         """What of the training set lies on the device, and is observed."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazy_lightning.errors import LazyLightningError
+from lazy_lightning.errors import ConfigError, LazyLightningError
 from lazy_lightning.guarded import is_out_of_memory, report_failure
 from lazy_lightning.modules.observation import Observation, Observer
 
@@ -34,6 +34,7 @@ class ObserverRunner:
         for key, observer in self._keyed(module.trainer.callbacks):
             try:
                 if key not in self.failed and observer.applies_to(module):
+                    _require_inputs(observer, module)
                     observer.check(module)
             except LazyLightningError:
                 raise
@@ -84,6 +85,15 @@ class ObserverRunner:
                 seen[name] = seen.get(name, 0) + 1
                 keyed.append((name if seen[name] == 1 else f"{name}#{seen[name]}", callback))
         return keyed
+
+
+def _require_inputs(observer: Observer, module: Any) -> None:
+    devices = module.sample_ranks.count
+    if observer.needs_all_inputs and devices > 1:
+        raise ConfigError(
+            f"{type(observer).__name__} needs all training inputs on one device, but {devices} devices "
+            "hold slices of them: leave it out, or set --model.shard members"
+        )
 
 
 def _checked(measured: Mapping[str, Any], like: Tensor, own: frozenset[str]) -> dict[str, Tensor]:

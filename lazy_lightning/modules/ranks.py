@@ -24,16 +24,20 @@ _SECONDS_TO_REPORT = 2.0
 
 
 class Ranks:
-    """The processes of a run; member i of the ensemble belongs to rank i modulo their count.
+    """The processes among which the members are divided; member i belongs to rank i modulo their count.
 
     Args:
         rank: of this process.
-        count: of all processes.
+        count: of these processes.
         group: gloo group of them; None for a single process.
+        world: all processes of the run, where the samples are divided too; None if these are all.
     """
 
-    def __init__(self, rank: int = 0, count: int = 1, group: ProcessGroup | Any = None) -> None:
+    def __init__(
+        self, rank: int = 0, count: int = 1, group: ProcessGroup | Any = None, world: Ranks | None = None
+    ) -> None:
         self.rank, self.count, self.group = rank, count, group
+        self.world = self if world is None else world
 
     def rows(self, members: int, rank: int | None = None) -> list[int]:
         """The members of this rank, or of another one, in the order of the ensemble.
@@ -67,11 +71,13 @@ class Ranks:
         padded = own.new_zeros(rows, *own.shape[1:])
         padded[: len(own)] = own
         parts = [torch.empty_like(padded) for _ in range(self.count)]
-        self._together(lambda: torch.distributed.all_gather(parts, padded, group=self.group))
+        self.together(lambda: torch.distributed.all_gather(parts, padded, group=self.group))
         return torch.stack(parts, dim=1).flatten(0, 1)[:members]  # row j of rank r is member j * count + r
 
     def union(self, names: Sequence[str]) -> list[str]:
-        """The names of all ranks, each once: usually the same, unless an observer failed on one of them."""
+        """The names of all ranks of the run, each once: usually the same, unless an observer failed on one of them."""
+        if self.world is not self:
+            return self.world.union(names)
         if self.count == 1:
             return list(names)
         payload = json.dumps(list(names)).encode()
@@ -86,7 +92,7 @@ class Ranks:
 
     def _gather_vectors(self, own: Tensor) -> list[Tensor]:
         parts = [torch.empty_like(own) for _ in range(self.count)]
-        self._together(lambda: torch.distributed.all_gather(parts, own, group=self.group))
+        self.together(lambda: torch.distributed.all_gather(parts, own, group=self.group))
         return parts
 
     def sum(self, own: Tensor) -> Tensor:
@@ -94,22 +100,26 @@ class Ranks:
         if self.count == 1:
             return own
         total = own.detach().cpu().clone()
-        self._together(lambda: torch.distributed.all_reduce(total, ReduceOp.SUM, group=self.group))
+        self.together(lambda: torch.distributed.all_reduce(total, ReduceOp.SUM, group=self.group))
         return total.to(own.device)
 
     def any(self, own: bool) -> bool:
-        """Whether it holds on one of the ranks."""
+        """Whether it holds on one of the ranks of the run."""
+        if self.world is not self:
+            return self.world.any(own)
         return bool(self.sum(torch.tensor([float(own)]))[0] > 0) if self.count > 1 else own
 
     def first(self, own: float) -> float:
-        """What rank 0 says; clocks differ between ranks."""
+        """What rank 0 of the run says; clocks differ between ranks."""
+        if self.world is not self:
+            return self.world.first(own)
         if self.count == 1:
             return own
         value = torch.tensor([float(own)], dtype=torch.float64)
-        self._together(lambda: torch.distributed.broadcast(value, 0, group=self.group))
+        self.together(lambda: torch.distributed.broadcast(value, 0, group=self.group))
         return float(value[0])
 
-    def _together(self, exchange: Callable[[], _T]) -> _T:
+    def together(self, exchange: Callable[[], _T]) -> _T:
         """Calls what all ranks must call.
 
         Raises:
@@ -118,11 +128,11 @@ class Ranks:
         try:
             return exchange()
         except RuntimeError as error:
-            lost = self._lost()
+            lost = self.world._lost()
             who = f"rank {', '.join(map(str, lost))}" if lost else "one of the ranks"
             raise RunError(
-                f"{who} of {self.count} has ended before the others, so the run stops (its own message is above, if it "
-                "left one): go on from the last checkpoint with fit --resume and the folder of the run"
+                f"{who} of {self.world.count} has ended before the others, so the run stops (its own message is above, "
+                "if it left one): go on from the last checkpoint with fit --resume and the folder of the run"
             ) from error
 
     def _lost(self) -> list[int]:

@@ -38,6 +38,8 @@ class Objective:
     """(E, *shape) each"""
     chunk_size: int | None = None
     reports_margins: bool = True
+    samples: int | None = None
+    """The n of the loss, where ``x`` is a slice of the training set; None for len(x)"""
 
     def select(self, rows: Tensor | None) -> Objective:
         """The objective of some members; None for all."""
@@ -53,7 +55,7 @@ class Objective:
     def backward(self, w: Tensor) -> Evaluation:
         """Evaluates at ``w`` (E, N) and adds grad L to ``w.grad``, one chunk's graph at a time."""
         samples = len(self.x)
-        weight = self._weight
+        weight = self.weight
         sums, outputs = [], []
         for part in chunks(samples, self.chunk_size):
             f = self.network(w, self.x[part], self.buffers)
@@ -67,7 +69,6 @@ class Objective:
         margins = self.loss.margins(whole, self.y) if self.reports_margins else None
         return Evaluation(total * weight, whole, margins, self.loss.flat(whole, self.y))
 
-    @torch.enable_grad()
     def gradient_scale(self, w: Tensor) -> Tensor:
         """(E,) float64 the norm of grad L at ``w`` if the samples' contributions did not cancel.
 
@@ -75,22 +76,39 @@ class Objective:
         Times alpha rms(f0) if that exceeds 1: so much larger than those of F of order one are the rounding errors of
         alpha (f - f0).
         """
+        gradient = self.random_gradient(w, random_weights(len(self.x)))
+        return uncancelled_norm(gradient, self.f0.double().flatten(1).square().mean(dim=1), self.centering.alpha)
+
+    @torch.enable_grad()
+    def random_gradient(self, w: Tensor, weights: Tensor) -> Tensor:
+        """(E, N) grad L at ``w`` with one more weight for each sample, ``weights`` (n,)."""
         leaf = w.detach().clone().requires_grad_(True)
-        random = random_weights(len(self.x)).to(self.x)
+        random = weights.to(self.x)
         for part in chunks(len(self.x), self.chunk_size):
             f = self.network(leaf, self.x[part], self.buffers)
             centered = drop_single_output(self.centering(f, self.f0[:, part]))
             total = (self.loss.per_sample(centered, self.y[part]) * random[part]).sum(dim=-1)
-            total.backward(self._weight)  # type: ignore[no-untyped-call]
+            total.backward(self.weight)  # type: ignore[no-untyped-call]
         assert leaf.grad is not None  # just computed
-        size = self.f0.double().flatten(1).square().mean(dim=1).sqrt() * self.centering.alpha
-        norm: Tensor = torch.linalg.vector_norm(leaf.grad, dim=1)
-        return norm.double() * size.clamp_min(1.0)
+        return leaf.grad
 
     @cached_property
-    def _weight(self) -> Tensor:
+    def weight(self) -> Tensor:
         """(E,) 1/(alpha^2 n), see :meth:`Centering.loss_weight`."""
-        return self.centering.loss_weight(len(self.x)).to(self.x.dtype)
+        samples = len(self.x) if self.samples is None else self.samples
+        return self.centering.loss_weight(samples).to(self.x.dtype)
+
+
+def uncancelled_norm(gradient: Tensor, start: Tensor, alpha: Tensor) -> Tensor:
+    """(E,) float64 the norm of a gradient whose samples do not cancel, times alpha rms(f0) where that exceeds 1.
+
+    Args:
+        gradient: (E, N), see :meth:`Objective.random_gradient`.
+        start: (E,) float64 mean square of f0.
+        alpha: (E,)
+    """
+    norm: Tensor = torch.linalg.vector_norm(gradient, dim=1)
+    return norm.double() * (start.sqrt() * alpha).clamp_min(1.0)
 
 
 def random_weights(samples: int) -> Tensor:

@@ -17,7 +17,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.runs.run_files import CONFIG
 from lazy_lightning.runs.yaml_file import read_yaml
 
-WITHOUT_EFFECT = ("download", "root", "chunk_size", "cuda_graphs")
+WITHOUT_EFFECT = ("download", "root", "chunk_size", "cuda_graphs", "shard")
 """Arguments of this package's classes that change where data lie or how memory is used, and no number beyond its last
 digits. The same names of other classes count: there, ``root`` may be what tells two sets of data apart."""
 _OWN_PACKAGE = "lazy_lightning."
