@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -12,13 +14,15 @@ from rank_processes import run_ranks
 from safetensors.torch import load_file
 
 from lazy_lightning.cli import main
+from lazy_lightning.flow import Evaluation
 from lazy_lightning.flow.controllers import GradientChangeController
 from lazy_lightning.modules import FlowModule
+from lazy_lightning.objective.sharded_batch import ShardedObjective
 
 RUN = [
-    *TINY, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--model.alpha", "[0.1,10.0]",
+    *TINY, "--config", str(CONF / "no_figures.yaml"), "--trainer.accelerator", "cpu",
+    "--trainer.enable_progress_bar", "false", "--trainer.logger.version", "run", "--model.alpha", "[0.1,10.0]",
     "--model.controller", "reference", "--model.tau", "0.01", "--model.chunk_size", "16",
-    "--trainer.logger.version", "run",
 ]  # fmt: skip
 OBSERVED = ["--config", str(CONF / "training_samples.yaml")]
 DDP = ["--trainer.strategy", "ddp", "--trainer.devices"]
@@ -148,6 +152,24 @@ def test_checkpoint_of_three_slices_goes_on_with_two_and_with_one(three, tmp_pat
     two = fit_on(2, tmp_path / "two", *more, *SAMPLES)
     assert curves(two).tried.max() == 80
     assert_same_run(tmp_path / "one", two)
+
+
+def test_a_rank_that_dies_within_a_step_ends_the_run_with_a_sentence_that_names_it(tmp_path):
+    def die_in_an_evaluation(rank: int) -> None:
+        evaluate, counted = ShardedObjective.backward, [0]
+
+        def backward(self: ShardedObjective, w: torch.Tensor) -> Evaluation:
+            counted[0] += 1
+            if counted[0] == 20:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return evaluate(self, w)
+
+        if rank == 1:
+            ShardedObjective.backward = backward  # type: ignore[method-assign]
+
+    codes = run_ranks(2, arguments(tmp_path, *SAMPLES, *DDP, "2"), tmp_path / "log", die_in_an_evaluation)
+    assert codes == [1, -signal.SIGKILL]
+    assert "error: rank 1 of 2 has ended before the others" in (tmp_path / "log" / "0").read_text()
 
 
 def test_fewer_samples_than_devices_is_one_sentence_before_a_process_is_started(capsys):

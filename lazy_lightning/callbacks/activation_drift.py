@@ -79,8 +79,9 @@ class ActivationDrift(NetworkObserver):
             return module.network.preactivations(w, x, buffers)
 
         if self._start is None or observation.index == 0:  # also after a resume: both follow from w0 and the data
+            gradient = initial_gradient(module)  # first: devices that hold slices evaluate it together
             self._start = preactivations(module.w0)
-            self._velocity = initial_velocity(preactivations, module.w0, initial_gradient(module))
+            self._velocity = initial_velocity(preactivations, module.w0, gradient)
         now = preactivations(module.w.detach())
         drift = {f"activation_drift/{layer}": rms_drift(z, self._start[layer]) for layer, z in now.items()}
         return drift | {f"activation_velocity/{layer}": speed for layer, speed in self._velocity.items()}
