@@ -39,7 +39,6 @@ class TLazy(NetworkObserver):
         method: when the power steps for lambda_max are content.
     """
 
-    needs_all_inputs = True
     column_names = ("t_lazy/norm", "t_lazy/labels")
 
     def __init__(self, method: PowerMethod | None = None) -> None:
@@ -59,12 +58,14 @@ class TLazy(NetworkObserver):
         starts = module.shared_starts
         rows, own = starts.first, starts.own
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
+        w0, x, devices = module.w0, module.train_split.x, module.sample_ranks.count
+        slice_size = -(-len(x) // devices) if devices > 1 else None  # the inputs are on the host then
         norm = jacobian_norm(
-            lambda w, x: module.network(w, x, buffers),
-            module.w0[rows],
-            module.train_split.x,
+            lambda w, part: module.network(w, part.to(w0), buffers),
+            w0[rows],
+            x,
             method=self.method,
-            chunk_size=module.chunk_size,
+            chunk_size=module.chunk_size or slice_size,
         )
         return norm.double().pow(-2)[own]
 
