@@ -520,7 +520,8 @@ def interval(shown: str) -> tuple[float, float]:
 
 def test_a_bisection_of_what_is_not_observed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = command(tmp_path, "{bisect: {from: 1, to: 10}}")
-    assert "bisect uses the column kernel_drift/total, which these runs have not observed" in error_of(arguments, capsys)
+    sentence = error_of(arguments, capsys)
+    assert "bisect uses the column kernel_drift/total, which these runs have not observed" in sentence
 
 
 # ---------------------------------------------------------------------- what is refused

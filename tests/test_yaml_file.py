@@ -38,7 +38,7 @@ REFUSED = {
     "x: &x {a: 1}\ny: {<<: *x, <<: *x}": "the key '<<' is given twice",
     "{<<: 1}": "expected a mapping or list of mappings for merging",
     "? [a]\n: 1": "a key is a list or a mapping",
-    "a: &a [*a]": "the alias *a stands inside of what it names",
+    "a: &a [*a]": "the alias *a is inside of the node that it refers to",
     "a: *b": "found undefined alias",
     "a: 1\n---\nb: 2": "another document",
     "a:\n\tb: 1": "line 2: this is not valid YAML",

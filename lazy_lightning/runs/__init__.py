@@ -1,4 +1,4 @@
-"""Runs on the disk: configurations and identities, checkpoints, atomic writes, the run store, `load_runs`."""
+"""Runs on disk: configurations and identities, checkpoints, atomic writes, the run store and `load_runs`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["load_runs"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "load_runs":  # imported on first use: pandas takes half a second
+    if name == "load_runs":  # imported on first use, because pandas takes half a second to import
         from lazy_lightning.runs.load import load_runs
 
         return load_runs

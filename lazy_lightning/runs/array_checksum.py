@@ -1,4 +1,4 @@
-"""The checksum of a run's arrays: a bit that has flipped on the disk leaves a valid number, and is found by this."""
+"""Checksums of a run's arrays, which detect a flipped bit on disk even if the number remains valid."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 KEY = "crc32"
-"""In the metadata of a file of arrays; files of older versions do not have it."""
+"""Key of the checksum in the metadata of a file of arrays; files of older versions do not have it."""
 
 
 def array_checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
-    """CRC-32 of the names, types, shapes and values of arrays, in the order of their names, as hexadecimal digits.
+    """Returns the CRC-32 of the names, types, shapes and values of arrays, sorted by name, as hexadecimal digits.
 
     >>> array_checksum({"a": np.array([1.0, 2.0]), "b": np.array([3])})
     'ed896d83'
@@ -30,10 +30,10 @@ def array_checksum(arrays: Mapping[str, NDArray[Any]]) -> str:
 
 
 def sort_metadata(path: Path) -> None:
-    """Puts the metadata in a safetensors file in the order of their names, so that equal arrays make equal files.
+    """Sorts the metadata in a safetensors file by name, so that equal arrays give equal files.
 
-    The library writes them in an order that changes from call to call. The header keeps its length: eight bytes that
-    tell it, compact JSON, and spaces.
+    The library writes the metadata in an order that changes from call to call. The header keeps its length: it
+    consists of eight bytes with the length, compact JSON, and padding by spaces.
     """
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -45,11 +45,11 @@ def sort_metadata(path: Path) -> None:
 
 
 def require_checksum(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None) -> None:
-    """Compares arrays that were read with the checksum in the metadata of their file, if it has one.
+    """Compares arrays that were read with the checksum in the metadata of their file, if there is one.
 
     Raises:
-        ValueError: they are not the arrays that were written.
+        ValueError: the checksums differ.
     """
     written = (metadata or {}).get(KEY)
     if written is not None and written != (found := array_checksum(arrays)):
-        raise ValueError(f"its arrays have the checksum {found}, written was {written}: the file has changed since")
+        raise ValueError(f"its arrays have the checksum {found}, expected {written}: the file has been changed")

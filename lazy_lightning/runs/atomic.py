@@ -1,8 +1,8 @@
-"""Atomic writes: a file of a run is there whole, or not at all, also after a kill or a power cut.
+"""Atomic writes: a file of a run is complete or does not exist, even after a kill or a power failure.
 
-A file is written under a temporary name in the folder where it will stand, flushed to the disk, and renamed; then the
-folder is flushed, too. Temporary names carry the host and the process, so that what a killed process has left can be
-told from what another one is writing.
+A file is written under a temporary name in its final folder, flushed to the disk, and renamed; then the folder is
+flushed, too. Temporary names contain the host and the process, which distinguishes the files left by a killed process
+from those that another process is writing.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from lazy_lightning.errors import RunError
 _HOST = re.sub(r"[^0-9A-Za-z-]", "", socket.gethostname())[:40]
 _TEMPORARY = re.compile(r"^\..+\.(?P<host>[0-9A-Za-z-]*)_(?P<process>\d+)_[0-9A-Za-z_]{8}(\.[^.]+)?$")
 _OLD = r"^\.{stem}\.[0-9A-Za-z_]{{8}}{suffix}$"
-"""Temporary names of version 0.1.0, which did not say whose they are."""
-_SURELY_OLD = 24 * 3600.0
-"""Seconds after which no process still writes a file: for names of other hosts, or of processes whose number is in use
-again."""
+"""Pattern of the temporary names of version 0.1.0, which do not contain the process."""
+_STALE_AGE = 24 * 3600.0
+"""Seconds after which no process still writes a file; used for names of other hosts, and of processes whose number is
+in use again."""
 
 
 @contextmanager
 def written_atomically(path: Path, *, exclusive: bool = False) -> Iterator[Path]:
-    """Gives a temporary path beside ``path`` to write to, flushes it to the disk, and renames it into place at the end.
+    """Yields a temporary path in the folder of ``path``; at the end flushes the file and renames it to ``path``.
 
     Args:
-        path: of the file.
-        exclusive: refuse to replace a file; of several processes that try, one succeeds.
+        path: the path of the file.
+        exclusive: whether to refuse to replace a file; of several processes that try, one succeeds.
 
     Raises:
-        RunError: if the folder cannot be written or the disk is full; the old file, if any, is untouched.
-        FileExistsError: ``exclusive``, and the file is there.
+        RunError: the folder cannot be written or the disk is full; an old file is unchanged.
+        FileExistsError: ``exclusive`` is true and the file exists.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def written_atomically(path: Path, *, exclusive: bool = False) -> Iterator[Path]
     temporary = Path(name)
     try:
         yield temporary
-        temporary.chmod(0o644)  # mkstemp is private to the user, a result is not
+        temporary.chmod(0o644)  # a file of mkstemp is readable only by its owner, but a result must be public
         _flush(temporary)
         if exclusive:
             _link(temporary, path)
@@ -64,19 +64,19 @@ def written_atomically(path: Path, *, exclusive: bool = False) -> Iterator[Path]
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
         raise _explained(path, error) from error
     finally:
-        with contextlib.suppress(OSError):  # a disk that fails may refuse this, too; the error above says more
+        with contextlib.suppress(OSError):  # may fail on a failing disk as well; the error above is more specific
             temporary.unlink(missing_ok=True)
 
 
 def remove_stale_temporaries(folder: Path, names: tuple[str, ...] = ()) -> list[Path]:
-    """Removes what killed processes have left half-written in a folder, and returns what that was.
+    """Removes the incomplete files that killed processes have left in a folder, and returns their paths.
 
-    A file is removed if the process that wrote it ran on this host and has ended, or if it is a day old. Files that a
-    living process is writing stay.
+    A file is removed if the process that wrote it ran on this host and has ended, or if it is a day old. Files of
+    running processes are kept.
 
     Args:
-        folder: whose files, not those of its subfolders.
-        names: of files that version 0.1.0 wrote there, under temporary names that do not tell the process; these are
+        folder: the folder; its subfolders are not searched.
+        names: names of files that version 0.1.0 wrote there under temporary names without the process; these are
             removed if they are an hour old.
     """
     old = [re.compile(_OLD.format(stem=re.escape(Path(n).stem), suffix=re.escape(Path(n).suffix))) for n in names]
@@ -97,19 +97,19 @@ def _is_stale(path: Path, old: list[re.Pattern[str]]) -> bool:
     found = _TEMPORARY.match(path.name)
     if found is not None:
         ended = found["host"] == _HOST and not _is_alive(int(found["process"]))
-        return ended or age > _SURELY_OLD
-    return age > _SURELY_OLD / 24 and any(pattern.match(path.name) for pattern in old)
+        return ended or age > _STALE_AGE
+    return age > _STALE_AGE / 24 and any(pattern.match(path.name) for pattern in old)
 
 
 def _is_alive(process: int) -> bool:
-    if os.name == "nt":  # there, signal 0 would end the process
+    if os.name == "nt":  # on Windows, signal 0 would end the process
         return True
     try:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
     except (OSError, OverflowError):
-        pass  # it is somebody else's
+        pass  # the process exists, but belongs to another user
     return True
 
 
@@ -123,19 +123,19 @@ def _flush(path: Path) -> None:
 
 
 def _flush_folder(folder: Path) -> None:
-    """Waits until the folder's list of names is on the disk, where the system can do that."""
+    """Waits until the folder's list of names is on the disk, where the system supports it."""
     if os.name == "nt":
         return
     handle = os.open(folder, os.O_RDONLY)
     try:
-        with contextlib.suppress(OSError):  # some network file systems know no flush of a folder
+        with contextlib.suppress(OSError):  # some network file systems do not support it for folders
             os.fsync(handle)
     finally:
         os.close(handle)
 
 
 def _link(temporary: Path, path: Path) -> None:
-    """Gives the file its name unless that is taken."""
+    """Renames the temporary file unless ``path`` exists."""
     try:
         os.link(temporary, path)
     except FileExistsError:
@@ -146,10 +146,10 @@ def _link(temporary: Path, path: Path) -> None:
 
 
 def require_writable(folder: Path) -> None:
-    """Finds out before a run whether its folder can be written, and leaves no trace: the run may yet be refused.
+    """Checks before a run that its folder can be written, without creating the folder.
 
     Raises:
-        RunError: if it cannot.
+        RunError: the folder cannot be written.
     """
     try:
         present = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))

@@ -1,8 +1,8 @@
-"""The content of a checkpoint, compared with what a module expects before anything is taken from it.
+"""Validation of the content of a checkpoint against the module that loads it, before anything is loaded.
 
-Every check raises ConfigError with the name of the file and of the entry. A checksum finds a file that has changed by
-accident (:mod:`lazy_lightning.runs.checkpoints`); this finds one that was never right, or was changed by hand. What
-version 0.1.0 wrote passes.
+Every check raises ConfigError with the name of the file and of the entry. A checksum detects accidental changes of a
+file (:mod:`lazy_lightning.runs.checkpoints`); these checks detect files that were written incorrectly or edited.
+Checkpoints of version 0.1.0 are valid.
 """
 
 from __future__ import annotations
@@ -35,24 +35,24 @@ _FLOW_STATE = (
     "accepted",
     "reason",
 )
-"""What a flow cannot go on without; ``velocity`` is there with momentum alone."""
+"""Entries that a flow needs to resume; ``velocity`` exists only with momentum."""
 _SINCE_0_1_0 = ("gradient_scale", "milestone")
-"""What a flow makes anew where a checkpoint of version 0.1.0 lacks it."""
+"""Entries that a flow computes again if a checkpoint of version 0.1.0 lacks them."""
 _MATRICES = ("origin", "displacement", "gradient", "velocity")
 _COUNTS = ("tried", "accepted", "reason")
 _FINITE = ("displacement", "gradient", "velocity", "outputs", "loss", "gradient_norm", "t", "dt")
-"""Of a member that goes on; one that has failed keeps what it failed with."""
+"""Entries that must be finite for a running member; those of a failed member may have any value."""
 
 
 @dataclass(frozen=True)
 class CheckpointContent:
-    """A loaded checkpoint and where it comes from; its methods raise ConfigError for what is not as it should be."""
+    """A loaded checkpoint and its path; the methods raise ConfigError for invalid entries."""
 
     content: Mapping[str, Any]
     path: str
 
     def refuse(self, what: str) -> NoReturn:
-        """Raises ConfigError: the checkpoint cannot be used because of this."""
+        """Raises ConfigError with the reason why the checkpoint cannot be used."""
         raise ConfigError(
             f"the checkpoint {self.path} cannot be used: {what}; give the checkpoint.ckpt that a run has written, with "
             "its own config.yaml, or train again"
@@ -61,36 +61,36 @@ class CheckpointContent:
     # ------------------------------------------------------------------ plain values
 
     def entry(self, inside: Any, name: str, kinds: type | tuple[type, ...], where: str = "") -> Any:
-        """One entry of a mapping, of one of these types; a bool does not count as a number."""
+        """Returns one entry of a mapping after a check of its type; a bool does not count as a number."""
         place = f"{where}.{name}" if where else name
         if not isinstance(inside, Mapping) or name not in inside:
             self.refuse(f"{place} is missing")
         value = inside[name]
-        wanted = kinds if isinstance(kinds, tuple) else (kinds,)
-        if not isinstance(value, wanted) or (isinstance(value, bool) and bool not in wanted):
+        expected = kinds if isinstance(kinds, tuple) else (kinds,)
+        if not isinstance(value, expected) or (isinstance(value, bool) and bool not in expected):
             self.refuse(
-                f"{place} is of type {type(value).__name__}, expected {' or '.join(k.__name__ for k in wanted)}"
+                f"{place} is of type {type(value).__name__}, expected {' or '.join(k.__name__ for k in expected)}"
             )
         return value
 
     def count(self, inside: Any, name: str, where: str = "") -> int:
-        """An integer >= 0."""
+        """Returns an entry that is an integer >= 0."""
         value: int = self.entry(inside, name, int, where)
         if value < 0:
             self.refuse(f"{where}.{name} is {value}, expected >= 0" if where else f"{name} is {value}, expected >= 0")
         return value
 
     def numbers(self, values: Any, place: str, length: int, least: float) -> None:
-        """A list of finite numbers of this length, none under ``least``."""
+        """Checks that a value is a list of ``length`` finite numbers >= ``least``."""
         if not isinstance(values, (list, tuple)) or len(values) != length:
-            self.refuse(f"{place} is no list of {length} numbers")
+            self.refuse(f"{place} is not a list of {length} numbers")
         for value in values:
             is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
             if not is_number or not math.isfinite(value) or value < least:
                 self.refuse(f"{place} holds {value!r}, expected finite numbers >= {least:g}")
 
     def members(self, saved: Mapping[str, Any]) -> list[tuple[float, int]]:
-        """The (alpha, seed) of each member."""
+        """Returns the (alpha, seed) of each member."""
         alphas, seeds = (self.entry(saved, name, (list, tuple)) for name in ("alphas", "seeds"))
         if len(alphas) != len(seeds) or not alphas:
             self.refuse(f"it names {len(alphas)} alphas and {len(seeds)} seeds of its members")
@@ -99,7 +99,7 @@ class CheckpointContent:
         return [(float(alpha), int(seed)) for alpha, seed in zip(alphas, seeds, strict=True)]
 
     def progress(self, saved: Mapping[str, Any]) -> None:
-        """What every module of ours adds."""
+        """Checks the entries that every module of this package adds."""
         self.members(saved)
         self.count(saved, "observations")
         self.count(saved, "samples")
@@ -111,7 +111,7 @@ class CheckpointContent:
     # ------------------------------------------------------------------ tensors
 
     def tensor(self, value: Any, place: str, shape: Sequence[int], dtype: torch.dtype | None) -> Tensor:
-        """A tensor of this shape and, if given, dtype."""
+        """Returns a value after a check that it is a tensor with this shape and, if given, this dtype."""
         if not isinstance(value, Tensor):
             self.refuse(f"{place} is of type {type(value).__name__}, expected a tensor")
         if tuple(value.shape) != tuple(shape):
@@ -123,16 +123,16 @@ class CheckpointContent:
         return value
 
     def finite(self, value: Tensor, place: str) -> None:
-        """No infinity and no NaN."""
+        """Checks that a tensor has no infinite or NaN entries."""
         if value.is_floating_point() and not bool(value.isfinite().all()):
             self.refuse(f"{place} has entries that are not finite")
 
     def weights(self, expected: Mapping[str, Tensor], ignored: str) -> dict[str, Tensor]:
-        """The module's tensors: all of them, of their shapes and dtypes, and no others.
+        """Returns the module's tensors after a check that their names, shapes and dtypes are the expected ones.
 
         Args:
-            expected: of the module.
-            ignored: what the names of tensors begin with that are left out, if they are there.
+            expected: the tensors of the module by name.
+            ignored: prefix of the names of tensors that are left out.
         """
         saved: Mapping[str, Tensor] = self.entry(self.content, "state_dict", dict)
         state = {name: tensor for name, tensor in saved.items() if not str(name).startswith(ignored)}
@@ -141,13 +141,13 @@ class CheckpointContent:
             self.tensor(held, f"state_dict.{name}", tensor.shape, tensor.dtype)
         others = sorted(set(state) - set(expected))
         if others:
-            self.refuse(f"its state_dict has {others[0]}, which this configuration's module has not")
+            self.refuse(f"its state_dict has {others[0]}, which the module of this configuration does not have")
         return state
 
-    # ------------------------------------------------------------------ Lightning's own
+    # ------------------------------------------------------------------ entries of Lightning
 
     def trainer_state(self, trainer: Trainer) -> None:
-        """The counts of epochs and batches, and the version that wrote them."""
+        """Checks the counts of epochs and batches, and the version that wrote them."""
         self.entry(self.content, "pytorch-lightning_version", str)
         self.count(self.content, "epoch")
         self.count(self.content, "global_step")
@@ -160,7 +160,7 @@ class CheckpointContent:
         self._places(saved["state_dict"])
 
     def _like(self, saved: Any, own: Any, place: str) -> None:
-        """Numbers where the trainer has numbers, mappings where it has mappings; counts are not negative."""
+        """Checks that saved values have the types of the trainer's own, and that counts are not negative."""
         if isinstance(own, Mapping):
             if not isinstance(saved, Mapping):
                 self.refuse(f"{place} is of type {type(saved).__name__}, expected dict")
@@ -176,7 +176,7 @@ class CheckpointContent:
             self.refuse(f"{place} is {saved!r}, expected a count >= 0")
 
     def _places(self, saved: Mapping[str, Any]) -> None:
-        """Of the loaders: how many bursts or batches have been handed out."""
+        """Checks the counts of bursts or batches that the loaders have yielded."""
         places = saved.get("combined_loader", [])
         if not isinstance(places, list):
             self.refuse(f"loops.fit_loop.state_dict.combined_loader is of type {type(places).__name__}, expected list")
@@ -186,7 +186,7 @@ class CheckpointContent:
                     self.count(place, name, "loops.fit_loop.state_dict.combined_loader")
 
     def callbacks(self, callbacks: Iterable[Callback], own: tuple[type, ...]) -> None:
-        """The states of observers and sinks, each tried on a copy of the callback that will load it."""
+        """Checks the states of observers and sinks by loading each into a copy of its callback."""
         saved = self.entry(self.content, "callbacks", dict)
         for callback in callbacks:
             state = saved.get(callback.state_key)
@@ -198,12 +198,12 @@ class CheckpointContent:
                 raise
             except Exception as error:
                 reason = f"{type(error).__name__}: {error}".strip()
-                self.refuse(f"the state of {type(callback).__name__} is not one that it writes ({reason[:150]})")
+                self.refuse(f"the state of {type(callback).__name__} cannot be loaded ({reason[:150]})")
 
     # ------------------------------------------------------------------ optimizers
 
     def optimizer(self, groups: int) -> tuple[Mapping[Any, Any], Sequence[Mapping[str, Any]]]:
-        """State and groups of the one optimizer."""
+        """Returns the state and the parameter groups of the only optimizer."""
         states = self.entry(self.content, "optimizer_states", list)
         if len(states) != 1:
             self.refuse(f"it holds {len(states)} optimizers, expected 1")
@@ -216,11 +216,11 @@ class CheckpointContent:
         return state, saved
 
     def flow(self, origin: Tensor, outputs: Sequence[int], has_velocity: bool) -> None:
-        """The state of a full-batch flow.
+        """Checks the state of a full-batch flow.
 
         Args:
-            origin: (E, N) as the checkpoint's own ``state_dict`` has it.
-            outputs: (E, n[, c]) shape of F on the training set.
+            origin: (E, N) initial weights in the checkpoint's ``state_dict``.
+            outputs: shape (E, n[, c]) of F on the training set.
             has_velocity: whether the module's flow has momentum.
         """
         state, _ = self.optimizer(groups=1)
@@ -242,7 +242,8 @@ class CheckpointContent:
                 self.refuse(f"{place} is missing{remedy}")
             value = self.tensor(held[name], place, shapes.get(name, (members,)), None)
             if value.is_complex() or value.is_floating_point() == (name in _COUNTS):
-                self.refuse(f"{place} is in {value.dtype}, which it never is")
+                expected = "integers" if name in _COUNTS else "real floating-point numbers"
+                self.refuse(f"{place} is in {value.dtype}, expected {expected}")
             if name in (*_MATRICES, "outputs") and value.dtype != origin.dtype:
                 self.refuse(f"{place} is in {value.dtype}, its weights in {origin.dtype}")
         self._flow_numbers(held, origin)
@@ -266,7 +267,7 @@ class CheckpointContent:
                 self.finite(held[name][running], f"the flow's {name}")
 
     def steps_of_optimizer(self, parameters: Sequence[Tensor]) -> None:
-        """The state of an optimizer of torch with a group for each of these parameters."""
+        """Checks the state of a torch optimizer with one parameter group for each of these parameters."""
         state, groups = self.optimizer(len(parameters))
         for number, group in enumerate(groups):
             if list(group["params"]) != [number]:
@@ -282,4 +283,4 @@ class CheckpointContent:
                     self.tensor(value, f"the optimizer's {name}", parameters[number].shape, None)
         schedulers = self.entry(self.content, "lr_schedulers", list)
         if not all(isinstance(scheduler, Mapping) for scheduler in schedulers):
-            self.refuse("lr_schedulers holds something else than states of schedulers")
+            self.refuse("lr_schedulers holds an entry that is not the state of a scheduler")

@@ -1,4 +1,4 @@
-"""The file of a checkpoint: looking at it before anything is computed, and writing it into the run's own folder."""
+"""Files of checkpoints: validation before anything is computed, and atomic writes into the run's folder."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.runs.atomic import written_atomically
 
 KEY = "lazy_lightning"
-"""What our modules add to a checkpoint."""
+"""Key of the entries that the modules of this package add to a checkpoint."""
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError,
     IndexError, AssertionError)  # fmt: skip
-"""What torch raises of files that are none of its own, the last three of a pickle that is no pickle of tensors."""
-_SETTLED = 2.0  # seconds after a change within which another may leave the same time of change on a file
+"""Exceptions of torch for files that are not checkpoints; the last three for pickles without tensors."""
+_TIME_RESOLUTION = 2.0  # seconds after a change within which another change may leave the same time on the file
 _VERSION = re.compile(r"\d+(\.\d+)*((a|b|rc|\.post|\.dev)\d+)*(\+[\w.]+)?$")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a run's checkpoint, its tensors mapped from the file and not read.
+    """Returns the content of a run's checkpoint, whose tensors are memory-mapped.
 
     Raises:
-        ConfigError: there is no such file, it is no checkpoint of a run, or it is damaged.
+        ConfigError: the file does not exist, is not a checkpoint of a run, or is damaged.
     """
     if not path.is_file():
         raise ConfigError(
@@ -47,7 +47,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def _require_version(content: dict[str, Any], path: Any) -> None:
-    """Lightning compares the version that wrote a checkpoint with its own before it looks at anything else."""
+    """Checks the version of Lightning in a checkpoint, which Lightning parses before any other entry."""
     version = content.get("pytorch-lightning_version")
     if not isinstance(version, str) or not _VERSION.match(version):
         raise ConfigError(
@@ -57,18 +57,18 @@ def _require_version(content: dict[str, Any], path: Any) -> None:
 
 
 def require_intact(path: Path) -> None:
-    """Compares the content of a checkpoint with the checksums (CRC-32) that torch writes with every part of it.
+    """Compares the content of a checkpoint with the checksums (CRC-32) that torch writes with each of its parts.
 
-    Files of version 0.1.0 have them, too. A file that has been found intact is read again only once it has changed.
+    Files of version 0.1.0 have them, too. An intact file is read again only after it has changed.
 
     Raises:
-        ConfigError: the file has been changed since it was written, is cut off, or is no checkpoint.
+        ConfigError: the file has been changed since it was written, is truncated, or is not a checkpoint.
     """
     try:
         status = path.stat()
     except OSError as error:
         raise _unreadable(path) from error
-    if time.time() - status.st_mtime < _SETTLED:
+    if time.time() - status.st_mtime < _TIME_RESOLUTION:
         _compare_checksums(path)
     else:
         _compare_once(path.absolute(), (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
@@ -101,22 +101,22 @@ def _load(path: Path) -> Any:
 
 def _unreadable(path: Path) -> ConfigError:
     return ConfigError(
-        f"{path} cannot be read as a checkpoint: give the checkpoint.ckpt in the folder of a run, or a whole copy of it"
+        f"{path} cannot be read as a checkpoint: give the checkpoint.ckpt in the folder of a run, or a full copy of it"
     )
 
 
 class RunCheckpointIO(TorchCheckpointIO):
-    """Writes checkpoints under a temporary name in their own folder, flushed to the disk, and checks them on loading.
+    """CheckpointIO that writes checkpoints atomically and compares their checksums on loading.
 
-    Lightning writes through the folder for temporary files (TMPDIR), which may be on a smaller disk than the run.
-    Paths on other storage than a file system of this machine (``s3://...``) are left to Lightning.
+    The temporary file is in the checkpoint's own folder, because Lightning's temporary folder (TMPDIR) may be on a
+    smaller disk. Paths on remote storage (``s3://...``) are handled by Lightning.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Writes the file, whole or not at all.
+        """Writes the file atomically.
 
         Raises:
-            RunError: it cannot be written.
+            RunError: the file cannot be written.
         """
         if _is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
@@ -125,17 +125,17 @@ class RunCheckpointIO(TorchCheckpointIO):
             write_checkpoint(checkpoint, temporary)
 
     def load_checkpoint(self, path: Any, map_location: Any | None = None, weights_only: bool | None = None) -> Any:
-        """The content of the file.
+        """Returns the content of the file.
 
         Raises:
-            ConfigError: it is damaged.
+            ConfigError: the file is damaged.
         """
         if _is_remote(path) or not Path(path).is_file():
             return super().load_checkpoint(path, map_location, weights_only)
         require_intact(Path(path))
         try:
             content = super().load_checkpoint(path, map_location, weights_only)
-        except _UNREADABLE as error:  # parts of other sizes, which mapping the file does not show
+        except _UNREADABLE as error:  # parts of wrong sizes, which memory-mapping does not detect
             raise _unreadable(Path(path)) from error
         if isinstance(content, dict) and KEY in content:
             _require_version(content, path)
@@ -146,12 +146,12 @@ def write_checkpoint(checkpoint: dict[str, Any], path: Path) -> None:
     """Writes a checkpoint to a path.
 
     Raises:
-        OSError: the disk is full, or refuses for another reason.
+        OSError: the disk is full, or the file cannot be written for another reason.
     """
     with path.open("wb") as file:
         try:
             torch.save(checkpoint, file)
-        except RuntimeError as error:  # torch reports its own bookkeeping, and the disk's error behind it
+        except RuntimeError as error:  # torch raises its own error with that of the disk as its context
             if isinstance(error.__context__, OSError):
                 raise error.__context__ from error
             raise

@@ -1,6 +1,6 @@
-"""A run's configuration as data: flattened for tables, and hashed to tell whether two runs are the same.
+"""A run's configuration as data: flattened for tables, and hashed into identities of members and runs.
 
-Knows nothing of parsers: it works on the mapping that ``config.yaml`` holds.
+The functions take the mapping in ``config.yaml`` and do not depend on the parser.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from lazy_lightning.runs.run_files import CONFIG
 from lazy_lightning.runs.yaml_file import read_yaml
 
 WITHOUT_EFFECT = ("download", "root", "chunk_size", "cuda_graphs", "shard")
-"""Arguments of this package's classes that change where data lie or how memory is used, and no number beyond its last
-digits. The same names of other classes count: there, ``root`` may be what tells two sets of data apart."""
+"""Arguments of this package's classes that affect the location of data or the use of memory, and results only in their
+last digits. Arguments with these names of other classes are hashed, because ``root`` may select another data set."""
 _OWN_PACKAGE = "lazy_lightning."
 MOST_MEMBERS = 1_000_000
-"""Of one run or sweep: more are taken for a mistake before they fill the memory."""
+"""Largest number of members of a run or sweep; a larger one is refused as a mistake before it fills the memory."""
 ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "n_val": 0,
     "val_seed": 0,
@@ -30,10 +30,10 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "rule": None,
     "events": None,
 }
-"""Arguments that 0.1.0 did not have, with their defaults, at which a member is the one that it was then."""
+"""Arguments that 0.1.0 did not have, with their defaults, for which a member has the same identity as in 0.1.0."""
 _DIGITS = 12
 _LIMITS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
-"""Of the trainer: how long mini-batch training goes on, and what it does to gradients; a flow has none of them."""
+"""Options of the trainer for the length of mini-batch training and its gradients, which a flow does not use."""
 _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "min_epochs": (None,),
     "min_steps": (None,),
@@ -45,36 +45,37 @@ _DEFAULTS: dict[str, tuple[Any, ...]] = {
     "plugins": (None, []),
     "seed_everything": (None, False),
 }
-"""Further keys that change a result, each with the values that leave it as it is and do not enter the hash.
+"""Further keys that affect a result, each with the values that do not and are therefore not hashed.
 
-All are the trainer's but ``seed_everything``. What is left out changes no result of a member that has ended:
-``max_time`` stops members that then count as unfinished, and ``deterministic`` or ``benchmark`` change last digits.
+All except ``seed_everything`` are options of the trainer. Keys that are not listed do not affect the result of a member
+that has ended: ``max_time`` stops members that then count as unfinished, and ``deterministic`` or ``benchmark`` change
+the last digits.
 """
 _ONCE = ("ModelCheckpoint", "OnExceptionCheckpoint")
-"""Callbacks of Lightning of which a run keeps the last one of each class, as of observers."""
+"""Callbacks of Lightning of which a run keeps only the last one of each class, as it does of observers."""
 
 
 def load_config(folder: Path) -> dict[str, Any]:
-    """The configuration that a run's folder holds.
+    """Returns the configuration in a run's folder.
 
     Raises:
-        OSError, YAMLFileError: it cannot be read.
+        OSError, YAMLFileError: the file cannot be read.
     """
     return load_yaml(folder / CONFIG)
 
 
 def load_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that one of our own files holds.
+    """Returns the mapping in a YAML file of this package, empty if the file holds no mapping.
 
     Raises:
-        OSError, YAMLFileError: it cannot be read.
+        OSError, YAMLFileError: the file cannot be read.
     """
     content = read_yaml(path)
     return content if isinstance(content, dict) else {}
 
 
 def flatten(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Keys as one gives them on the command line, for ``model`` and ``data``; a class stands under its own key.
+    """Flattens ``model`` and ``data`` to the keys of the command line; the value of a class's key is its name.
 
     >>> flatten({"model": {"class_path": "pkg.FlowModule", "init_args": {"dt": 1.0, "network": {
     ...     "class_path": "lazy_lightning.nn.FC", "init_args": {"width": 30}}}}})
@@ -99,13 +100,13 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def members(config: Mapping[str, Any]) -> list[tuple[float, int]]:
-    """The (alpha, seed) of each member that a configuration asks for, in the order in which a run holds them.
+    """Returns the (alpha, seed) of each member of a configuration, in the order of the run's batch axis.
 
     >>> members({"model": {"init_args": {"alpha": [0.1, 1], "seeds": 2}}})
     [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
 
     Raises:
-        ConfigError: seeds that are neither a number nor a list, or more members than any run has.
+        ConfigError: ``seeds`` is neither a number nor a list, or there are more than ``MOST_MEMBERS`` members.
     """
     model = config.get("model")
     arguments = (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
@@ -115,23 +116,23 @@ def members(config: Mapping[str, Any]) -> list[tuple[float, int]]:
         raise ConfigError(f"seeds is {seeds!r}, expected a number of seeds or a list of integers")
     count = len(alphas) * (seeds if isinstance(seeds, int) else len(seeds))
     if count > MOST_MEMBERS:
-        raise ConfigError(f"a run of {count} members is asked for, expected {MOST_MEMBERS} at most: give fewer seeds")
+        raise ConfigError(f"the configuration has {count} members, expected {MOST_MEMBERS} at most: give fewer seeds")
     chosen = range(seeds) if isinstance(seeds, int) else seeds
     return [(float(a), int(s)) for a in alphas for s in chosen]
 
 
 def family(config: Mapping[str, Any], source: str | None = None) -> str:
-    """Tells whether two members differ in alpha and seed alone: a hash of all that a result depends on but these.
+    """Returns the hash of a configuration without alpha and seeds; members that differ only in these share it.
 
-    That is the model, the data, the precision, what the trainer does to batches, steps and gradients if anything, the
-    seed of everything if one is set, and the callbacks, since these decide what has been measured and may end training.
-    The names of the folders, the logger and the device do not count.
+    It includes everything else that a result depends on: the model, the data, the precision, the trainer's options for
+    batches, steps and gradients if set, ``seed_everything`` if set, and the callbacks, because they determine the
+    measured columns and may end training. It excludes the names of folders, the logger and the device.
 
     Args:
-        config: as in ``config.yaml``.
-        source: of a kernel at the end of training, the family of the networks whose kernel it is.
+        config: the content of ``config.yaml``.
+        source: for a kernel at the end of training, the family of the networks.
     """
-    config = names_of_0_1_0(config)  # so that a new name of a class does not train a member again
+    config = names_of_0_1_0(config)  # so that renaming a class does not change the identities of members
     model, trainer = _plain(config.get("model")), config.get("trainer") or {}
     arguments = model.get("init_args") if isinstance(model, dict) else None
     if isinstance(arguments, dict):
@@ -147,7 +148,7 @@ def family(config: Mapping[str, Any], source: str | None = None) -> str:
 
 
 def _changed(config: Mapping[str, Any], trainer: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The keys of :data:`_DEFAULTS` that are set to another value; 1 and 1.0 differ there: a batch, or all of them."""
+    """Yields the keys of :data:`_DEFAULTS` with other values; 1 and 1.0 differ: one batch, or all batches."""
     for name, defaults in _DEFAULTS.items():
         value = (config if name == "seed_everything" else trainer).get(name)
         if not any(type(value) is type(default) and value == default for default in defaults):
@@ -159,22 +160,22 @@ def _has_no_effect(name: str, trainer: Mapping[str, Any]) -> bool:
 
 
 def point(family_id: str, alpha: float) -> str:
-    """Tells whether two members differ in their seed alone."""
+    """Returns the hash of a family and alpha; members that differ only in their seed share it."""
     return _digest([family_id, significant(alpha)])
 
 
 def member(point_id: str, seed: int) -> str:
-    """Tells whether two members are the same."""
+    """Returns the identity of a member, the hash of its point and its seed."""
     return _digest([point_id, int(seed)])
 
 
 def run(family_id: str, alphas: Sequence[float], seeds: Sequence[int]) -> str:
-    """Names the run of all pairs of these."""
+    """Returns the name of the run of all pairs of these alphas and seeds, a hash."""
     return _digest([family_id, [significant(alpha) for alpha in alphas], [int(seed) for seed in seeds]])
 
 
 def significant(value: float, digits: int = _DIGITS) -> float:
-    """Rounded to some significant digits, so that a power of ten is the same number on every machine.
+    """Rounds to a number of significant digits, so that a power of ten is the same number on every machine.
 
     >>> significant(0.1 + 0.2)
     0.3
@@ -183,13 +184,13 @@ def significant(value: float, digits: int = _DIGITS) -> float:
 
 
 def source_family(config: Mapping[str, Any], folder: Path) -> str | None:
-    """The family of the networks whose kernel was frozen, if their run is still where the configuration says."""
+    """Returns the family of the networks of a frozen kernel, or None if their run is not found at its path."""
     model = config.get("model")
     arguments = (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
     checkpoint = arguments.get("checkpoint")
     if checkpoint is None:
         return None
-    for base in (Path(), folder.parent):  # as written, or beside this run, if the store has been moved
+    for base in (Path(), folder.parent):  # the path as written, or next to this run if the store has been moved
         beside = base / (Path(checkpoint).parent if base == Path() else Path(checkpoint).parent.name)
         if (beside / CONFIG).is_file():
             return family(load_config(beside))
@@ -197,9 +198,9 @@ def source_family(config: Mapping[str, Any], folder: Path) -> str | None:
 
 
 def _observers(callbacks: Any) -> list[Any]:
-    """In the order of names, each observer's class once, the later one, as a run does with a list of them.
+    """Returns the callbacks sorted by name, and of two observers of the same class only the later one, as a run does.
 
-    Of Lightning's own callbacks a run keeps several of a class, such as two ``EarlyStopping`` of different columns.
+    Several of Lightning's own callbacks of a class are kept, such as two ``EarlyStopping`` of different columns.
     """
     items = callbacks if isinstance(callbacks, list) else [callbacks] if callbacks else []
     named: dict[tuple[str, int], Any] = {}
@@ -211,7 +212,12 @@ def _observers(callbacks: Any) -> list[Any]:
 
 
 def _plain(value: Any, own: bool = True) -> Any:
-    """Plain data with sorted keys, without what changes no number; ``own``: within a class of this package."""
+    """Returns plain data with sorted keys, without the arguments that do not affect results.
+
+    Args:
+        value: a part of a configuration.
+        own: whether it is an argument of a class of this package.
+    """
     if isinstance(value, Mapping):
         own = str(value["class_path"]).startswith(_OWN_PACKAGE) if "class_path" in value else own
         return {str(k): _plain(value[k], own) for k in sorted(value, key=str) if _counts(k, value[k], own)}

@@ -1,4 +1,4 @@
-"""Objects of Python as the plain data of a configuration, as far as they can be described."""
+"""Description of Python objects as plain data for a configuration."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def described(value: Any) -> Any:
-    """Plain data for YAML: classes by ``class_path`` and ``init_args`` where these are known, arrays by their digest.
+    """Returns plain data for YAML: classes by ``class_path`` and known ``init_args``, arrays by their digest.
 
-    Two objects that are described differently are different. Two that are described alike may differ in what an
-    instance of another package holds beside its plain public attributes.
+    Objects with different descriptions are different. Objects with the same description may differ only in attributes
+    of instances of other packages that are private or not plain data.
 
     >>> described(functools.partial(torch.nn.Linear, 2, out_features=1))["init_args"]
     {'in_features': 2, 'out_features': 1}
@@ -60,26 +60,26 @@ def _plain_attributes(value: object) -> dict[str, Any]:
 
 
 def path_of(target: Any) -> str:
-    """The import path of a class or function; that of one made inside of a function names its place too."""
+    """Returns the import path of a class or function, including the enclosing function of a local one."""
     return f"{target.__module__}.{target.__qualname__}"
 
 
 def array_digest(value: Any) -> dict[str, Any]:
-    """Shape, dtype and the SHA-256 of the content of a tensor or an array."""
+    """Returns the shape, the dtype and the SHA-256 of the content of a tensor or an array."""
     array = value.detach().cpu().numpy() if isinstance(value, torch.Tensor) else np.asarray(value)
     content = hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
     return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": content}
 
 
-def _arguments(made: functools.partial[Any]) -> dict[str, Any]:
+def _arguments(partial: functools.partial[Any]) -> dict[str, Any]:
     try:
-        return dict(inspect.signature(made.func).bind_partial(*made.args, **made.keywords).arguments)
+        return dict(inspect.signature(partial.func).bind_partial(*partial.args, **partial.keywords).arguments)
     except (TypeError, ValueError):  # a builtin without a signature
-        return {"args": list(made.args), **made.keywords}
+        return {"args": list(partial.args), **partial.keywords}
 
 
 def _function_digest(function: FunctionType) -> str:
-    """Tells functions apart by their code, their defaults, and the plain values that they have closed over."""
+    """Returns a digest of a function's code, its defaults, and the values in its closure."""
     closed = [described(cell.cell_contents) for cell in function.__closure__ or ()]
     content = [_code(function.__code__), described(function.__defaults__ or ()), closed]
     return hashlib.sha256(repr(content).encode()).hexdigest()[:12]

@@ -1,4 +1,4 @@
-"""The index of a store: one row a member, rebuilt by scanning the runs, and kept beside them so that this is quick."""
+"""The index of a run store: one row for each member, rebuilt by scanning the runs, and cached in a file for speed."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from lazy_lightning.runs.walk import find_runs
 
 FILE_NAME = "index.json"
 SCHEMA = 2
-"""2: columns of the run, not of a member, are named ``run/...``; there is a checksum."""
+"""Version of the file. In version 2, columns of the run are named ``run/...``, and there is a checksum."""
 _ORDER = ("h", "alpha", "model", "point", "seed", "run", "member")
 
 _log = logging.getLogger(__name__)
 _logged: set[str] = set()
-"""Sentences that this process has logged."""
+"""Messages that this process has logged already."""
 
 
 class Store(NamedTuple):
-    """What is stored below a folder."""
+    """The runs below a folder."""
 
     rows: list[dict[str, Any]]
-    """One a member, of all runs that can be read."""
+    """One row for each member of the runs that can be read."""
     damaged: list[str]
-    """One sentence for each run or folder that cannot, which names the file."""
+    """One message for each run or folder that cannot be read, with the name of the file."""
 
 
 def scan(root: Path) -> list[dict[str, Any]]:
-    """The rows of all readable runs at or under a folder; a warning is logged for each one that is damaged."""
+    """Returns the rows of all readable runs in a folder or below it, and logs a warning for each damaged run."""
     store = read_store(root)
     for sentence in store.damaged:
         if sentence not in _logged:  # a sweep scans its store many times
@@ -48,10 +48,10 @@ def scan(root: Path) -> list[dict[str, Any]]:
 
 
 def read_store(root: Path) -> Store:
-    """All runs at or under a folder. What has not changed since the last time is not read again."""
+    """Reads all runs in a folder or below it; runs that are unchanged since the last call are taken from the index."""
     damaged: list[str] = []
     known = _cached(root)
-    own = root.absolute().name  # if it is a run itself
+    own = root.absolute().name  # the name of the run if the root is itself a run
     found: dict[str, dict[str, Any]] = {}
     paths: dict[str, Path] = {}
     for path in find_runs(root, damaged.append):
@@ -71,14 +71,14 @@ def read_store(root: Path) -> Store:
 
 
 def table(rows: Sequence[dict[str, Any]], duplicates: bool = False) -> pd.DataFrame:
-    """Rows as a table, in the order of h, alpha and seed.
+    """Returns rows as a table sorted by h, alpha and seed.
 
-    A member that has been trained more than once (a failed one again, or the same ``fit`` twice) is there once: the
-    finished one, the last in the order of names.
+    Of a member that has been trained more than once (again after a failure, or by the same ``fit`` twice), one row is
+    kept: a finished one if there is any, and the last in the order of the runs' names.
 
     Args:
-        rows: as from :func:`scan`.
-        duplicates: keep them all.
+        rows: the rows of :func:`scan`.
+        duplicates: whether to keep all rows of such members.
     """
     frame = pd.DataFrame(list(rows))
     if frame.empty:
@@ -93,7 +93,7 @@ def table(rows: Sequence[dict[str, Any]], duplicates: bool = False) -> pd.DataFr
 
 
 def _uniform(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Numbers where all are numbers, else words: a column of a table has one type."""
+    """Converts a column to one type: numbers if all values are numbers, else strings."""
     if column.dtype != object:
         return column
     present = [value for value in column if value is not None and value == value]
@@ -108,11 +108,11 @@ def _rows(folder: RunFolder, name: str) -> list[dict[str, Any]]:
     try:
         return folder.rows(name)
     except DataError as error:
-        raise DataError(f"{error}: remove the run, or mend the file") from error
+        raise DataError(f"{error}: remove the run, or correct the file") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        said = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = printable(f"{type(error).__name__}: {' '.join(str(error).split())}")
         raise DataError(
-            f"the run {printable(folder.path)} cannot be read ({printable(said)}): remove the folder, or mend its files"
+            f"the run {printable(folder.path)} cannot be read ({reason}): remove the folder, or correct its files"
         ) from error
 
 
@@ -120,7 +120,7 @@ _START = '{"schema": %d, "crc32": %d, "runs": '
 
 
 def _cached(root: Path) -> dict[str, dict[str, Any]]:
-    """The entries of the index that are whole; an index that is damaged in any way is made again."""
+    """Returns the valid entries of the index file; those of a damaged index are read from the runs again."""
     path = root / FILE_NAME
     try:
         if path.stat().st_size > MOST_BYTES:
@@ -137,7 +137,7 @@ def _cached(root: Path) -> dict[str, dict[str, Any]]:
 
 
 def _is_entry(name: str, entry: Any) -> bool:
-    """Whether an entry has the types of one that :func:`_keep` has written, and its rows are of the run it names."""
+    """Returns whether an entry has the types that :func:`_keep` writes, and its rows belong to the named run."""
     if not (isinstance(entry, dict) and isinstance(entry.get("stamp"), str) and isinstance(entry.get("rows"), list)):
         return False
     return all(isinstance(row, dict) and row.get("run") == name and _is_row(row) for row in entry["rows"])
@@ -151,13 +151,13 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 
 def _index_text(runs: dict[str, Any]) -> str:
-    """With a checksum, so that a bit that has flipped is not taken for a result."""
+    """Returns the text of the index file, with a checksum that detects flipped bits."""
     body = json.dumps(runs)
     return f"{_START % (SCHEMA, zlib.crc32(body.encode()))}{body}}}\n"
 
 
 def _keep(root: Path, runs: dict[str, dict[str, Any]]) -> None:
-    """It is a convenience: a store that may only be read is scanned each time."""
+    """Writes the index file, which is optional: a read-only store is scanned each time."""
     try:
         with written_atomically(root / FILE_NAME) as temporary:
             temporary.write_text(_index_text(runs))

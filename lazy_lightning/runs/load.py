@@ -1,4 +1,4 @@
-"""Runs as a tidy table: one row a member, and its curves, outputs and kernels a call away."""
+"""Runs as a tidy table with one row for each member, and accessors for its curves, outputs and kernels."""
 
 from __future__ import annotations
 
@@ -22,40 +22,40 @@ from lazy_lightning.runs.index import read_store, table
 from lazy_lightning.runs.run_files import CURVES, KERNELS, OUTPUTS
 from lazy_lightning.runs.run_folder import column_name
 
-WHO = ("run", "member", "id", "point", "family", "model", "alpha", "seed", "h", "sqrt_h_alpha")
-"""Columns that say who a member is; its curves carry them too."""
+IDENTITY_COLUMNS = ("run", "member", "id", "point", "family", "model", "alpha", "seed", "h", "sqrt_h_alpha")
+"""Columns that identify a member; its curves have them too."""
 
 _log = logging.getLogger(__name__)
 
-Where = str | Path
+PathLike = str | Path
 Array = NDArray[Any]
 
 
 def load_runs(
-    paths: Where | Sequence[Where], duplicates: bool = False, on_damaged: Callable[[str], None] | None = None
+    paths: PathLike | Sequence[PathLike], duplicates: bool = False, on_damaged: Callable[[str], None] | None = None
 ) -> pd.DataFrame:
-    """All members of the runs in some folders, one row each.
+    """Returns a table of all members of the runs in some folders, with one row for each member.
 
-    Columns: who (``run``, ``path``, ``member``, ``id``; ``point``, equal for members that differ in their seed alone;
-    ``family``, equal for those that differ in alpha and seed alone; ``model``, ``alpha``, ``seed``, ``h``,
-    ``sqrt_h_alpha``), how it ended (``status``: finished, failed, unfinished; ``reason``), the configuration with keys
-    as on the command line (``model.network.width``, ``data.n_train``), and the last value of every observed column
-    (``test/error``, ``kernel_drift/total``, ``t1/half_loss``).
+    The columns are the member's identity (``run``, ``path``, ``member``, ``id``; ``point``, equal for members that
+    differ only in their seed; ``family``, equal for members that differ only in alpha and seed; ``model``, ``alpha``,
+    ``seed``, ``h``, ``sqrt_h_alpha``), its end (``status``: finished, failed, unfinished; ``reason``), the
+    configuration with the keys of the command line (``model.network.width``, ``data.n_train``), and the last value of
+    every observed column (``test/error``, ``kernel_drift/total``, ``t1/half_loss``).
 
     ``runs.curves.load()`` gives the observations of these members, ``runs.outputs.load("test")`` their outputs, and
     ``runs.kernels.load()`` the kernels kept by ``KernelSnapshots``, for any selection of rows.
 
-    Values that belong to a run and not to a member are named ``run/...``: ``run/test/ensemble_error`` is the error of
-    the average over those seeds that shared the run.
+    Values of a whole run instead of a member are named ``run/...``: ``run/test/ensemble_error`` is the error of the
+    average over the seeds in the run.
 
     Args:
-        paths: folders of runs, of sweeps, or of anything above them.
-        duplicates: keep members that are there more than once.
-        on_damaged: is called with a sentence for each run or folder that cannot be read, and is left out; by default
-            the sentence is logged as a warning.
+        paths: folders of runs or sweeps, or folders that contain them.
+        duplicates: whether to keep all rows of members that were trained more than once.
+        on_damaged: called with a message for each run or folder that cannot be read, which is left out; by default
+            the message is logged as a warning.
 
     Raises:
-        DataError: there is no such folder, or no run in it that can be read.
+        DataError: a folder does not exist, or there is no run that can be read.
     """
     roots = [Path(p) for p in ([paths] if isinstance(paths, (str, Path)) else paths)]
     missing = [printable(root) for root in roots if not _is_folder(root)]
@@ -75,7 +75,7 @@ def load_runs(
             others = f" ({len(damaged) - 1} more cannot be read either)" if len(damaged) > 1 else ""
             raise DataError(f"{damaged[0]}{others}")
         names = ", ".join(printable(root) for root in roots)
-        raise DataError(f"there is no run in {names}: a run's folder holds a config.yaml and what fit has written")
+        raise DataError(f"there is no run in {names}: a run's folder holds a config.yaml and the results of fit")
     for sentence in damaged:
         (on_damaged or _log_damage)(sentence)
     return table(rows, duplicates)
@@ -100,23 +100,30 @@ class CurvesAccessor:
         self._runs = _members(runs)
 
     def load(self, columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """In long form: who the member is, ``observation``, ``wall``, ``t``, and the columns asked for, or all.
+        """Returns the observations in long form: the member's identity, ``observation``, ``wall``, ``t`` and columns.
 
-        Columns that a run does not have are NaN there. Members without curves have no rows.
+        Columns that a run does not have are NaN in its rows. Members without curves have no rows.
+
+        Args:
+            columns: the names of the observed columns; None for all.
 
         Raises:
-            ConfigError: no run has one of the columns.
+            ConfigError: a column is in none of the runs.
         """
         parts = [self._of_run(Path(str(path)), rows, columns) for path, rows in self._runs.groupby("path", sort=False)]
         kept = [part for part in parts if part is not None]
-        curves = pd.concat(kept, ignore_index=True) if kept else pd.DataFrame(columns=[*WHO, "observation", "t"])
+        curves = (
+            pd.concat(kept, ignore_index=True)
+            if kept
+            else pd.DataFrame(columns=[*IDENTITY_COLUMNS, "observation", "t"])
+        )
         lacking = sorted(set(columns or ()) - set(curves.columns))
         if lacking:
             raise ConfigError(f"no run has the column {lacking[0]}: there are {', '.join(sorted(self.names()))}")
         return curves
 
     def names(self) -> set[str]:
-        """Of all columns that some run has."""
+        """Returns the names of all columns in any of the runs."""
         paths = (Path(str(path)) / CURVES for path in self._runs["path"].unique())
         return {column_name(name) for path in paths if path.is_file() for name in _columns(path)}
 
@@ -124,28 +131,27 @@ class CurvesAccessor:
         file = path / CURVES
         if not file.is_file():
             return None
-        there = _columns(file)
-        wanted = [name for name in there if name not in WHO or name == "member"]
+        selected = [name for name in _columns(file) if name not in IDENTITY_COLUMNS or name == "member"]
         if columns is not None:
-            asked = {"observation", "member", "wall", "t", *columns}
-            wanted = [name for name in wanted if column_name(name) in asked]
-        read = _curves(file, wanted)
+            requested = {"observation", "member", "wall", "t", *columns}
+            selected = [name for name in selected if column_name(name) in requested]
+        read = _curves(file, selected)
         if columns is not None:
             order = [n for n in dict.fromkeys(["observation", "member", "wall", "t", *columns]) if n in read]
             read = read[order]
-        who = rows[[name for name in WHO if name in rows]]
-        return who.merge(read, on="member", how="inner", validate="one_to_many")
+        identity = rows[[name for name in IDENTITY_COLUMNS if name in rows]]
+        return identity.merge(read, on="member", how="inner", validate="one_to_many")
 
 
 class MemberOutputs(NamedTuple):
-    """F of some members on one set."""
+    """The outputs F of some members on one data set."""
 
     outputs: Array
-    """(M, n) or (M, n, c), in the order of the rows."""
+    """Outputs (M, n) or (M, n, c) in the order of the rows."""
     labels: Array
-    """(n,)"""
-    index: Array  # type: ignore[assignment]  # hides tuple.index, which has no use for arrays
-    """(n,) where each sample stands in its source."""
+    """Labels (n,) of the samples."""
+    index: Array  # type: ignore[assignment]  # overrides tuple.index, which is not needed for arrays
+    """Indices (n,) of the samples in their source."""
 
 
 @pd.api.extensions.register_dataframe_accessor("outputs")
@@ -157,14 +163,14 @@ class OutputsAccessor:
 
     @property
     def available(self) -> bool:
-        """Whether every member's outputs have been kept."""
+        """Whether the outputs of all members are stored."""
         return all((Path(str(path)) / OUTPUTS).is_file() for path in self._runs["path"].unique())
 
     def load(self, which: Literal["train", "test"] = "test") -> MemberOutputs:
-        """Of all rows, on the set that they have in common.
+        """Returns the outputs of all rows on their common training or test set.
 
         Raises:
-            DataError: outputs are missing, or the members were given different samples.
+            DataError: outputs are missing, or the runs have different samples.
         """
         labels, index = None, None
         collected: dict[int, Array] = {}
@@ -180,25 +186,25 @@ class OutputsAccessor:
 
 
 class Snapshot(NamedTuple):
-    """The kernels of one member before and after training, summed over outputs."""
+    """The tangent kernels of one member before and after training, summed over outputs."""
 
     start: Array
-    """(n, n)"""
+    """Kernel (n, n) at initialisation."""
     end: Array
-    """(n, n)"""
+    """Kernel (n, n) after training."""
     labels: Array
-    """(n,)"""
+    """Labels (n,) of the samples."""
 
 
 @pd.api.extensions.register_dataframe_accessor("kernels")
 class KernelsAccessor:
-    """``runs.kernels``: the tangent kernels that were kept of some of the members in a table of :func:`load_runs`."""
+    """``runs.kernels``: the stored tangent kernels of members in a table of :func:`load_runs`."""
 
     def __init__(self, runs: pd.DataFrame) -> None:
         self._runs = _members(runs)
 
     def load(self) -> dict[int, Snapshot]:
-        """By the row's label in the table; rows whose kernels were not kept are left out."""
+        """Returns the kernels by the row's label in the table; rows without stored kernels are left out."""
         found = {}
         kept = self._runs[[(Path(str(path)) / KERNELS).is_file() for path in self._runs["path"]]]
         for position, member, arrays in _by_member(kept, KERNELS):
@@ -208,24 +214,24 @@ class KernelsAccessor:
 
 
 def without_damaged_arrays(runs: pd.DataFrame, on_damaged: Callable[[str], None]) -> pd.DataFrame:
-    """The rows of a table of :func:`load_runs` whose curves, outputs and kernels can be read, where they are there.
+    """Returns the rows of a table of :func:`load_runs` whose stored curves, outputs and kernels can be read.
 
     Args:
         runs: the table.
-        on_damaged: is called with a sentence for each run that is left out.
+        on_damaged: called with a message for each run that is left out.
     """
-    sound = {}
+    readable = {}
     for path, rows in _members(runs).groupby("path", sort=False):
         try:
-            _require_sound(Path(str(path)), int(rows["member"].max()))
-            sound[path] = True
+            _require_readable(Path(str(path)), int(rows["member"].max()))
+            readable[path] = True
         except DataError as error:
             on_damaged(str(error))
-            sound[path] = False
-    return runs[runs["path"].map(sound).astype(bool)]
+            readable[path] = False
+    return runs[runs["path"].map(readable).astype(bool)]
 
 
-def _require_sound(folder: Path, last: int) -> None:
+def _require_readable(folder: Path, last: int) -> None:
     if (folder / CURVES).is_file():
         _curves(folder / CURVES, _columns(folder / CURVES))
     for file in (OUTPUTS, KERNELS):
@@ -234,7 +240,7 @@ def _require_sound(folder: Path, last: int) -> None:
 
 
 def _curves(file: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Some columns of a run's curves, with the names of the table of runs; each one is numbers."""
+    """Reads numeric columns of a run's curves and renames them as in the table of runs."""
     missing = [name for name in ("observation", "member", "t") if name not in columns]
     if missing:
         raise DataError(f"{printable(file)} has no column {missing[0]}: remove the run, or leave its rows out")
@@ -250,7 +256,7 @@ def _curves(file: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def _by_member(runs: pd.DataFrame, file: str) -> Iterator[tuple[int, int, dict[str, Array]]]:
-    """Position of a row, its number in its run, and the run's arrays, each file read once."""
+    """Yields the position of each row, its member number, and the run's arrays, which are read once for each run."""
     numbered = runs.assign(_position=range(len(runs)))
     for path, rows in numbered.groupby("path", sort=False):
         target = Path(str(path)) / file
@@ -262,11 +268,11 @@ def _by_member(runs: pd.DataFrame, file: str) -> Iterator[tuple[int, int, dict[s
 
 
 def _arrays(target: Path, last: int) -> dict[str, Array]:
-    """The arrays of one of a run's files, with the shapes that :mod:`lazy_lightning.callbacks` writes.
+    """Reads the arrays of one of a run's files and checks their shapes.
 
     Args:
         target: ``outputs.safetensors`` or ``kernels.safetensors``.
-        last: the largest number of a member that is to be there.
+        last: the largest member number that the file must contain.
     """
     with _warn_if_damaged(target):
         arrays: dict[str, Array] = load_file(target)
@@ -308,7 +314,7 @@ def _array(arrays: dict[str, Array], name: str) -> Array:
 def _members(runs: pd.DataFrame) -> pd.DataFrame:
     missing = [name for name in ("path", "member") if name not in runs]
     if missing:
-        raise AttributeError(f"this table has no column {missing[0]}: it is not one of load_runs")
+        raise AttributeError(f"this table has no column {missing[0]}: use a table of load_runs")
     return runs
 
 
@@ -324,9 +330,11 @@ def _warn_if_damaged(path: Path) -> Iterator[None]:
     try:
         yield
     except _DAMAGE as error:
-        said = printable(" ".join(str(error).split()))
-        raise DataError(f"{printable(path)} cannot be read ({said}): remove the run, or leave its rows out") from error
+        reason = printable(" ".join(str(error).split()))
+        raise DataError(
+            f"{printable(path)} cannot be read ({reason}): remove the run, or leave its rows out"
+        ) from error
 
 
 _DAMAGE = (OSError, ValueError, TypeError, KeyError, NotImplementedError, OverflowError, MemoryError, SafetensorError)
-"""What pyarrow and safetensors raise of files that are none of theirs; most of pyarrow's are ValueErrors."""
+"""Exceptions of pyarrow and safetensors for damaged files; most of those of pyarrow are ValueErrors."""

@@ -1,4 +1,4 @@
-"""The lock of a folder that one process at a time may work in."""
+"""The lock of a folder that only one process may use at a time."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from lazy_lightning.errors import RunError
 
 @contextmanager
 def held_lock(path: Path, busy: str) -> Iterator[None]:
-    """Holds the lock of this file; the lock of a process that has died is gone with it.
+    """Holds a file lock; the operating system releases the lock of a process that dies.
 
     Args:
-        path: of the file, in a folder that is there.
-        busy: the sentence if another process holds it.
+        path: the path of the lock file, in an existing folder.
+        busy: the message of the error if another process holds the lock.
 
     Raises:
-        RunError: another process holds it.
-        OSError: the file cannot be made.
+        RunError: another process holds the lock.
+        OSError: the file cannot be created.
     """
     lock = FileLock(path)
     try:

@@ -1,4 +1,4 @@
-"""Removes the folders of runs: all that are named are checked first, then renamed aside, then deleted."""
+"""Removal of run folders: all of them are checked first, then renamed to hidden names, then deleted."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from lazy_lightning.errors import DataError, RunError
 from lazy_lightning.plain_text import printable
 from lazy_lightning.runs.run_folder import RunFolder
 
-_MOST_LOOKED_AT = 100
+_MOST_ENTRIES = 100
 
 
 def removable(paths: Sequence[Path]) -> list[Path]:
-    """The folders that these paths name, each once, if every one is that of a run and may be removed.
+    """Returns the run folders at these paths, each once, after a check that all of them can be removed.
 
     Raises:
-        DataError: one is not the folder of a run, is a link, or holds the working folder.
-        RunError: one may not be removed.
+        DataError: a path is not the folder of a run, is a link, or contains the working folder.
+        RunError: there is no permission to remove a folder.
     """
     found: dict[Path, Path] = {}
     for path in paths:
         require_run(path)
         if path.is_symlink():
-            raise DataError(f"{printable(path)} is a link: remove what it leads to by its own name, or unlink it")
+            raise DataError(f"{printable(path)} is a link: give the path of its target, or unlink it")
         real = path.resolve()
         if Path.cwd().is_relative_to(real):
-            raise DataError(f"{printable(path)} is the working folder, or holds it: change to another folder first")
+            raise DataError(f"{printable(path)} is the working folder, or contains it: change to another folder first")
         if not os.access(real.parent, os.W_OK | os.X_OK) or not os.access(real, os.R_OK | os.W_OK | os.X_OK):
             raise RunError(f"{printable(path)} cannot be removed: there is no permission to write to it and its parent")
         found.setdefault(real, path)
@@ -37,10 +37,10 @@ def removable(paths: Sequence[Path]) -> list[Path]:
 
 
 def require_run(path: Path) -> RunFolder:
-    """The run of a folder.
+    """Returns the run in a folder.
 
     Raises:
-        DataError: it is not one.
+        DataError: the path is not the folder of a run.
     """
     try:
         if RunFolder(path).is_run:
@@ -54,10 +54,10 @@ def require_run(path: Path) -> RunFolder:
 
 
 def remove(paths: Sequence[Path]) -> None:
-    """Removes what :func:`removable` has found: nothing if one of them cannot be renamed.
+    """Removes the folders that :func:`removable` has returned, or none if one of them cannot be renamed.
 
     Raises:
-        RunError: nothing was removed; or what was renamed could not be deleted, in a hidden folder that is named.
+        RunError: nothing was removed, or a renamed folder could not be deleted; the message names the hidden folder.
     """
     aside: list[tuple[Path, Path]] = []
     for path in paths:
@@ -81,11 +81,11 @@ def remove(paths: Sequence[Path]) -> None:
 
 
 def _run_inside(path: Path) -> Path | None:
-    """A run directly in a folder, of the first hundred entries: a disk is not searched for a hint."""
+    """Returns a run among the first hundred entries of a folder, as a hint for the error message, or None."""
     if not path.is_dir():
         return None
     with os.scandir(path) as entries:
-        names = [entry.name for _, entry in zip(range(_MOST_LOOKED_AT), entries, strict=False)]
+        names = [entry.name for _, entry in zip(range(_MOST_ENTRIES), entries, strict=False)]
     for name in sorted(names):
         try:
             if RunFolder(path / name).is_run:

@@ -1,7 +1,7 @@
-"""One run, one folder: what stands in it, and how far it has come. Read here, written by the callbacks.
+"""The folder of a run: reads its files, which the callbacks write, and determines the status of its members.
 
-The files are named in :mod:`lazy_lightning.runs.run_files`. None of them needs pickle; each is there whole or not at
-all.
+The names of the files are in :mod:`lazy_lightning.runs.run_files`. None of them needs pickle, and each is written
+atomically.
 """
 
 from __future__ import annotations
@@ -25,33 +25,35 @@ from lazy_lightning.runs.stored_json import checked_summary, is_cell, read_objec
 
 SCHEMA = 1
 _TRACES = (SUMMARY, FAILURE, CURVES, CHECKPOINT)
-"""A folder with a configuration of ours and one of these is a run."""
+"""A folder with a configuration of this package and one of these files is a run."""
 _HEAD = 65536
 _CONFIG_OF_OURS = re.compile(rb"lazy[-_]lightning")
-"""In the versions at the head of a configuration, and in the paths of its classes."""
+"""Pattern in the versions at the head of a configuration and in the paths of its classes."""
 _JSON_OF_OURS = re.compile(rb'\A\s*\{\s*"schema"\s*:')
 
 
 class Status(StrEnum):
-    """Of a member."""
+    """The status of a member in the run store."""
 
     FINISHED = "finished"
+    """The member met a stopping criterion."""
     FAILED = "failed"
+    """The member diverged, or its run failed."""
     UNFINISHED = "unfinished"
-    """Interrupted, or still running."""
+    """The member was interrupted or is still running."""
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run as it lies on the disk."""
+    """The folder of a run on disk."""
 
     path: Path
 
     @property
     def is_run(self) -> bool:
-        """Whether a run of this package has left something here, told by what its files say, also damaged ones.
+        """Whether the folder has files of a run of this package, which may be damaged, according to their content.
 
-        A folder of another program that holds a ``config.yaml`` and a ``summary.json`` is not a run.
+        A folder of another program with a ``config.yaml`` and a ``summary.json`` is not a run.
         """
         return self.has_traces and (
             _CONFIG_OF_OURS.search(_head(self.path / CONFIG)) is not None
@@ -60,12 +62,12 @@ class RunFolder:
 
     @property
     def has_traces(self) -> bool:
-        """Whether the files of a run are here by name, whoever has written them."""
+        """Whether the folder has files with the names of a run's, regardless of their content."""
         return (self.path / CONFIG).is_file() and any((self.path / name).is_file() for name in _TRACES)
 
     @property
     def summary(self) -> dict[str, Any] | None:
-        """What the run said when it ended, None if it has not.
+        """The summary that the run wrote at its end; None if it has not ended.
 
         Raises:
             DataError: the file is damaged.
@@ -75,7 +77,7 @@ class RunFolder:
 
     @property
     def failure(self) -> str | None:
-        """Why there is no summary.
+        """The reason why there is no summary; None if no failure was recorded.
 
         Raises:
             DataError: the file is damaged.
@@ -96,7 +98,7 @@ class RunFolder:
         return summary is not None and all(_status(member) != Status.UNFINISHED for member in summary["members"])
 
     def stamp(self) -> str:
-        """Changes when the run's result does."""
+        """Returns the times and sizes of the run's files, which change when its result changes."""
         paths = (self.path / name for name in (CONFIG, SUMMARY, FAILURE))
         known = (path.stat() if path.is_file() else None for path in paths)
         return " ".join("-" if status is None else f"{status.st_mtime_ns}:{status.st_size}" for status in known)
@@ -108,29 +110,29 @@ class RunFolder:
             temporary.write_text(json.dumps(content, indent=2) + "\n")
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        """One row a member: who it is, how it ended, what it was configured to be, and its last values.
+        """Returns one row for each member: its identity, its end, its configuration, and its last values.
 
-        ``run`` is the name given here, whatever the files say. The errors of an average over the run's seeds are
-        named ``run/...``: they depend on which seeds shared the run, which a member's identity does not.
+        The column ``run`` is always the given name. The errors of an average over the run's seeds are named
+        ``run/...``, because they depend on which seeds are in the run, unlike a member's identity.
 
         Args:
-            name: of the run, within its store.
+            name: the name of the run within its store.
 
         Raises:
-            DataError: a file of the run is damaged, or its summary is not one of its configuration.
+            DataError: a file of the run is damaged, or its summary does not belong to its configuration.
         """
         config = self._config()
         flat = configuration.flatten(config)
         group = configuration.family(config, configuration.source_family(config, self.path))
         summary, failure = self.summary, self.failure
-        width = None if summary is None else summary.get("width")  # of a network of one's own, perhaps not told there
+        width = None if summary is None else summary.get("width")  # None if the user's network has no such attribute
         h = flat.get("model.network.width") if width is None else width
         model = _model(config, flat)
         members = self._members(config)
-        told = [] if summary is None else self._checked_members(summary["members"], members)
+        recorded = [] if summary is None else self._checked_members(summary["members"], members)
         rows = []
         for number, (alpha, seed) in enumerate(members):
-            last = dict(told[number]) if told else {}
+            last = dict(recorded[number]) if recorded else {}
             status, reason = _ending(last, failure)
             point = configuration.point(group, alpha)
             rows.append(
@@ -149,7 +151,7 @@ class RunFolder:
                     "sqrt_h_alpha": _scale(h, alpha),
                     "wall_seconds": None if summary is None else summary.get("wall_seconds"),
                     **{key: _plain(value) for key, value in flat.items() if key not in _OWN},
-                    **{column_name(key): value for key, value in last.items() if key not in _SAID_ELSEWHERE},
+                    **{column_name(key): value for key, value in last.items() if key not in _IN_OTHER_COLUMNS},
                 }
             )
         return rows
@@ -172,30 +174,32 @@ class RunFolder:
                 raise ValueError("there are none")
             return members
         except (TypeError, ValueError, OverflowError) as error:
-            said = f"{printable(self.path / CONFIG)} does not tell its members ({printable(error)})"
-            raise DataError(said) from error
+            sentence = f"{printable(self.path / CONFIG)} does not define its members ({printable(error)})"
+            raise DataError(sentence) from error
 
-    def _checked_members(self, told: Sequence[Mapping[str, Any]], members: Sequence[tuple[float, int]]) -> list[Any]:
-        """What the summary says of each member, if it is about the members of the configuration."""
-        named = [(member["alpha"], member["seed"]) for member in told]
+    def _checked_members(
+        self, recorded: Sequence[Mapping[str, Any]], members: Sequence[tuple[float, int]]
+    ) -> list[Any]:
+        """Returns the members in the summary after a check that they are the members of the configuration."""
+        named = [(member["alpha"], member["seed"]) for member in recorded]
         same = len(named) == len(members) and all(
             math.isclose(a, alpha, rel_tol=1e-9) and s == seed
             for (a, s), (alpha, seed) in zip(named, members, strict=True)
         )
         if not same:
             raise DataError(
-                f"{printable(self.path / SUMMARY)} has members of other alphas or seeds than {CONFIG} beside it: one "
-                "of the two belongs to another run"
+                f"{printable(self.path / SUMMARY)} has members of other alphas or seeds than {CONFIG} in the same "
+                "folder: one of the two belongs to another run"
             )
-        return list(told)
+        return list(recorded)
 
 
-_SAID_ELSEWHERE = ("alpha", "seed", "stop", "failed")
+_IN_OTHER_COLUMNS = ("alpha", "seed", "stop", "failed")
 _OF_RUN = "ensemble_error"
 
 
 def column_name(name: str) -> str:
-    """A column's name in the tables of members: what depends on a member's company is the run's, and is named so.
+    """Returns a column's name in tables of members; one that depends on the other members of a run gets ``run/``.
 
     >>> column_name("test/ensemble_error"), column_name("test/error")
     ('run/test/ensemble_error', 'test/error')
@@ -203,15 +207,15 @@ def column_name(name: str) -> str:
     return f"run/{name}" if name.rpartition("/")[2] == _OF_RUN else name
 
 
-_ON_THE_WAY = ("running", "interrupted", "max_time")
-"""Stops of members that were ended by the trainer, not by a limit of their own, and can go on."""
+_RESUMABLE = ("running", "interrupted", "max_time")
+"""Reasons of members that were ended by the trainer, not by a stopping criterion, and can be resumed."""
 
 _OWN = ("model", "model.alpha", "model.seeds")
-"""Configuration keys that the rows have in columns of their own."""
+"""Configuration keys with separate columns in the rows."""
 
 
 def _plain(value: Any) -> Any:
-    """A value of the configuration that a table and JSON can hold: a date, say, as its words."""
+    """Converts a value of the configuration to one that a table and JSON can hold, such as a date to a string."""
     return value if isinstance(value, str) or is_cell(value) else str(value)
 
 
@@ -219,7 +223,7 @@ def _ending(last: Mapping[str, Any], failure: str | None) -> tuple[Status, str |
     status = _status(last) if last else Status.UNFINISHED
     if status != Status.UNFINISHED:
         return status, str(last.get("stop"))
-    if failure is not None:  # also of a member that a limit of the trainer has stopped on its way
+    if failure is not None:  # also for a member that was ended by a limit of the trainer
         return Status.FAILED, failure
     return Status.UNFINISHED, str(last.get("stop")) if last else None
 
@@ -227,11 +231,11 @@ def _ending(last: Mapping[str, Any], failure: str | None) -> tuple[Status, str |
 def _status(member: Mapping[str, Any]) -> Status:
     if member.get("failed"):
         return Status.FAILED
-    return Status.UNFINISHED if member.get("stop") in _ON_THE_WAY else Status.FINISHED
+    return Status.UNFINISHED if member.get("stop") in _RESUMABLE else Status.FINISHED
 
 
 def _model(config: Mapping[str, Any], flat: Mapping[str, Any]) -> str:
-    """``network``, ``kernel at init``, ``kernel at end``, or the name of the class."""
+    """Returns ``network``, ``kernel at init``, ``kernel at end``, or the name of the class."""
     name = str(flat.get("model"))
     if name == "KernelModule":
         return f"kernel at {flat.get('model.at')}"
@@ -243,7 +247,7 @@ def _scale(h: Any, alpha: float) -> float | None:
 
 
 def _head(path: Path) -> bytes:
-    """The first bytes of a file; none where there is no such file."""
+    """Returns the first bytes of a file, or an empty string if it does not exist."""
     if not path.is_file():
         return b""
     with path.open("rb") as file:

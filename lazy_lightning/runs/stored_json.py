@@ -1,4 +1,4 @@
-"""What a run has written as JSON, read and checked: sizes, types, and which names a member's columns may have."""
+"""Reading of a run's JSON files, with checks of sizes, types, and the names of a member's columns."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lazy_lightning.plain_text import printable
 
 MOST_BYTES = 500_000_000
 _WORDS = ("stop",)
-"""Entries of a member that are words; every other is a number, true, false or null."""
-WHO = ("run", "path", "member", "id", "point", "family", "status", "reason", "model", "h", "sqrt_h_alpha")
-"""Columns of the table of runs that no file of a run may set for a member."""
+"""Entries of a member that are strings; every other is a number, true, false or null."""
+RESERVED_COLUMNS = ("run", "path", "member", "id", "point", "family", "status", "reason", "model", "h", "sqrt_h_alpha")
+"""Columns of the table of runs that a run's file must not set for a member."""
 _LONGEST_VALUE = 60
 
 
 def read_object(path: Path) -> dict[str, Any] | None:
-    """The JSON object that a file holds; None if there is no such file.
+    """Returns the JSON object in a file; None if the file does not exist.
 
     Raises:
-        DataError: the file cannot be read, is too large, or holds something else.
+        DataError: the file cannot be read, is too large, or does not hold a JSON object.
     """
     if not path.is_file():
         return None
@@ -40,10 +40,10 @@ def read_object(path: Path) -> dict[str, Any] | None:
 
 
 def checked_summary(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
-    """A run's summary, whose members are tables of numbers with names of their own.
+    """Returns a run's summary after a check of its fields and of the columns of its members.
 
     Raises:
-        DataError: a field is missing or of another type, or a member sets a column of :data:`WHO`.
+        DataError: a field is missing or of another type, or a member sets a column of :data:`RESERVED_COLUMNS`.
     """
     members = content.get("members")
     if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
@@ -58,15 +58,15 @@ def checked_summary(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value of JSON is a number that a float64 can hold."""
+    """Returns whether a JSON value is a number that a float64 can represent."""
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
-_LARGEST = 1.8e308  # an integer beyond it cannot be made a float; infinity and NaN are checked where they matter
+_LARGEST = 1.8e308  # a larger integer cannot be converted to a float; infinity and NaN are checked separately
 
 
 def is_cell(value: Any) -> bool:
-    """Whether a value can stand in a table of numbers: a number, infinity, NaN, true, false or null."""
+    """Returns whether a value is a number, infinity, NaN, true, false or null, as the cells of a table."""
     return value is None or isinstance(value, (bool, float)) or is_number(value)
 
 
@@ -79,8 +79,8 @@ def _check_member(member: Mapping[str, Any], where: str) -> None:
         if not is_number(member.get(name)) or not math.isfinite(member[name]):
             raise DataError(f"{where} has {name}: {_format_value(member.get(name))}, expected a number")
     for name, value in member.items():
-        if name in WHO:
-            raise DataError(f"{where} has the column {name}, which the store itself gives to each member")
+        if name in RESERVED_COLUMNS:
+            raise DataError(f"{where} has the column {name}, which the store itself sets for each member")
         if name not in _WORDS and not is_cell(value):
             raise DataError(f"{where} has {printable(name)}: {_format_value(value)}, expected a number or null")
 

@@ -1,4 +1,4 @@
-"""Looks for the folders of runs below a folder."""
+"""Search for the folders of runs below a folder."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from lazy_lightning.runs.run_folder import RunFolder
 
 MOST_LEVELS = 64
 Report = Callable[[str], None]
-"""Is given one sentence on what could not be read."""
+"""Function that is called with a message about each folder that could not be read."""
 
 
 def _ignore(sentence: str) -> None:
-    """Drops the sentence: who only looks for one run need not say what else is unreadable."""
+    """Ignores a message about a folder that could not be read."""
 
 
 def find_runs(root: Path, report: Report = _ignore) -> Iterator[Path]:
-    """The run folders at or under ``root``, each real folder once; runs are not looked for within runs.
+    """Yields the run folders in ``root`` or below it, each real folder once; the folders of runs are not searched.
 
-    Real folders come first, in the order of their names; links to folders are followed after them, except those that
-    lead to ``root`` or above it, and those to what has been visited.
+    Real folders come first, in the order of their names. Links to folders are followed after them, except those to
+    ``root``, to folders that contain it, and to visited folders.
 
     Args:
-        root: a folder.
-        report: is called with a sentence for each folder that cannot be read; the others go on.
+        root: the folder where the search starts.
+        report: called with a message for each folder that cannot be read; the search continues.
     """
     above = _identities_above(root)
     visited: set[tuple[int, int]] = set()
@@ -43,27 +43,29 @@ def find_runs(root: Path, report: Report = _ignore) -> Iterator[Path]:
                 yield path
                 continue
             if RunFolder(path).has_traces:
-                report(f"{printable(path)} is passed over: its files have the names of a run's, but are not one's")
+                report(
+                    f"{printable(path)} is skipped: its files have the names of a run's files, but not their content"
+                )
             inside = _subfolders(path)
         except (OSError, ValueError) as error:
-            report(f"{printable(path)} cannot be read ({_reason(error)}), and is passed over")
+            report(f"{printable(path)} cannot be read ({_reason(error)}), and is skipped")
             continue
         if level >= MOST_LEVELS and inside:
-            report(f"{printable(path)} is nested {level} folders deep; what is in it is not looked at")
+            report(f"{printable(path)} is nested {level} folders deep; its subfolders are skipped")
             continue
         folders += [(p, level + 1) for p, is_link in reversed(inside) if not is_link]
         links += [(p, level + 1) for p, is_link in inside if is_link]
 
 
 def _subfolders(path: Path) -> list[tuple[Path, bool]]:
-    """The folders in a folder and whether each is a link, by name, without hidden ones."""
+    """Returns the subfolders of a folder, sorted by name and without hidden ones, and whether each is a link."""
     with os.scandir(path) as entries:
         found = [(path / e.name, e.is_symlink()) for e in entries if not e.name.startswith(".") and e.is_dir()]
     return sorted(found)
 
 
 def _identities_above(root: Path) -> set[tuple[int, int]]:
-    """Of ``root`` and all folders that it lies in."""
+    """Returns the device and inode numbers of ``root`` and of all folders that contain it."""
     try:
         real = root.resolve()
         return {(s.st_dev, s.st_ino) for s in (p.stat() for p in (real, *real.parents))}

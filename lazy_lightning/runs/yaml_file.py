@@ -1,8 +1,8 @@
-"""The one reader of YAML: plain data alone, within limits on size, depth and number of nodes.
+"""The reader of all YAML files: it accepts only plain data, within limits on size, depth and number of nodes.
 
-Everything that the package reads as YAML comes through here: configurations, sweeps, the ``config.yaml`` of a run.
-Such a file may come from anybody, so none may hang the program, fill the memory or build an object. Scalars are
-resolved as jsonargparse does it: ``1e-3`` is a number, a date is text. A key given twice is refused.
+The package uses it for configurations, sweeps and the ``config.yaml`` of a run. These files are untrusted, so they must
+not block the program, exhaust the memory or construct objects. Scalars are resolved as by jsonargparse: ``1e-3`` is a
+number, a date is a string. A key given twice is refused.
 """
 
 from __future__ import annotations
@@ -32,46 +32,48 @@ _FLOAT = re.compile(
 
 
 class Limits(NamedTuple):
-    """What a file may hold at most."""
+    """Upper limits on the content of a file."""
 
     bytes: int = 4 << 20
+    """Size of the file."""
     depth: int = 64
-    """Nested mappings and lists, aliases expanded."""
+    """Depth of nested mappings and lists with expanded aliases."""
     nodes: int = 100_000
-    """Scalars, lists and mappings, aliases expanded."""
+    """Number of scalars, lists and mappings with expanded aliases."""
 
 
 LIMITS = Limits()
 
 
 class YAMLFileError(ConfigError):
-    """A file, or a text, is not YAML that can be used."""
+    """A file or a string is not valid YAML of plain data within the limits."""
 
 
 def read_yaml(path: Path, limits: Limits = LIMITS) -> Any:
-    """The plain data that a YAML file holds; None if it is empty.
+    """Returns the plain data in a YAML file; None if the file is empty.
 
     Raises:
-        YAMLFileError: it is no regular file, too large, not text, not valid YAML, or builds more than plain data.
-        OSError: it cannot be opened.
+        YAMLFileError: the path is not a regular file, or the file is too large, not text, not valid YAML, or has a tag
+            for something other than plain data.
+        OSError: the file cannot be opened.
     """
     return parse_yaml(read_text(path, limits), str(path), limits)
 
 
 def read_text(path: Path, limits: Limits = LIMITS) -> str:
-    """The text of a configuration file, without a byte order mark.
+    """Returns the text of a configuration file, without a byte order mark.
 
     Raises:
-        YAMLFileError: it is no regular file, too large, or not UTF-8.
-        OSError: it cannot be opened.
+        YAMLFileError: the path is not a regular file, or the file is too large or not UTF-8.
+        OSError: the file cannot be opened.
     """
-    if not stat.S_ISREG(path.stat().st_mode):  # a FIFO would wait for a writer, a device might never end
+    if not stat.S_ISREG(path.stat().st_mode):  # reading a FIFO may block, reading a device may never end
         kind = "a folder" if path.is_dir() else "a device or a pipe"
         raise YAMLFileError(f"{path} is {kind}, expected a YAML file")
     with path.open("rb") as file:
         content = file.read(limits.bytes + 1)
     if len(content) > limits.bytes:
-        raise YAMLFileError(f"{path} is larger than {_mebibytes(limits)}, the most that a configuration may have")
+        raise YAMLFileError(f"{path} is larger than {_mebibytes(limits)}, the limit for a configuration")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -81,18 +83,18 @@ def read_text(path: Path, limits: Limits = LIMITS) -> str:
 
 
 def parse_yaml(text: str, name: str = "the text", limits: Limits = LIMITS) -> Any:
-    """The plain data that a YAML text holds.
+    """Returns the plain data in a YAML text.
 
     >>> parse_yaml("{alpha: 1e-3, seeds: [0, 1], when: 2020-01-01}")
     {'alpha': 0.001, 'seeds': [0, 1], 'when': '2020-01-01'}
 
     Args:
-        text: the YAML.
-        name: of the file, for errors.
-        limits: what it may hold.
+        text: the text to parse.
+        name: the name of the file, for error messages.
+        limits: limits on the content.
 
     Raises:
-        YAMLFileError: with file and line.
+        YAMLFileError: the text is invalid; the message names the file and the line.
     """
     try:
         loader = BoundedLoader(text, limits)
@@ -102,13 +104,15 @@ def parse_yaml(text: str, name: str = "the text", limits: Limits = LIMITS) -> An
             loader.dispose()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        last = text.rstrip().count("\n")  # what lacks at the end of a text is told of its last line
+        last = text.rstrip().count("\n")  # an error at the end of the text is reported at its last line
         line = f", line {min(mark.line, last) + 1}" if mark is not None else ""
         problem = " ".join((error.problem or "").split())
         if isinstance(error, LimitError):
             raise YAMLFileError(f"{name}{line}: {problem}, which no configuration needs") from error
-        raise YAMLFileError(f"{name}{line}: this is not valid YAML ({problem}): mend it there or just above") from error
-    except (yaml.YAMLError, UnicodeError) as error:  # of the reader: a character that YAML has not
+        raise YAMLFileError(
+            f"{name}{line}: this is not valid YAML ({problem}): correct this line or the one above"
+        ) from error
+    except (yaml.YAMLError, UnicodeError) as error:  # raised for a character that YAML does not allow
         raise YAMLFileError(
             f"{name} is not a YAML file (it holds a control character): give a text file of keys and values"
         ) from error
@@ -118,15 +122,15 @@ class LimitError(yaml.MarkedYAMLError):
     """A text exceeds a limit; raised before anything is built from it."""
 
 
-_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's is ten times faster, where PyYAML has it
+_Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the loader of libyaml, if present, is ten times faster
 
 
 class BoundedLoader(_Base):  # type: ignore[misc]  # one of two classes
-    """PyYAML's safe loader, within limits, of plain data alone, and without keys that are given twice.
+    """PyYAML's safe loader with limits, restricted to plain data and to keys that are given once.
 
     Raises:
-        yaml.YAMLError: a limit is exceeded, a tag asks for more than plain data, a value does not fit its tag, or a
-            key is given twice, where PyYAML would keep the last value.
+        yaml.YAMLError: a limit is exceeded, a tag is not one of plain data, a value does not fit its tag, or a key is
+            given twice, where PyYAML would keep the last value.
     """
 
     yaml_implicit_resolvers: ClassVar[dict[str, list[tuple[str, Any]]]] = {
@@ -139,10 +143,10 @@ class BoundedLoader(_Base):  # type: ignore[misc]  # one of two classes
         super().__init__(stream)
 
     def get_single_data(self) -> Any:
-        """Builds the one document of the text.
+        """Constructs the only document of the text.
 
         Raises:
-            yaml.YAMLError: see the class.
+            yaml.YAMLError: for the reasons given in the class.
         """
         node = self.get_single_node()
         if node is None:
@@ -151,7 +155,7 @@ class BoundedLoader(_Base):  # type: ignore[misc]  # one of two classes
         return self.construct_document(node)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """As PyYAML does, with every failure as an error that has a line.
+        """Constructs an object as PyYAML does, but raises every failure as an error with a line number.
 
         Raises:
             yaml.YAMLError: the value does not fit its tag, as in ``!!int abc``.
@@ -163,7 +167,7 @@ class BoundedLoader(_Base):  # type: ignore[misc]  # one of two classes
             raise _error(f"{shown} is not of the type !!{node.tag.rpartition(':')[2]}", node) from error
 
     def _check_nodes(self, root: yaml.Node) -> None:
-        """Before merge keys are expanded, which looks like keys given twice. Each node once, whatever its aliases."""
+        """Checks tags and keys of each node once, before merge keys are expanded, which would duplicate keys."""
         waiting, seen = [root], {id(root)}
         while waiting:
             node = waiting.pop()
@@ -196,35 +200,37 @@ BoundedLoader.add_implicit_resolver(_FLOAT_TAG, _FLOAT, list("-+0123456789."))
 
 
 class _Open(NamedTuple):
-    """A list or mapping that has begun."""
+    """A list or mapping whose end has not been read yet."""
 
     anchor: str | None
+    """The anchor of the node, if any."""
     before: int
-    """Nodes before it."""
+    """Number of nodes before it."""
 
 
 class _Anchored(NamedTuple):
-    """What an alias stands for."""
+    """The size of the node that an alias refers to."""
 
     nodes: int
+    """Number of nodes."""
     height: int
-    """Of nested lists and mappings."""
+    """Depth of nested lists and mappings."""
 
 
 def _check_limits(text: str, limits: Limits) -> None:
-    """Reads the text as a stream of events, without recursion, and stops where a limit is exceeded."""
+    """Reads the text as a stream of events, without recursion, and raises where a limit is exceeded."""
     if len(text) > limits.bytes:
         raise LimitError(problem=f"there are more than {_mebibytes(limits)} of text")
-    anchored: dict[str, _Anchored | None] = {}  # None before its end
+    anchored: dict[str, _Anchored | None] = {}  # None until the end of the node
     opened: list[_Open] = []
-    heights = [0]  # of what each open node holds
+    heights = [0]  # depths of the contents of the open nodes
     count = 0
     for event in yaml.parse(text, Loader=_Base):
         anchor = getattr(event, "anchor", None)
         if isinstance(event, yaml.AliasEvent):
-            known = anchored.get(str(event.anchor), _Anchored(1, 0))  # what is undefined is told by the composer
+            known = anchored.get(str(event.anchor), _Anchored(1, 0))  # the composer raises for undefined aliases
             if known is None:
-                raise _exceeded(event, f"the alias *{event.anchor} stands inside of what it names")
+                raise _exceeded(event, f"the alias *{event.anchor} is inside of the node that it refers to")
             count += known.nodes
             heights[-1] = max(heights[-1], known.height)
         elif isinstance(event, yaml.CollectionStartEvent):

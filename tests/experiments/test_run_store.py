@@ -278,7 +278,7 @@ def test_a_damaged_run_is_named_and_the_others_go_on(tmp_path: Path, file: str, 
     assert set(load_runs(tmp_path, on_damaged=said.append)["run"]) == {"version_0"}
     (sentence,) = said
     assert f"version_1/{file}" in sentence
-    assert "remove the run, or mend the file" in sentence
+    assert "remove the run, or correct the file" in sentence
     with pytest.raises(DataError, match=rf"version_1/{file}"):
         load_runs(tmp_path / "version_1")
 
