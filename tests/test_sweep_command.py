@@ -261,7 +261,7 @@ def test_what_fails_is_recorded_and_tried_again_when_asked(
     runs = load_runs(tmp_path / "out")
     reasons = {n: set(rows["reason"]) for n, rows in runs[runs["status"] == "failed"].groupby("data.n_test")}
     assert reasons[30] == {"non_finite"}
-    assert "a kernel is to be looked at on 2 samples at least" in min(reasons[1])
+    assert "a kernel needs 2 samples at least" in min(reasons[1])
     assert "5040 samples are asked for" in min(reasons[5000])
     ended = runs[runs["data.n_test"] == 30]
     assert set(ended[ended["status"] == "failed"]["seed"]) == BAD_SEEDS

@@ -1,8 +1,9 @@
-"""From measurements over sweeps and seeds to exponents, crossings, collapses and plateaus, with their errors.
+"""Exponents, crossings, collapses and plateaus with their errors, from measurements over sweeps and seeds.
 
-Pure functions of numpy arrays. Measurements are x (k,) and y (k, s): k points of a sweep, s seeds, NaN where a seed is
-missing; (k,) is one seed. Seeds are columns, as a seed starts from the same weights at every x. An ``error`` is one
-standard error, widened for few seeds by Student's t, so that two of them cover the truth in 95 %.
+All functions are pure functions of numpy arrays. Measurements are x (k,) and y (k, s): k points of a sweep, s seeds,
+NaN where a seed is missing; y (k,) is one seed. A column is one seed, which has the same initial weights at every x. An
+``error`` is one standard error, widened for few seeds by Student's t, so that an interval of two errors on each side
+contains the true value in 95 % of cases.
 """
 
 from lazy_lightning.analysis.collapse import Exponent, Quality, collapse_exponent, collapse_quality

@@ -1,7 +1,7 @@
-"""Do curves of different widths h fall on one another when plotted against h^a x, and for which a?
+"""Collapse of curves of different widths h when plotted against h^a x: its quality, and the exponent a.
 
-A quality as in J. Houdayer, A. K. Hartmann, *Low-temperature behavior of two-dimensional Gaussian Ising spin glasses*,
-doi:10.1103/PhysRevB.70.014418, in logarithms and with seeds that are common to all x.
+The quality is that of J. Houdayer, A. K. Hartmann, *Low-temperature behavior of two-dimensional Gaussian Ising spin
+glasses*, doi:10.1103/PhysRevB.70.014418, in logarithms and with seeds that are common to all x.
 """
 
 from __future__ import annotations
@@ -19,58 +19,60 @@ from lazy_lightning.analysis.seeds import Floats, error_over_resamples, resample
 from lazy_lightning.errors import AnalysisError
 
 _STEP = 0.01
-"""Of the exponents looked at; a parabola through three of them finds the minimum in between."""
+"""Spacing of the exponents in the search; the minimum is that of a parabola through three of them."""
 _RESOLUTION = 1e-3
-"""What that parabola is worth: curves that are interpolated linearly have kinks."""
+"""Accuracy of that parabola, which is limited by the kinks of linearly interpolated curves."""
 _ENOUGH = 3
-"""Comparisons in which each curve must have a part."""
+"""Minimal number of comparisons that involve each curve."""
 
 
 class Quality(NamedTuple):
-    """How well curves fall on one another."""
+    """The quality of a collapse of curves."""
 
     value: float
-    """The mean squared difference in units of its error over seeds: about 1 if they do, large if not."""
+    """The mean squared difference in units of its error over seeds: about 1 for a collapse, large without one."""
     rms_decades: float
-    """The root mean squared difference of log10 y: does not know of errors."""
+    """The root mean squared difference of log10 y, without regard to errors."""
     points: int
-    """How many points have been compared with other curves."""
+    """Number of points that were compared with other curves."""
 
     def __str__(self) -> str:
         return f"{self.value:.2f} ({self.rms_decades:.2g} decades rms, {self.points} points)"
 
 
 class Exponent(NamedTuple):
-    """The a at which curves fall best on one another against h^a x."""
+    """The exponent a of the best collapse of curves against h^a x."""
 
     value: float
+    """The exponent."""
     error: float
-    """Over seeds, and from what the curves differ by more than seeds let them. Two of it cover in 95 %."""
+    """Standard error from the seeds and from differences of the curves beyond the seeds; two of it cover in 95 %."""
     quality: float
-    """At that a: a value is found also where nothing collapses, so look at this."""
+    """Quality of the collapse at this exponent; check it, because an exponent is found even without a collapse."""
     rms_decades: float
+    """Root mean squared difference of log10 y at this exponent."""
 
     def __str__(self) -> str:
         return with_error(self.value, self.error)
 
 
 def collapse_quality(curves: Sequence[Curve], *, exponent: float = 0.0) -> Quality:
-    """How well the curves fall on one another against h^exponent x.
+    """Returns the quality of the collapse of curves against h^exponent x.
 
-    The mean of (y - Y)^2/(dy^2 + dY^2) over all points and all other curves that reach over them, in log y: Y is the
-    other curve interpolated linearly in both logarithms, dy and dY are standard errors over seeds, dY with the
-    covariance of the neighbours (:class:`~lazy_lightning.analysis.curves.KnownCurve` says how they are estimated).
+    It is the mean of (y - Y)^2/(dy^2 + dY^2) over all points and all other curves that extend over them, in log y. Y is
+    the other curve interpolated linearly in both logarithms; dy and dY are standard errors over seeds, dY with the
+    covariance of the neighbours (see :class:`~lazy_lightning.analysis.curves.KnownCurve` for their estimates).
 
-    It is about 1 if the curves are one. If a seed moves a whole curve it fluctuates as one number squared does, however
-    many points there are, and its mean is that of Student's t^2: 2 for two curves of three seeds, 1.3 for five. Where a
-    curve bends by more than its error between two points, the linear interpolation adds to it.
+    It is about 1 if the curves coincide. If a seed shifts a whole curve, it fluctuates like the square of one number,
+    for any number of points, and its mean is that of Student's t^2: 2 for two curves of three seeds, 1.3 for five. The
+    linear interpolation increases it where a curve bends by more than its error between two points.
 
     Args:
-        curves: of two widths at least, each with two seeds at least.
-        exponent: 0 takes x as it is given.
+        curves: curves of at least two widths, each with at least two seeds.
+        exponent: the exponent; 0 compares the curves against x.
 
     Raises:
-        AnalysisError: curves that do not overlap, or what :func:`known_curves` refuses.
+        AnalysisError: the curves do not overlap, or :func:`known_curves` raises.
 
     >>> x = np.array([0.1, 1.0, 10.0])
     >>> seeds = np.array([0.9, 1.0, 1.1])
@@ -88,26 +90,26 @@ def collapse_quality(curves: Sequence[Curve], *, exponent: float = 0.0) -> Quali
 def collapse_exponent(
     curves: Sequence[Curve], *, bounds: tuple[float, float] = (-1.0, 2.0), resamples: int = 1000, seed: int = 0
 ) -> Exponent:
-    """The a in ``bounds`` that minimises :func:`collapse_quality`.
+    """Returns the exponent a in ``bounds`` that minimises :func:`collapse_quality`.
 
-    Exponents at which the curves overlap in less than half as many points as they could are not looked at: far apart,
-    few points agree by chance.
+    Exponents for which the number of overlapping points is less than half of its maximum are excluded, because a few
+    points may agree by chance.
 
-    The square of the error is the sum of two. One is by bootstrap over whole columns, each curve by itself: half the
-    width of the central 68 % of the resampled exponents, widened for few seeds. The other is of curves that do not
-    collapse within their errors, quality Q > 1, taking each curve to be off as a whole: half the width of the exponents
-    whose quality is below Q + (Q - 1)/(curves - 1). It is infinite if all exponents to one side are as good. A
-    resolution of 0.001 is added.
+    The squared error is the sum of two contributions. The first is from a bootstrap over whole columns, separately for
+    each curve: half the width of the central 68 % of the resampled exponents, widened for few seeds. The second is from
+    curves that do not collapse within their errors, quality Q > 1, under the assumption that each curve is shifted as a
+    whole: half the width of the exponents whose quality is below Q + (Q - 1)/(curves - 1). It is infinite if all
+    exponents to one side are as good. A resolution of 0.001 is added.
 
     Args:
-        curves: of two widths at least, each with two seeds at least.
-        bounds: between which to look.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        curves: curves of at least two widths, each with at least two seeds.
+        bounds: interval of the search.
+        resamples: number of resamples of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
-        AnalysisError: the best exponent is at the end of what could be looked at, curves that do not overlap, or what
-            :func:`known_curves` refuses.
+        AnalysisError: the best exponent is at an end of the search interval, the curves do not overlap, or
+            :func:`known_curves` raises.
 
     >>> x, rng = np.logspace(-2, 2, 9)[:, None], np.random.default_rng(0)
     >>> curves = [Curve(h, x[:, 0], np.exp(0.1 * rng.normal(size=(9, 5))) / (1 + h**0.5 * x)) for h in (30, 100, 300)]
@@ -134,9 +136,10 @@ def collapse_exponent(
 
 
 def minima(at: Floats, values: Floats) -> Floats:
-    """Where each row of values (r, n) over equally spaced ``at`` (n,) is smallest, (r,): by a parabola through three.
+    """Returns the minimum (r,) of each row of values (r, n) at equally spaced ``at`` (n,), from a parabola.
 
-    Infinite values are none. Rows that are smallest at the first or last finite value give -inf or inf.
+    The parabola passes through the smallest value and its neighbours. Infinite values are ignored. A row whose smallest
+    value is its first or last finite value gives -inf or inf.
 
     >>> minima(np.array([0.0, 1.0, 2.0, 3.0]), np.array([[4.0, 1.0, 2.0, np.inf], [3.0, 2.0, 1.0, np.inf]]))
     array([1.25, inf])
@@ -153,7 +156,7 @@ def minima(at: Floats, values: Floats) -> Floats:
 
 
 def _half_width(at: Floats, values: Floats, rise: float) -> float:
-    """Half the width of the exponents whose value is at most ``rise`` above the smallest; inf if that is at an end."""
+    """Returns half the width of the region with values up to ``rise`` above the minimum; inf if it reaches an end."""
     finite = np.isfinite(values)
     at, values = at[finite], values[finite]
     low = values <= values.min() + rise
@@ -171,7 +174,7 @@ def _exponents(bounds: tuple[float, float]) -> Floats:
 
 
 def _qualities(known: Sequence[KnownCurve], exponents: Floats, means: Floats) -> Floats:
-    """The quality of each row of means at each exponent, (r, exponents); inf where the overlap is not enough."""
+    """Returns the quality (r, exponents) of each row of means at each exponent; inf where the overlap is too small."""
     overlaps = [overlap(known, float(exponent)) for exponent in exponents]
     sizes = np.array([len(compared.point) for compared in overlaps])
     allowed = [

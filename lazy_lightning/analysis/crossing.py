@@ -1,4 +1,4 @@
-"""Where a curve passes through a level: alpha*, where the kernel drift falls through one half, for example."""
+"""Crossing of a curve and a level, for example alpha*, at which the kernel drift falls through one half."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from lazy_lightning.errors import AnalysisError
 
 
 class Crossing(NamedTuple):
-    """The x at which y passes through a level."""
+    """The x at which y crosses a level."""
 
     value: float
+    """The x of the crossing."""
     error: float
-    """Over seeds: value ln(10) log10_error. NaN for one seed; infinite if the sweep ends too near, see log10_error."""
+    """Standard error over seeds, value ln(10) log10_error; NaN for one seed, infinite if log10_error is."""
     log10_error: float
-    """Of log10 x. Two of it cover in 95 %. Infinite if more than 16 % of the resamples cross beyond one end of the
-    sweep."""
+    """Standard error of log10 x; two of it cover in 95 %. Infinite if more than 16 % of the resamples cross beyond one
+    end of the sweep."""
     below: float
     """The point of the sweep before the crossing."""
     above: float
-    """The point of the sweep at or after it."""
+    """The point of the sweep at the crossing or after it."""
     crossings: int
-    """How many there are; the one at the largest x is taken."""
+    """Number of crossings, of which the one at the largest x is used."""
     missed: float
     """The share of resamples that never cross. NaN for one seed."""
 
@@ -37,30 +38,31 @@ class Crossing(NamedTuple):
 
 
 def crossing(x: ArrayLike, y: ArrayLike, level: float, *, resamples: int = 1000, seed: int = 0) -> Crossing:
-    """The largest x at which the geometric mean over seeds of y passes through ``level``, up or down.
+    """Returns the largest x at which the geometric mean over seeds of y crosses ``level`` in either direction.
 
-    Between the points it is linear in both logarithms. A curve that touches the level and turns back does not cross.
-    The error is by bootstrap over whole columns: half the width of the central 68 % of the resampled log x, widened for
-    few seeds. A resample that never crosses counts as lying beyond that end of the sweep at which it is nearer to the
-    level. The error says nothing of how the curve bends between two points of the sweep.
+    The mean is interpolated linearly in both logarithms. A curve that touches the level and turns back does not cross.
+    The error is from a bootstrap over whole columns: half the width of the central 68 % of the resampled log x, widened
+    for few seeds. A resample that never crosses is assigned to the end of the sweep at which it is nearer to the level.
+    The error does not include the curvature between two points of the sweep.
 
-    Points that one seed alone has reached are left out where there are more seeds.
+    Points with a single seed are left out if other points have more seeds.
 
     Args:
-        x: (k,).
-        y: (k, s), NaN where a seed is missing; (k,) is one seed.
-        level: above 0.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        x: points (k,) of the sweep.
+        y: measurements (k, s), NaN where a seed is missing; (k,) is one seed.
+        level: a positive number.
+        resamples: number of resamples of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
-        AnalysisError: y never crosses, fewer than two points, an x that stands twice, or values that are not positive.
+        AnalysisError: y never crosses the level, there are fewer than two points, an x occurs twice, or values are not
+            positive.
 
     >>> print(crossing([1.0, 10.0, 100.0], [[4.0, 4.1, 4.2], [1.0, 1.1, 1.2], [0.1, 0.11, 0.12]], level=0.5))
     21.9 (within a factor 1.13)
     """
     if not (math.isfinite(level) and level > 0):
-        raise AnalysisError(f"level is {level}, expected a positive number: the crossing is looked for in log y.")
+        raise AnalysisError(f"level is {level}, expected a positive number, because the crossing is that of log y.")
     sweep = checked_scan(x, y, positive=True)
     if len(sweep.x) < 2:
         raise AnalysisError(f"A crossing needs two points at least, got {len(sweep.x)} with enough seeds: add some.")
@@ -84,9 +86,9 @@ def crossing(x: ArrayLike, y: ArrayLike, level: float, *, resamples: int = 1000,
 
 
 def last_crossings(u: Floats, heights: Floats) -> Floats:
-    """The largest u at which each row of heights (r, k) passes through 0; an infinity, (r,), where it never does.
+    """Returns the largest u (r,) at which each row of heights (r, k) crosses 0, or an infinity if it never does.
 
-    It is +inf if the row ends nearer to 0 than it starts, else -inf.
+    The infinity is positive if the row ends nearer to 0 than it starts, else negative.
 
     >>> last_crossings(np.array([0.0, 1.0, 2.0]), np.array([[1.0, -1.0, -3.0], [3.0, 2.0, 1.0]]))
     array([0.5, inf])
@@ -103,7 +105,7 @@ def last_crossings(u: Floats, heights: Floats) -> Floats:
 
 
 def _changes_of_side(heights: Floats) -> NDArray[np.bool_]:
-    """(..., k - 1): whether a point is on the other side of 0 than the last one before it that was not at 0."""
+    """Returns whether a point and the last nonzero one before it have opposite signs, (..., k - 1)."""
     side = np.sign(heights)
     seen = np.where(side != 0, np.arange(side.shape[-1]), 0)
     side = np.take_along_axis(side, np.maximum.accumulate(seen, axis=-1), axis=-1)
@@ -112,7 +114,7 @@ def _changes_of_side(heights: Floats) -> NDArray[np.bool_]:
 
 
 def _bootstrap(u: Floats, heights: Floats, resamples: int, seed: int) -> tuple[float, float]:
-    """The error of log x, and the share of resamples that never cross."""
+    """Returns the error of log x, and the share of resamples that never cross."""
     curves = resampled_means(heights, resamples=resamples, rng=np.random.default_rng(seed))
     crossings = last_crossings(u, curves)
     return error_over_resamples(crossings, heights.shape[1] - 1), float(np.isinf(crossings).mean())

@@ -1,4 +1,4 @@
-"""What an ensemble of seeds says: the variance of F over seeds, the errors of its members and of their mean."""
+"""Statistics of an ensemble of seeds: the variance of F over seeds, the errors of the members and of their mean."""
 
 from __future__ import annotations
 
@@ -17,43 +17,44 @@ Labels = NDArray[np.int64] | Floats
 
 
 class EnsembleStatistics(NamedTuple):
-    """Outputs F of s seeds on n samples."""
+    """Statistics of the outputs F of s seeds on n samples."""
 
     seeds: int
+    """Number of seeds."""
     variance: float
-    """Over seeds, unbiased; the mean over samples and outputs."""
+    """Unbiased variance over seeds, averaged over samples and outputs."""
     variance_error: float
-    """By jackknife over seeds; NaN for two seeds. Two of it cover in 95 % if F varies in many directions on the
-    samples, in 85 to 90 % if in one only, as the variance is then far from normal."""
+    """Error of the variance by jackknife over seeds; NaN for two seeds. Two of it cover in 95 % if F varies in many
+    directions on the samples, in 85 to 90 % if only in one, because the variance is then far from normal."""
     mean_error: float
-    """The share of samples that a member gets wrong, mean over members. NaN for targets that are no labels."""
+    """Share of misclassified samples, averaged over members. NaN for regression targets."""
     mean_error_sd: float
-    """The standard deviation of that over members."""
+    """Standard deviation of the share over members."""
     ensemble_error: float
-    """The same share of the mean output."""
+    """Share of samples that the mean output misclassifies."""
     bias2: float
-    """(mean output - y)^2 of an infinite ensemble, mean over samples and outputs: unbiased, so it may be below 0. NaN
-    for classes."""
+    """Unbiased estimate of (mean output - y)^2 of an infinite ensemble, averaged over samples and outputs; it may be
+    negative. NaN for classes."""
 
     def __str__(self) -> str:
         return f"variance {with_error(self.variance, self.variance_error)}"
 
 
 def ensemble_statistics(outputs: ArrayLike, labels: ArrayLike) -> EnsembleStatistics:
-    """Variance over seeds, member and ensemble errors, squared bias.
+    """Returns the variance over seeds, the errors of members and ensemble, and the squared bias.
 
-    A sample is wrong if F y <= 0 for labels +1 and -1; if the output of its class is not above all others (a tie is
-    wrong) for classes. Of the squared bias (mean F - y)^2 the fluctuation of the ensemble's own mean, variance/s, is
-    taken off.
+    For labels +1 and -1 a sample is misclassified if F y <= 0; for classes, if the output of its class is not above all
+    others (a tie is an error). The variance of the ensemble mean, variance/s, is subtracted from the squared bias
+    (mean F - y)^2.
 
     Args:
-        outputs: (s, n) or (s, n, c).
-        labels: (n,) floats +1 and -1, (n,) integers from 0 to c - 1 as classes, or any floats of the samples' shape as
+        outputs: outputs (s, n) or (s, n, c).
+        labels: floats +1 and -1 (n,), integers from 0 to c - 1 (n,) as classes, or any floats (n[, c]) as regression
             targets.
 
     Raises:
-        AnalysisError: fewer than two seeds, no samples, an output that is not finite (the members are named), or labels
-            that do not fit.
+        AnalysisError: there are fewer than two seeds or no samples, an output is not finite (the message names the
+            members), or the labels do not fit the outputs.
 
     >>> statistics = ensemble_statistics([[1.0, -1.0], [3.0, 1.0]], [1.0, -1.0])
     >>> statistics.variance, statistics.mean_error, statistics.ensemble_error, statistics.bias2
@@ -77,7 +78,7 @@ def ensemble_statistics(outputs: ArrayLike, labels: ArrayLike) -> EnsembleStatis
 
 
 def _checked_outputs(outputs: ArrayLike) -> Floats:
-    """(s, n, c)."""
+    """Returns the outputs as float64 (s, n, c)."""
     F = np.asarray(outputs, dtype=np.float64)
     if F.ndim not in (2, 3) or F.size == 0:
         raise AnalysisError(f"outputs have shape {F.shape}, expected (s, n) or (s, n, c): seeds, samples, outputs.")
@@ -90,7 +91,7 @@ def _checked_outputs(outputs: ArrayLike) -> Floats:
 
 
 def _checked_labels(labels: ArrayLike, F: Floats) -> Labels:
-    """(n,) int64 classes or (n, c) float64 targets."""
+    """Returns int64 classes (n,) or float64 targets (n, c)."""
     _, n, c = F.shape
     y = np.asarray(labels)
     if y.dtype.kind in "iu" and y.shape == (n,):
@@ -112,7 +113,7 @@ def _checked_labels(labels: ArrayLike, F: Floats) -> Labels:
 
 
 def _errors(F: Floats, y: Labels) -> Floats:
-    """The share of wrong samples of each member, (s,)."""
+    """Returns the share of misclassified samples of each member, (s,)."""
     if y.dtype.kind == "i":
         own = np.take_along_axis(F, y[None, :, None].astype(np.intp), axis=2)
         right = (own <= F).sum(axis=2) == 1
@@ -124,7 +125,7 @@ def _errors(F: Floats, y: Labels) -> Floats:
 
 
 def _jackknife(deviations: Floats) -> float:
-    """The error of the variance, from the variances v_j without seed j.
+    """Returns the jackknife error of the variance, from the variances v_j without seed j.
 
     With d_j the deviations from the mean and Q = sum d^2: v_j = (Q - s/(s - 1) d_j^2)/(s - 2).
     """

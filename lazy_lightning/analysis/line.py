@@ -1,4 +1,4 @@
-"""The least-squares line through points, as linear functions of their heights."""
+"""The least-squares line through points, as a linear function of their ordinates."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ from lazy_lightning.analysis.student import widening
 
 
 class Line(NamedTuple):
-    """v = slope u + intercept, for abscissas u and weights w: whatever the heights v are.
+    """The least-squares line v = slope u + intercept for abscissas u and weights w and arbitrary ordinates v.
 
     slope = sum_i w_i (u_i - m) v_i/S and intercept = sum w v/sum w - slope m, where m = sum w u/sum w and
     S = sum w (u - m)^2.
     """
 
     u: Floats
-    """(k,)."""
+    """Abscissas (k,)."""
     functionals: Floats
-    """(2, k): slope and intercept are their products with v."""
+    """Matrix (2, k) whose product with v is the slope and the intercept."""
 
     @classmethod
     def through(cls, u: Floats, weights: Floats | None = None) -> Line:
-        """The line for abscissas u (k,) that are not all equal; weights (k,) are all 1 unless given."""
+        """Returns the line for abscissas u (k,), which must not all be equal; the default weights (k,) are 1."""
         w = np.ones_like(u) if weights is None else weights / weights.max()
         centre = (w * u).sum() / w.sum()
         slope = w * (u - centre) / (w * (u - centre) ** 2).sum()
         return cls(u, np.stack([slope, w / w.sum() - slope * centre]))
 
     def fit(self, v: Floats) -> Floats:
-        """Slope and intercept, (..., 2) from (..., k)."""
+        """Returns slope and intercept (..., 2) of ordinates (..., k)."""
         fitted: Floats = v @ self.functionals.T
         return fitted
 
     def residuals(self, v: Floats) -> Floats:
-        """v - slope u - intercept, (..., k)."""
+        """Returns the residuals v - slope u - intercept, (..., k)."""
         fitted = self.fit(v)
         return v - fitted[..., :1] * self.u - fitted[..., 1:]
 
     def variances(self, variance: Floats | float) -> Floats:
-        """Those of slope and intercept, (2,), for heights of independent ``variance``, one number or (k,)."""
+        """Returns the variances (2,) of slope and intercept for independent ordinates with ``variance`` (k,) or ()."""
         variances: Floats = (self.functionals**2 * variance).sum(axis=1)
         return variances
 
 
 def combined_errors(one: Floats, one_dof: float, other: Floats, other_dof: float) -> Floats:
-    """(one + other)^(1/2), widened for the degrees of freedom that the sum of two variances has.
+    """Returns (one + other)^(1/2), widened for the effective degrees of freedom of the sum of two variances.
 
-    These are (a + b)^2/(a^2/nu_a + b^2/nu_b) (F. E. Satterthwaite, doi:10.2307/3002019).
+    The effective degrees of freedom are (a + b)^2/(a^2/nu_a + b^2/nu_b) (F. E. Satterthwaite, doi:10.2307/3002019).
     """
     total = one + other
     spread = one**2 / one_dof + other**2 / other_dof

@@ -1,15 +1,15 @@
-"""A number with its error, as it is printed."""
+"""Formatting of numbers with their errors for display."""
 
 from __future__ import annotations
 
 import math
 
 _DIGITS = 6
-"""After the point, at most."""
+"""Largest number of decimals."""
 
 
 def with_error(value: float, error: float) -> str:
-    """The value to the second digit of its error; four digits where the error is not a positive number.
+    """Formats a value to the second digit of its error, or to four digits if the error is not a positive number.
 
     >>> with_error(-1.00392, 0.0104)
     '-1.004 ± 0.010'
@@ -27,11 +27,11 @@ def with_error(value: float, error: float) -> str:
 
 
 def within_factor(value: float, log10_error: float) -> str:
-    """A positive value with the factor that is its error: one error up is ``value * factor``, one down its quotient.
+    """Formats a positive value with its error as a factor: the interval of one error is value/factor to value*factor.
 
     Args:
-        value: positive.
-        log10_error: the error of log10 value; NaN if it is not known.
+        value: a positive number.
+        log10_error: the error of log10 value; NaN if it is unknown.
 
     >>> within_factor(2.5, 0.2553), within_factor(21.894, 0.0531)
     ('2.5 (within a factor 1.8)', '21.9 (within a factor 1.13)')
@@ -50,6 +50,6 @@ def within_factor(value: float, log10_error: float) -> str:
 
 def _fixed(value: float, error: float) -> str:
     digits = max(0, 1 - math.floor(math.log10(error)))
-    if digits > _DIGITS:  # seeds that agree to rounding
+    if digits > _DIGITS:  # the seeds agree to rounding
         return f"{value:.{_DIGITS}f} ± {error:.1g}"
     return f"{value:.{digits}f} ± {error:.{digits}f}"

@@ -1,4 +1,4 @@
-"""Where curves of different widths can be compared, and how far apart they are there."""
+"""Overlap of curves of different widths: the points at which they are compared, and their differences."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from lazy_lightning.analysis.curves import KnownCurve
 from lazy_lightning.analysis.seeds import Floats
 
 _ROUNDING = 1e-9
-"""In log x: grids that should meet at their ends do."""
+"""Tolerance in log x, so that grids with equal ends overlap there."""
 
 
 class Overlap(NamedTuple):
     """T comparisons of a point of one curve with another curve, interpolated linearly in both logarithms.
 
-    The points of all curves are numbered through, in the order of the curves.
+    The points of all curves are numbered consecutively, in the order of the curves.
     """
 
     point: NDArray[np.intp]
-    """(T,) the point."""
+    """Index (T,) of the point."""
     left: NDArray[np.intp]
-    """(T,) the other curve's point to its left; the next is to its right."""
+    """Index (T,) of the other curve's point to its left; the next one is to its right."""
     share: Floats
-    """(T,) how far from left to right."""
+    """Relative position (T,) between the left and the right point."""
     variance: Floats
-    """(T,) of the difference, over seeds."""
+    """Variance (T,) of the difference over seeds."""
     comparisons: NDArray[np.int_]
-    """(curves,) of how many each is part, as point or as the other."""
+    """Number (curves,) of comparisons that involve each curve."""
 
     def differences(self, means: Floats) -> Floats:
-        """log y of the point less log y of the other curve, (..., T) from means (..., K) of all points."""
+        """Returns log y of the point minus log y of the other curve, (..., T), from means (..., K) of all points."""
         others = (1 - self.share) * means[..., self.left] + self.share * means[..., self.left + 1]
         apart: Floats = means[..., self.point] - others
         return apart
 
     def quality(self, means: Floats) -> Floats:
-        """The mean of differences^2/variance, (...,)."""
+        """Returns the mean of differences^2/variance, (...,)."""
         quality: Floats = (self.differences(means) ** 2) @ (1 / self.variance) / len(self.variance)
         return quality
 
 
 def overlap(curves: Sequence[KnownCurve], exponent: float) -> Overlap:
-    """All comparisons of the curves against h^exponent x."""
+    """Returns all comparisons of the curves against h^exponent x."""
     starts = np.cumsum([0] + [len(curve.u) for curve in curves])
     comparisons = np.zeros(len(curves), dtype=np.int_)
     parts = []
@@ -60,7 +60,7 @@ def overlap(curves: Sequence[KnownCurve], exponent: float) -> Overlap:
 
 
 def _inside(at: Floats, u: Floats) -> tuple[NDArray[np.intp], NDArray[np.intp], Floats]:
-    """Which of the points ``at`` lie on a curve with abscissas u, between which of its points, and how far."""
+    """Returns which of the points ``at`` lie in the range of abscissas u, their left neighbours and their positions."""
     point = np.flatnonzero((at >= u[0] - _ROUNDING) & (at <= u[-1] + _ROUNDING))
     left = np.searchsorted(u, at[point], side="right").clip(1, len(u) - 1) - 1
     share = (at[point] - u[left]) / (u[left + 1] - u[left])

@@ -1,4 +1,4 @@
-"""Over which stretch of a sweep a quantity does not change: the lazy plateau of the test error, for example."""
+"""The range of a sweep in which a quantity is constant, for example the lazy plateau of the test error."""
 
 from __future__ import annotations
 
@@ -15,54 +15,57 @@ from lazy_lightning.analysis.student import normal_coverage, student_quantile, w
 from lazy_lightning.errors import AnalysisError
 
 FEWEST = 3
-"""Points of a plateau, at least."""
+"""Smallest number of points of a plateau."""
 _ROUNDING = 1e-12
 
 
 class Plateau(NamedTuple):
-    """The stretch at the large end of x over which y is constant."""
+    """The range at the large end of x in which y is constant."""
 
     value: float
-    """The mean of y over seeds and points of the stretch."""
+    """Mean of y over seeds and points of the range."""
     error: float
-    """Over seeds. Two of it cover in 95 %."""
+    """Standard error over seeds; two of it cover in 95 %."""
     start: float
+    """Smallest x of the range."""
     end: float
+    """Largest x of the range."""
     decades: float
-    """log10(end/start)."""
+    """Length of the range, log10(end/start)."""
     points: int
+    """Number of points in the range."""
     seeds: int
-    """Those that have reached every point of the stretch."""
+    """Number of seeds that have every point of the range."""
 
     def __str__(self) -> str:
         return f"{with_error(self.value, self.error)} over {self.decades:.2g} decades"
 
 
 def plateau(x: ArrayLike, y: ArrayLike, *, sigmas: float = 2.0) -> Plateau:
-    """The longest stretch up to the largest x over which y is constant within the seeds' errors.
+    """Returns the longest range up to the largest x in which y is constant within the errors over seeds.
 
-    A seed starts from the same weights at every x, and lies high or low at all of them. So changes are judged by paired
-    differences: from each seed its mean over the stretch is taken off, and what is left, less its mean over seeds, is
-    the noise, pooled over the n points (with few seeds, a variance for each point would be worth nothing). A stretch is
-    constant if
+    A seed has the same initial weights at every x, so its deviations at different x are correlated. Therefore changes
+    are compared with the errors of paired differences: the mean over the range is subtracted from each seed, and the
+    remainder minus its mean over seeds is the noise, pooled over the n points (with few seeds, a variance for each
+    point would be too uncertain). A range is constant if the deviations of each point's mean from the mean of the
+    range, and of the line through the points in log x at the ends of the range, are smaller than one of two limits:
 
-    * each point's mean differs from the stretch's mean, and the line through the points in log x does so at the
-      stretch's ends, by less than ``sigmas`` standard errors of paired differences: Student's for (n - 1)(s - 1)
-      degrees of freedom, and for all n + 1 at once, so a true plateau is cut as often whatever its length;
-    * or by less than the standard error of the stretch's mean over seeds, unpaired. Lazy training needs this: as alpha
-      grows all seeds approach their limits as 1/alpha, changes and paired errors fall alike, and a change of one part
-      in a million is still significant. Smaller than the error of the value itself, it is none.
+    * ``sigmas`` standard errors of paired differences, with Student's t for (n - 1)(s - 1) degrees of freedom and for
+      all n + 1 deviations together, so that a true plateau is shortened equally often for any length;
+    * the standard error of the mean over the range, unpaired. This is needed for lazy training: as alpha grows, all
+      seeds approach their limits as 1/alpha, changes and paired errors decrease in proportion, and a change of one part
+      in a million is still significant. A change smaller than the error of the value itself is neglected.
 
-    Seeds that lack a point of a stretch are left out of it. That nothing is found to change says the more, the more
-    seeds there are.
+    Seeds that lack a point of a range are left out of it. The more seeds there are, the smaller the changes that this
+    test detects.
 
     Args:
-        x: (k,) positive.
-        y: (k, s) of any sign, NaN where a seed is missing.
-        sigmas: see above.
+        x: points (k,), positive.
+        y: measurements (k, s) of any sign, NaN where a seed is missing.
+        sigmas: number of standard errors in the first limit.
 
     Raises:
-        AnalysisError: no three points at the large end agree, fewer than two seeds, or an x that stands twice.
+        AnalysisError: no three points at the large end agree, there are fewer than two seeds, or an x occurs twice.
 
     >>> x = np.array([1.0, 10.0, 100.0, 1000.0, 10000.0])
     >>> seeds = np.array([-0.01, 0.0, 0.004, 0.01])
@@ -73,7 +76,7 @@ def plateau(x: ArrayLike, y: ArrayLike, *, sigmas: float = 2.0) -> Plateau:
         raise AnalysisError(f"sigmas is {sigmas}, expected a positive number: 2 is usual.")
     sweep = checked_scan(x, y, positive=False)
     if sweep.seeds < 2:
-        raise AnalysisError(f"A plateau is judged by the spread over seeds and needs two at least, got {sweep.seeds}.")
+        raise AnalysisError(f"A plateau needs at least two seeds, because errors are over seeds, got {sweep.seeds}.")
     for start in range(len(sweep.x) - FEWEST + 1):
         stretch = sweep.y[start:]
         stretch = stretch[:, ~np.isnan(stretch).any(axis=0)]
@@ -86,14 +89,14 @@ def plateau(x: ArrayLike, y: ArrayLike, *, sigmas: float = 2.0) -> Plateau:
 
 
 def _is_constant(u: Floats, stretch: Floats, sigmas: float) -> bool:
-    """Whether (n, s) numbers differ along n by nothing but noise; see :func:`plateau`."""
+    """Returns whether numbers (n, s) are constant along n up to noise; see :func:`plateau`."""
     n, s = stretch.shape
     paired = stretch - stretch.mean(axis=0)
     changes = paired.mean(axis=1)
     dof = (n - 1) * (s - 1)
     noise = math.sqrt(((paired - changes[:, None]) ** 2).sum() / dof)
     away = u - u.mean()
-    line = away * np.abs(away).max() / (away**2).sum()  # the fitted line's height at the farther end
+    line = away * np.abs(away).max() / (away**2).sum()  # the value of the fitted line at the farther end
     all_changes = np.append(changes, line @ changes)
     sizes = np.append(np.full(n, math.sqrt(1 - 1 / n)), math.sqrt(line @ line))
     quantile = student_quantile(dof, normal_coverage(sigmas) ** (1 / (n + 1)))
@@ -103,7 +106,7 @@ def _is_constant(u: Floats, stretch: Floats, sigmas: float) -> bool:
 
 
 def _error_of_mean(stretch: Floats) -> float:
-    """Standard error over seeds of the mean over points; not widened."""
+    """Returns the standard error over seeds of the mean over points, not widened."""
     return float(stretch.mean(axis=0).std(ddof=1)) / math.sqrt(stretch.shape[1])
 
 

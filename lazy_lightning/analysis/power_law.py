@@ -1,4 +1,4 @@
-"""The exponent of a power law, with an error that means it."""
+"""Fits of power laws, with errors of the exponent from the seeds and from the scatter of the points."""
 
 from __future__ import annotations
 
@@ -15,24 +15,27 @@ from lazy_lightning.errors import AnalysisError
 
 
 class PowerLaw(NamedTuple):
-    """y ~ prefactor x^slope."""
+    """The fitted power law y = prefactor x^slope with its errors."""
 
     slope: float
+    """The exponent."""
     error: float
-    """Of the slope: over seeds, and what the points scatter more than seeds let them. Two of it cover in 95 %."""
+    """Standard error of the slope from the seeds and from additional scatter of the points; two cover in 95 %."""
     prefactor: float
+    """The value at x = 1."""
     prefactor_error: float
-    """prefactor times the error of its logarithm."""
+    """The prefactor times the standard error of its logarithm."""
     fit_error: float
-    """Standard error of the slope from the scatter of the points around the line alone, not widened."""
+    """Standard error of the slope only from the scatter of the points around the line, not widened."""
     points: int
+    """Number of points of the fit."""
     seeds: int
-    """0 where errors, not seeds, were given."""
+    """Number of seeds; 0 if errors instead of seeds were given."""
     seed_error: float
-    """Standard error of the slope from the seeds (or the errors given) alone, not widened; NaN if there is none."""
+    """Standard error of the slope only from the seeds or the given errors, not widened; NaN if there are none."""
 
     def at(self, x: ArrayLike) -> Floats:
-        """prefactor x^slope."""
+        """Returns the power law at x, prefactor x^slope."""
         return self.prefactor * np.asarray(x, dtype=np.float64) ** self.slope
 
     def __str__(self) -> str:
@@ -40,26 +43,26 @@ class PowerLaw(NamedTuple):
 
 
 def power_law(x: ArrayLike, y: ArrayLike, *, resamples: int = 1000, seed: int = 0) -> PowerLaw:
-    """The power law through the geometric means over seeds: least squares in both logarithms.
+    """Fits a power law to the geometric means over seeds by least squares in both logarithms.
 
-    The variance of the slope is the sum of two. One is that over seeds, by bootstrap of whole columns. The other comes
-    from points that lie off the line by more than the seeds explain, if they do: the residuals' square sum, less what
-    the resamples' residuals vary, over k - 2 and sum (log x - mean)^2. So noise that is independent from point to point
-    is not counted twice (it is in both the seeds and the scatter), a law that is no straight line has a large error
-    though its seeds agree, and seeds that differ in their slopes are seen though the points lie on a line. The sum is
-    widened for few seeds and points (:mod:`~lazy_lightning.analysis.student`). With one seed the scatter is all there
-    is.
+    The variance of the slope is the sum of two contributions. The first is that over seeds, from a bootstrap of whole
+    columns. The second is from residuals beyond those that the seeds explain, if there are any: the sum of squared
+    residuals minus that of the resamples' deviations, divided by k - 2 and sum (log x - mean)^2. Thus independent noise
+    of the points is not counted twice, although it contributes to both the seeds and the scatter; a relation that is
+    not a power law has a large error even if its seeds agree; and different slopes of the seeds contribute even if the
+    means lie on a line. The sum is widened for few seeds and points (:mod:`~lazy_lightning.analysis.student`). With one
+    seed only the scatter contributes.
 
-    Points that one seed alone has reached are left out where there are more seeds.
+    Points with a single seed are left out if other points have more seeds.
 
     Args:
-        x: (k,).
-        y: (k, s), NaN where a seed is missing; (k,) is one seed.
-        resamples: of the bootstrap.
-        seed: of the bootstrap.
+        x: points (k,).
+        y: measurements (k, s), NaN where a seed is missing; (k,) is one seed.
+        resamples: number of resamples of the bootstrap.
+        seed: seed of the bootstrap.
 
     Raises:
-        AnalysisError: fewer than three points, all at one x, or values that are not positive.
+        AnalysisError: there are fewer than three points, all points have the same x, or values are not positive.
 
     >>> x = np.array([1.0, 10.0, 100.0, 1000.0])
     >>> print(power_law(x, np.array([2.1, 0.2, 0.019, 0.0021])))
@@ -84,19 +87,20 @@ def power_law(x: ArrayLike, y: ArrayLike, *, resamples: int = 1000, seed: int = 
 
 
 def power_law_of_points(x: ArrayLike, values: ArrayLike, errors: ArrayLike | None = None) -> PowerLaw:
-    """The power law through single numbers, each with an error or all without: alpha* of some widths, for example.
+    """Fits a power law to single numbers with or without errors, for example to alpha* of several widths.
 
-    With errors, least squares weighted by (value/error)^2. If chi^2 is above k - 2, the points scatter more than their
-    errors say, and the variance of the slope is chi^2/(k - 2) times as large; it is widened in so far as it rests on
-    the scatter of few points. Without errors the scatter is all there is.
+    With errors, the least squares are weighted by (value/error)^2. If chi^2 exceeds k - 2, the points scatter more than
+    their errors explain, and the variance of the slope is multiplied by chi^2/(k - 2); the additional part is widened
+    for few points. Without errors only the scatter contributes.
 
     Args:
-        x: (k,).
-        values: (k,).
-        errors: (k,), independent of each other.
+        x: points (k,).
+        values: values (k,).
+        errors: independent errors (k,) of the values.
 
     Raises:
-        AnalysisError: fewer than three points, all at one x, or values or errors that are not positive.
+        AnalysisError: there are fewer than three points, all points have the same x, or values or errors are not
+            positive.
 
     >>> print(power_law_of_points([30.0, 100.0, 300.0], [0.18, 0.1, 0.058], [0.01, 0.005, 0.004]))
     -0.491 ± 0.038
@@ -140,7 +144,7 @@ def _check_points(u: Floats) -> None:
 
 
 def _result(fitted: Floats, errors: Floats, fit_error: float, seed_error: float, points: int, seeds: int) -> PowerLaw:
-    with np.errstate(over="ignore"):  # a prefactor at x = 1, far from all points, may be beyond float64: inf
+    with np.errstate(over="ignore"):  # the prefactor at x = 1, far from all points, may overflow to inf
         prefactor = float(np.exp(fitted[1]))
         prefactor_error = prefactor * float(errors[1]) if errors[1] > 0 else 0.0
     return PowerLaw(

@@ -1,4 +1,4 @@
-"""Lazy training or feature learning, by how far a trained network has left its linearisation."""
+"""Classification of lazy training and feature learning by the distance of a network from its linearisation."""
 
 from __future__ import annotations
 
@@ -7,35 +7,39 @@ from enum import StrEnum
 LAZY_BELOW = 0.1
 FEATURE_ABOVE = 0.5
 TRAINED_BELOW = 0.5
-"""The share of its initial value under which the training loss must have fallen before lazy or crossover is told."""
+"""Share of its initial value below which the training loss must have fallen for the regimes lazy and crossover."""
 ENDED_BY_ITSELF = ("margins_met", "loss_reached", "stationary", "stalled")
-"""Reasons of members whose training has come to an end of its own: the rest was stopped by a limit."""
+"""Reasons of members whose training is complete; all others were stopped by a limit."""
 
 
 class Regime(StrEnum):
-    """What the tangent departure at the end of training says."""
+    """The regime of training according to the tangent departure at its end."""
 
     LAZY = "lazy"
+    """The network is close to its linearisation."""
     CROSSOVER = "crossover"
+    """The departure is between those of lazy training and feature learning."""
     FEATURE = "feature"
+    """The linearisation does not describe the network."""
     UNDECIDED = "undecided"
-    """Close to its linearisation, but the loss has not fallen enough to tell whether it stays there."""
+    """The network is close to its linearisation, but the loss has not fallen enough for a classification."""
     UNKNOWN = "unknown"
+    """The tangent departure was not measured."""
     KERNEL = "kernel"
-    """Not measured: the model was a frozen kernel."""
+    """The model is a frozen kernel, for which there is no departure."""
 
 
 def regime(departure: float, loss_share: float, ended: bool = False) -> Regime:
-    """Lazy: the linearisation at w0 accounts for all but a tenth of F. Feature: for less than half.
+    """Returns the regime: lazy if the linearisation differs from F by less than a tenth, feature if by more than half.
 
-    Every network is close to its linearisation before it has learnt anything, so lazy and crossover are told only of
-    training that has ended by itself, or whose loss has fallen to :data:`TRAINED_BELOW` of its start. A departure that
-    is large already is feature learning at any loss.
+    Every network is close to its linearisation at the start of training. Therefore lazy and crossover require that
+    training is complete, or that the loss has fallen to :data:`TRAINED_BELOW` of its initial value. A large departure
+    is feature learning at any loss.
 
     Args:
-        departure: ‖F - F_lin‖/‖F‖.
-        loss_share: the training loss over its value at w0.
-        ended: whether training has ended by itself: margins met, loss reached, or stationary.
+        departure: relative difference ‖F - F_lin‖/‖F‖.
+        loss_share: the training loss divided by its value at w0.
+        ended: whether training is complete, with a reason in :data:`ENDED_BY_ITSELF`.
 
     >>> regime(0.003, 0.01), regime(0.003, 0.9), regime(0.9, 0.9)
     (<Regime.LAZY: 'lazy'>, <Regime.UNDECIDED: 'undecided'>, <Regime.FEATURE: 'feature'>)

@@ -1,4 +1,4 @@
-"""Measurements over a sweep, checked and in one order, so that no result depends on the order they came in."""
+"""Measurements over a sweep, validated and sorted, so that results do not depend on their order."""
 
 from __future__ import annotations
 
@@ -12,48 +12,48 @@ from lazy_lightning.errors import AnalysisError
 
 
 class ScanData(NamedTuple):
-    """Points in ascending x; seeds in the order of their values, so that resamples do not depend on their names."""
+    """Points in ascending order of x, and seeds sorted by value, so that resamples do not depend on their order."""
 
     x: Floats
-    """(k,) positive."""
+    """Points (k,), positive."""
     y: Floats
-    """(k, s), NaN where a seed is missing."""
+    """Measurements (k, s), NaN where a seed is missing."""
 
     @property
     def seeds(self) -> int:
-        """How many seeds have any value."""
+        """Number of seeds with at least one value."""
         return len(self.y.T)
 
 
 def checked_scan(
     x: ArrayLike, y: ArrayLike, *, positive: bool, distinct: bool = True, least_seeds: int = 2
 ) -> ScanData:
-    """The points and seeds that can be used.
+    """Returns the points and seeds that can be used.
 
-    Seeds without any value are left out, then points that fewer than ``least_seeds`` seeds have reached (unless
-    there are no more seeds at all): their error is not known.
+    Seeds without any value are left out, then points with fewer than ``least_seeds`` seeds, because their error is
+    unknown, unless there are fewer seeds in total.
 
     Args:
-        x: (k,).
-        y: (k, s), or (k,) for one seed.
-        positive: whether y must be above 0.
-        distinct: whether no x may stand twice.
-        least_seeds: see above.
+        x: points (k,).
+        y: measurements (k, s), or (k,) for one seed.
+        positive: whether y must be positive.
+        distinct: whether the x must be distinct.
+        least_seeds: the smallest number of seeds of a point.
 
     Raises:
-        AnalysisError: shapes that do not fit, an x that is not a positive number or stands twice, a y that is infinite
-            or not positive.
+        AnalysisError: the shapes do not fit, an x is not a positive number or occurs twice, or a y is infinite or not
+            positive.
     """
     points, values = _checked_x(x), seed_columns(y, positive=positive)
     if len(points) != len(values):
         raise AnalysisError(f"x has {len(points)} points and y {len(values)} rows, expected one row for each point.")
-    there = ~np.isnan(values)
-    values, there = values[:, there.any(axis=0)], there[:, there.any(axis=0)]
-    used = there.sum(axis=1) >= min(least_seeds, max(values.shape[1], 1))
+    present = ~np.isnan(values)
+    values, present = values[:, present.any(axis=0)], present[:, present.any(axis=0)]
+    used = present.sum(axis=1) >= min(least_seeds, max(values.shape[1], 1))
     points, values = points[used], values[used]
     if distinct and len(np.unique(points)) < len(points):
         twice = next(p for p in points if (points == p).sum() > 1)
-        raise AnalysisError(f"x = {twice:g} stands twice, expected each x once: put its seeds in one row.")
+        raise AnalysisError(f"x = {twice:g} occurs twice, expected each x once: put its seeds in one row.")
     return _in_order(points, values)
 
 
@@ -69,7 +69,7 @@ def _checked_x(x: ArrayLike) -> Floats:
 
 
 def _in_order(points: Floats, values: Floats) -> ScanData:
-    # Where an x stands twice, its rows are put in the order of their sorted values: NaNs come last.
+    # The rows of an x that occurs twice are ordered by their sorted values, with NaNs last.
     ties = np.sort(values, axis=1).T[::-1]
     rows = np.lexsort([*ties, points])
     values = values[rows]

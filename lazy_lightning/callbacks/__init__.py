@@ -1,4 +1,4 @@
-"""Observers measure, sinks write and show; all are Lightning callbacks."""
+"""Lightning callbacks: observers, which measure quantities, and sinks, which write or show them."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""How far the preactivations have moved from initialisation, and how fast they set out."""
+"""Distance of the preactivations from their initial values, and their initial velocity."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def rms_drift(now: Tensor, start: Tensor) -> Tensor:
-    """rms over samples and neurons of z_t - z_0, (E, n, ...) each to (E,).
+    """Returns the rms over samples and neurons of z_t - z_0, both (E, n, ...), as (E,).
 
     >>> rms_drift(torch.tensor([[[1.0, 1.0]]]), torch.tensor([[[0.0, 2.0]]]))
     tensor([1.])
@@ -32,19 +32,21 @@ def _rms(x: Tensor) -> Tensor:
 def initial_velocity(
     preactivations: Callable[[Tensor], dict[str, Tensor]], w0: Tensor, gradient: Tensor
 ) -> dict[str, Tensor]:
-    """rms over samples and neurons of dz/dt under w' = -grad L at ``w0``, (E,) by layer: one forward-mode pass.
+    """Returns the rms over samples and neurons of dz/dt under w' = -grad L at ``w0``, (E,) by layer.
+
+    The derivative takes one forward-mode pass.
 
     Args:
-        preactivations: maps weights (E, N) to z (E, n, ...) by layer.
-        w0: (E, N).
-        gradient: (E, N) grad L(w0).
+        preactivations: function of weights (E, N) that returns z (E, n, ...) by layer.
+        w0: initial weights (E, N).
+        gradient: gradient grad L(w0), (E, N).
     """
     rates: dict[str, Tensor] = directional_derivative(preactivations, w0, -gradient)[1]
     return {layer: _rms(rate) for layer, rate in rates.items()}
 
 
 def initial_gradient(module: ObservableModule) -> Tensor:
-    """(E, N) grad L(w0), evaluated: the state's own gradient has moved on when a run is resumed."""
+    """Evaluates grad L(w0), (E, N), because the gradient in the state of a resumed run is not at w0."""
     w = module.w0.clone().requires_grad_(True)
     with torch.enable_grad():
         module.objective.backward(w)
@@ -53,14 +55,14 @@ def initial_gradient(module: ObservableModule) -> Tensor:
 
 
 class ActivationDrift(NetworkObserver):
-    """rms(z_t - z_0) and the rms of dz/dt at t = 0 of each layer's preactivations, on test samples.
+    """Observer of rms(z_t - z_0), and of the rms of dz/dt at t = 0, of each layer's preactivations on test samples.
 
-    The drift is ~ 1/(sqrt(h) alpha) when lazy, of order 1 when features are learnt (arXiv:1906.08034). The velocity
-    is that of gradient flow, dz/dt = Dz(w0)(-grad L(w0)), also where momentum is followed, which starts at rest;
-    all records carry it. The last layer's "preactivation" is the network's output.
+    The drift is ~ 1/(sqrt(h) alpha) in lazy training and of order 1 in feature learning (arXiv:1906.08034). The
+    velocity is that of gradient flow, dz/dt = Dz(w0)(-grad L(w0)), also for a flow with momentum, which starts at rest;
+    all records contain it. The "preactivation" of the last layer is the output of the network.
 
     Args:
-        samples: how many test samples to look at; z_0 is kept on the device for these.
+        samples: number of test samples, for which z_0 is kept on the device.
     """
 
     def __init__(self, samples: int = 200) -> None:
@@ -72,14 +74,14 @@ class ActivationDrift(NetworkObserver):
 
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``activation_drift/LAYER``, ``activation_velocity/LAYER``."""
+        """Returns the columns ``activation_drift/LAYER`` and ``activation_velocity/LAYER``."""
         x, buffers = module.test_split.x[: self.samples], module.member_buffers()
 
         def preactivations(w: Tensor) -> dict[str, Tensor]:
             return module.network.preactivations(w, x, buffers)
 
-        if self._start is None or observation.index == 0:  # also after a resume: both follow from w0 and the data
-            gradient = initial_gradient(module)  # first: devices that hold slices evaluate it together
+        if self._start is None or observation.index == 0:  # computed again after a resume, from w0 and the data
+            gradient = initial_gradient(module)  # first, because devices with a part of the samples evaluate it together
             self._start = preactivations(module.w0)
             self._velocity = initial_velocity(preactivations, module.w0, gradient)
         now = preactivations(module.w.detach())

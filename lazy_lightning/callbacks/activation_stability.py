@@ -1,4 +1,4 @@
-"""How many of a network's ReLUs and max-pools still choose as they did at initialisation."""
+"""Share of the gates of a network's ReLUs and max-pools that are the same as at initialisation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def unchanged(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """How many gates (E, n, ...) are the same, (E,) float64 by module.
+    """Counts the gates (E, n, ...) that are the same; returns (E,) float64 by module.
 
     >>> unchanged({"relu": torch.tensor([[[True, False]]])}, {"relu": torch.tensor([[[True, True]]])})
     {'relu': tensor([1.], dtype=torch.float64)}
@@ -27,20 +27,21 @@ def unchanged(now: Mapping[str, Tensor], start: Mapping[str, Tensor]) -> dict[st
 
 
 class ActivationStability(NetworkObserver):
-    """The share of gates that are as at w0, on test samples: near 1 when lazy (arXiv:1812.07956).
+    """Observer of the share of gates that are the same as at w0, on test samples: near 1 if lazy (arXiv:1812.07956).
 
-    A gate is which side of zero a ReLU is on, or which pixel a max-pool takes, for one sample and place. Beside it, the
-    error of the network's present weights with all gates held at w0, as the paper's code has it; the network that is
-    *trained* so is the companion ``frozen_activations`` of :class:`~lazy_lightning.modules.MiniBatchModule`. On a
-    network without gates, or with other nonlinearities, nothing is measured.
+    A gate is the sign of a ReLU's input, or the pixel that a max-pool selects, for one sample and position. The
+    observer also measures the error of the present weights with all gates frozen at w0, as in the paper's code; a
+    network that is *trained* with frozen gates is the companion ``frozen_activations`` of
+    :class:`~lazy_lightning.modules.MiniBatchModule`. Networks without gates, or with other nonlinearities, are not
+    measured.
 
-    Gates at w0 are found anew at every observation: keeping them would take as much memory as all activations.
+    The gates at w0 are computed again at every observation, because they would take as much memory as all activations.
 
     Args:
-        samples: how many test samples to look at.
+        samples: number of test samples.
 
     Raises:
-        ConfigError: no samples.
+        ConfigError: ``samples`` is less than 1.
     """
 
     column_names = ("activation_stability/total",)
@@ -51,26 +52,26 @@ class ActivationStability(NetworkObserver):
         self.samples = samples
 
     def applies_to(self, module: ObservableModule) -> bool:
-        """Whether there are gates."""
+        """Returns whether the network has gates."""
         return super().applies_to(module) and has_gates(module.network.template)
 
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``activation_stability/LAYER``, ``.../total``, and ``.../held_error`` of labels."""
+        """Returns ``activation_stability/LAYER``, ``.../total``, and for labels ``.../held_error``."""
         x, y = (part[: self.samples] for part in (module.test_split.x, module.test_split.y))
         w, buffers = module.w.detach(), module.member_buffers()
         same: dict[str, Tensor] = {}
-        places: dict[str, int] = {}
-        held = []
+        gates: dict[str, int] = {}
+        frozen = []
         for part in chunks(len(x), module.chunk_size):
             now = module.network.gates(w, x[part], buffers)
             for name, count in unchanged(now, module.network.gates(module.w0, x[part], buffers)).items():
                 same[name] = same.get(name, 0.0) + count
-                places[name] = places.get(name, 0) + now[name][0].numel()
-            held.append(module.network.with_frozen_gates(w, module.w0, x[part], buffers))
-        columns = {f"activation_stability/{name}": count / places[name] for name, count in same.items()}
-        columns["activation_stability/total"] = torch.stack(list(same.values())).sum(dim=0) / sum(places.values())
+                gates[name] = gates.get(name, 0) + now[name][0].numel()
+            frozen.append(module.network.with_frozen_gates(w, module.w0, x[part], buffers))
+        columns = {f"activation_stability/{name}": count / gates[name] for name, count in same.items()}
+        columns["activation_stability/total"] = torch.stack(list(same.values())).sum(dim=0) / sum(gates.values())
         if module.task != "regression":
-            F = drop_single_output(module.centering(torch.cat(held, dim=1), module.initial_outputs(x)))
+            F = drop_single_output(module.centering(torch.cat(frozen, dim=1), module.initial_outputs(x)))
             columns["activation_stability/held_error"] = module.loss.errors(F, y).double().mean(dim=-1)
         return columns

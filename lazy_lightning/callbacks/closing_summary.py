@@ -1,4 +1,4 @@
-"""The closing summary of a run: what regime each alpha was in, its errors, its costs, and where the results are."""
+"""The closing summary of a run: the regime, errors and costs for each alpha, and the paths of the results."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ SCHEMA = 1
 
 
 class ClosingSummary(LastRecord):
-    """Prints a table with one row for each alpha, and saves it with all members' last values as ``summary.json``."""
+    """Sink that prints a table with one row for each alpha, and saves it with all last values as ``summary.json``."""
 
     def on_fit_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
-        """Prints and saves."""
+        """Prints and saves the summary."""
         last = self.last(trainer)
         if last is None or not trainer.is_global_zero:
             return
@@ -50,7 +50,7 @@ class ClosingSummary(LastRecord):
 
 
 def summarize(module: ObservableModule, record: Record) -> dict[str, Any]:
-    """The summary as plain data; numbers that are not finite become null."""
+    """Returns the summary as plain data, in which null replaces numbers that are not finite."""
     reasons = [StopReason(int(code)) for code in record.columns["reason"]]
     members = [
         {
@@ -80,14 +80,14 @@ def summarize(module: ObservableModule, record: Record) -> dict[str, Any]:
 
 
 _SENTENCES = {
-    "max_time": "ended by the trainer's max_time, can go on",
+    "max_time": "ended by the trainer's max_time, can be resumed",
     "early_stopping": "ended by EarlyStopping",
-    "interrupted": "interrupted by the trainer, can go on",
+    "interrupted": "interrupted by the trainer, can be resumed",
 }
 
 
 def _stop(reason: StopReason, module: ObservableModule) -> str:
-    """The reason's name; of a member that was ended on its way, what of the trainer ended it."""
+    """Returns the name of the reason to stop; for a member that was still running, the trainer's reason."""
     if reason is not StopReason.RUNNING:
         return reason.name.lower()
     timers = [c for c in module.trainer.callbacks if isinstance(c, Timer)]  # type: ignore[attr-defined]
@@ -116,7 +116,7 @@ def _group(
 
 
 def _regime(module: ObservableModule, record: Record, reasons: list[StopReason], good: NDArray[np.intp]) -> Regime:
-    """The verdict on the members of one alpha that have not failed."""
+    """Returns the regime of the members of one alpha that have not failed."""
     if not module.trains_network:
         return Regime.KERNEL
     if "tangent_departure" not in record.columns:
@@ -139,11 +139,11 @@ def _stop_sentence(module: ObservableModule, reason: StopReason) -> str:
 
 
 def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
-    """The table and the places, for a person."""
+    """Prints the tables of the summary and the paths of the results."""
     groups = summary["groups"]
     console = SafeConsole()
     if not console.is_terminal:
-        console = SafeConsole(width=190)  # a log has no width: do not fold the table
+        console = SafeConsole(width=190)  # a log file has no width, so the table must not be folded
     title = f"{summary['model']}: {summary['weights']} weights a member, {summary['wall_seconds']:.1f} s"
     for columns, heading in ((_COLUMNS, title), (_KERNEL_COLUMNS, "the tangent kernel")):
         table = _table(groups, columns, heading)
@@ -159,13 +159,13 @@ def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
 
 
 def _listed(folder: Path) -> list[Path]:
-    """The files of a run, and in place of TensorBoard's own their folder."""
+    """Returns the files of a run, with the folder of TensorBoard's files instead of these files."""
     files = [p for p in folder.rglob("*") if p.is_file() and not p.name.startswith(".")]
     return sorted({folder / TENSORBOARD if (folder / TENSORBOARD) in p.parents else p for p in files})
 
 
 def _table(groups: list[dict[str, Any]], columns: list[tuple[str, Any]], title: str) -> Table:
-    """A row an alpha, of the columns that have something to show."""
+    """Returns a table with a row for each alpha and the columns that have a value."""
     table = Table(title=rich_text(title), title_justify="left")
     shown = [column for column in columns if any(column[1](group) is not None for group in groups)]
     for heading, _ in shown:
@@ -251,7 +251,7 @@ _KERNEL_COLUMNS: list[tuple[str, Any]] = [
     ("t1 by drift", _number("t1/kernel_drift")),
     ("t1 by departure", _number("t1/tangent_departure")),
 ]
-"""Of the observers of the kernel, in a table of their own."""
+"""Columns of the observers of the tangent kernel, printed as a separate table."""
 
 
 def _spread(values: NDArray[np.float64]) -> float:

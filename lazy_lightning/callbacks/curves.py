@@ -1,4 +1,4 @@
-"""The run's record: every observation of every member, as one float64 table."""
+"""The curves of a run: every observation of every member as one float64 table."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
 
 class Curves(Sink):
-    """Keeps all columns of all observations and writes them to ``curves.parquet`` in the run's folder.
+    """Sink that keeps all columns of all observations and writes them to ``curves.parquet`` in the run's folder.
 
-    One row for each observation and member, with its seed and alpha; a member that has stopped keeps its last
-    values. Losses are mean ell(F, y), without the 1/alpha^2 of the flow.
+    The table has one row for each observation and member, with its seed and alpha; a member that has stopped keeps its
+    last values. Losses are mean ell(F, y), without the 1/alpha^2 of the flow.
 
     Args:
-        every_seconds: how often to write while the run goes on; the end is always written.
+        every_seconds: interval between writes during the run; the end of the run is always written.
     """
 
     def __init__(self, every_seconds: float = 20.0) -> None:
@@ -40,7 +40,7 @@ class Curves(Sink):
         self._pace = Pace(every_seconds)
 
     def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
-        """Keeps it, and writes when it is time."""
+        """Keeps the record, and writes the table if the interval has passed."""
         if record.index == 0:
             self.records = []
         self.records.append(record)
@@ -48,7 +48,7 @@ class Curves(Sink):
             self.write(trainer, module)
 
     def table(self, module: ObservableModule) -> pd.DataFrame:
-        """All that has been observed, in long form."""
+        """Returns all observations in long form."""
         members, observations = len(module.ensemble), len(self.records)
         columns = stacked(self.records)
         return pd.DataFrame(
@@ -63,7 +63,7 @@ class Curves(Sink):
         )
 
     def write(self, trainer: Trainer, module: ObservableModule) -> Path | None:
-        """Writes the table, whole or not at all; a disk that refuses it costs this file alone."""
+        """Writes the table atomically and returns its path; a failure is reported and does not end the run."""
         if trainer.log_dir is None or not self.records or not trainer.is_global_zero:
             return None
         write_python_config(trainer, module)
@@ -73,15 +73,15 @@ class Curves(Sink):
         return path
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Writes the end, also after a signal."""
+        """Writes the table at the end, also after a signal."""
         self.write(trainer, pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """What was observed before an error or Ctrl-C is kept."""
+        """Writes the observations made before an error or Ctrl-C."""
         self.write(trainer, pl_module)
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: one array (observations, members) a column."""
+        """Returns the observations for the checkpoint, as one array (observations, members) for each column."""
         return {
             "index": torch.tensor([record.index for record in self.records], dtype=torch.int64),
             "wall": torch.tensor([record.wall for record in self.records], dtype=torch.float64),
@@ -89,13 +89,13 @@ class Curves(Sink):
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint: the resumed run's table begins at its true start.
+        """Restores the observations from a checkpoint, so that the resumed run's table starts at t = 0.
 
         Raises:
             ValueError: the arrays do not have the same number of observations.
         """
         index, wall, columns = state_dict["index"], state_dict["wall"], state_dict["columns"]
-        if isinstance(columns, list):  # of version 0.1.0: a mapping an observation
+        if isinstance(columns, list):  # written by version 0.1.0: one mapping for each observation
             self.records = [
                 Record(int(i), float(w), False, {name: _array(column) for name, column in part.items()})
                 for i, w, part in zip(index, wall, columns, strict=True)
@@ -109,7 +109,7 @@ class Curves(Sink):
 
 
 def stacked(records: Sequence[Record]) -> dict[str, NDArray[np.float64]]:
-    """By column, its values (observations, members); NaN where an observation does not have it."""
+    """Returns the values (observations, members) by column; NaN where an observation does not have the column."""
     names = dict.fromkeys(name for record in records for name in record.columns)
     members = len(next(iter(records[0].columns.values()))) if records else 0
     absent = np.full(members, np.nan)

@@ -1,4 +1,4 @@
-"""Switches callbacks off by name, also those that every run has."""
+"""DisableCallbacks, which removes callbacks from a run by name, including the default ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lazy_lightning.suggestions import suggestion
 
 
 class DisableCallbacks(Callback):
-    """Takes callbacks out of the trainer before anything is measured.
+    """Callback that removes other callbacks from the trainer before anything is measured.
 
     In YAML::
 
@@ -23,11 +23,11 @@ class DisableCallbacks(Callback):
               init_args: {names: [TangentDeparture, LearningCurves]}
 
     Args:
-        names: class names of observers, sinks or other callbacks, as listed in :mod:`lazy_lightning.callbacks`. A name
-            of which the run has no callback has no effect.
+        names: class names of observers, sinks or other callbacks, as listed in :mod:`lazy_lightning.callbacks`. The
+            name of a callback that the run does not have has no effect.
 
     Raises:
-        ConfigError: (at the start) there is no class of such a name.
+        ConfigError: at the start of the run, if there is no class with one of the names.
     """
 
     def __init__(self, names: list[str] | str) -> None:
@@ -35,7 +35,7 @@ class DisableCallbacks(Callback):
         self.names: Sequence[str] = [present_path(name) for name in given]
 
     def setup(self, trainer: Trainer, pl_module: Any, stage: str) -> None:
-        """Takes them out."""
+        """Removes the callbacks from the trainer."""
         from lazy_lightning import callbacks  # which imports this module
 
         present: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]
@@ -44,7 +44,7 @@ class DisableCallbacks(Callback):
             if name not in known:
                 raise ConfigError(
                     f"DisableCallbacks: there is no callback {name!r}"
-                    f"{suggestion(name, known) or ': known are ' + ', '.join(sorted(known))}"
+                    f"{suggestion(name, known) or ': the known names are ' + ', '.join(sorted(known))}"
                 )
-        # A new list: the trainer is iterating over the present one.
+        # A new list, because the trainer is iterating over the present one.
         trainer.callbacks = [c for c in present if type(c).__name__ not in self.names]  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP (a lost terminal) end a run between two bursts, with everything written."""
+"""GracefulStop: Ctrl-C, SIGTERM and SIGHUP (a lost terminal) end a run between two bursts and write all results."""
 
 from __future__ import annotations
 
@@ -17,38 +17,38 @@ _SIGNALS = tuple(
 
 
 class GracefulStop(Callback):
-    """The first signal lets the present burst finish and stops; a second one interrupts at once."""
+    """Callback that stops the run after the present burst at the first signal; a second one interrupts immediately."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Takes the signals over; only the main thread may."""
+        """Installs the signal handlers, which only the main thread can do."""
         if threading.current_thread() is not threading.main_thread():
             return
 
         def handle(number: int, frame: FrameType | None) -> None:
             self.received = signal.Signals(number)
-            if trainer.world_size > 1:  # the others must stop at the same burst
+            if trainer.world_size > 1:  # all ranks must stop after the same burst
                 pl_module.stop_requested = True
             else:
                 trainer.should_stop = True
             self._restore()
             if not trainer.is_global_zero:
                 return
-            show(f"\n{self.received.name}: stopping after this burst; once more to stop at once")
+            show(f"\n{self.received.name}: stopping after this burst; repeat to stop immediately")
 
         self._previous = {number: signal.getsignal(number) for number in _SIGNALS}
         for number in _SIGNALS:
             signal.signal(number, handle)
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Gives the signals back."""
+        """Restores the previous signal handlers."""
         self._restore()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Gives the signals back."""
+        """Restores the previous signal handlers."""
         self._restore()
 
     def _restore(self) -> None:

@@ -1,4 +1,4 @@
-"""What TensorBoard's HPARAMS tab shows: the main settings and the last values of the main columns of every alpha."""
+"""Content of TensorBoard's HPARAMS tab: the main settings and the last values of the main columns for each alpha."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from lazy_lightning.modules.observable_module import ObservableModule
 
 METRICS = (*MAIN_COLUMNS, "population/loss", "population/error", "t1/half_loss", "t", "tried")
-"""Columns that the tab shows, in this order; all others are in the Scalars tab and in ``summary.json``."""
+"""Columns in the tab, in this order; all others are in the Scalars tab and in ``summary.json``."""
 _SETTINGS = (
     "model",
     "model.network",
@@ -37,19 +37,19 @@ _SETTINGS = (
     "data.batch_size",
     "trainer.precision",
 )
-"""Keys of the configuration that the tab shows before the metrics, and of the network and the optimizer all keys."""
+"""Keys of the configuration before the metrics in the tab, besides all keys of the network and the optimizer."""
 
 
 class HParams(LastRecord):
-    """One session for each alpha, in its TensorBoard run ``tb/alpha=A``: means over its members at the end.
+    """Sink that writes one session for each alpha in its TensorBoard run ``tb/alpha=A``: means over members at the end.
 
-    The tab compares runs by one number each, so alphas that share a run need sessions of their own. Few settings come
-    first, then the metrics, the test error before all others. Needs a TensorBoard logger; the settings are those of the
-    run's ``config.yaml``, and without one its alpha and h alone.
+    The tab has one value of a metric for each run, so alphas in the same run need separate sessions. The main settings
+    come first, then the metrics, starting with the test error. The sink needs a TensorBoard logger. The settings are
+    those in the run's ``config.yaml``, or only alpha and h without this file.
     """
 
     def on_fit_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
-        """Writes the sessions."""
+        """Writes the session of each alpha."""
         last = self.last(trainer)
         logs = any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
         if last is None or not logs or trainer.log_dir is None or not trainer.is_global_zero:
@@ -72,13 +72,13 @@ class HParams(LastRecord):
         with SummaryWriter(str(folder)) as writer:
             chosen = {"alpha": alpha, **scale, "seeds": int(rows.sum()), **shared}
             for summary in hparams(chosen, metrics):  # type: ignore[no-untyped-call]
-                writer._get_file_writer().add_summary(summary)  # add_hparams would make yet another folder
-            for name, value in metrics.items():  # the last point of the curve, which a run that had ended has no more
+                writer._get_file_writer().add_summary(summary)  # add_hparams would create another folder
+            for name, value in metrics.items():  # the last point of the curve, which a run resumed after its end lacks
                 writer.add_scalar(name, value, last.index)
 
 
 def _configured(folder: Path) -> dict[str, Any]:
-    """What the tab can show of the configuration: numbers, words, yes and no."""
+    """Returns the settings of the configuration that the tab can show: numbers, strings and booleans."""
     if not (folder / CONFIG).is_file():
         return {}
     flat = configuration.flatten(configuration.load_config(folder))

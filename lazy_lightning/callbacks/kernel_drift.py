@@ -1,4 +1,4 @@
-"""How far the tangent kernel moves from initialisation: the order parameter of lazy training."""
+"""Relative distance of the tangent kernel from its initial value, the order parameter of lazy training."""
 
 from __future__ import annotations
 
@@ -25,53 +25,57 @@ Set = Literal["kernel", "test", "train"]
 Output = Literal["full", "trace"]
 
 DRIFT = "kernel_drift"
-_BEFORE_ALL = -1e9  # a power of t_factor that no flow time is under
+_BEFORE_ALL = -1e9  # a power of t_factor below that of any flow time
 
 _log = logging.getLogger(__name__)
 
 
 def kernel_set(module: ObservableModule, which: Set | None, samples: int | None, least: int) -> Split:
-    """The samples a kernel is looked at on, on the device: by default the data's kernel set, or its test set if none.
+    """Returns the samples on which a kernel is measured, on the device.
+
+    The default is the data's kernel set, or the test set if the kernel set is empty.
 
     Raises:
-        ConfigError: if there is no such set, or it has less than ``least`` samples.
+        ConfigError: there is no such set, or it has fewer than ``least`` samples.
     """
     if which is not None and which not in get_args(Set):
         raise ConfigError(f"split is {which!r}, expected {', '.join(get_args(Set))}, or null to choose by the data")
     own = module.data.kernel
     if which == "kernel" and not len(own.y):
-        raise ConfigError("samples of the kernel set were asked for, but it is empty: set data.n_kernel")
+        raise ConfigError("split is kernel, but the kernel set is empty: set data.n_kernel")
     chosen = which or ("kernel" if len(own.y) else "test")
     split = {"kernel": own, "test": module.test_split, "train": module.train_split}[chosen]
     if len(split.y) < least:
         raise ConfigError(
-            f"a kernel is to be looked at on {least} samples at least, but the {chosen} set has {len(split.y)}: set a "
-            f"larger data.n_{chosen}"
+            f"a kernel needs {least} samples at least, but the {chosen} set has {len(split.y)}: set a larger "
+            f"data.n_{chosen}"
         )
     return module.resident(Split(*(part[:samples] for part in split)))
 
 
 class KernelDrift(NetworkObserver):
-    """‖Theta_t - Theta_0‖_F / ‖Theta_0‖_F in all and by layer, and how Theta_t is aligned with Theta_0 and the labels.
+    """Observer of ‖Theta_t - Theta_0‖_F / ‖Theta_0‖_F, total and by layer, and of the alignment of Theta_t.
 
-    The order parameter of arXiv:1906.08034: falls as 1/(sqrt(h) alpha) on the lazy side. A layer's drift is that of its
-    own part of the kernel. Members of one seed share Theta_0.
+    The alignment is that with Theta_0 and with the labels. The drift is the order parameter of arXiv:1906.08034, which
+    decreases as 1/(sqrt(h) alpha) in the lazy regime. The drift of a layer is that of its contribution to the kernel.
+    Members with the same initial weights share Theta_0.
 
-    A member is looked at when its t has passed the next power of ``t_factor``, and where it stops; in between its
-    columns are NaN, and after its end they stay.
+    A member is measured when its t has passed the next power of ``t_factor``, and when it stops. In other records its
+    columns are NaN, and after it has stopped they keep their values.
 
     Args:
-        samples: how many samples; None for all of the set.
-        split: ``kernel``, ``test`` or ``train``; None is the data's kernel set, or its test set if that is empty.
-        t_factor: see above; None looks at every observation, ``inf`` at the start and the end alone.
-        layers: False keeps the total alone.
+        samples: number of samples; None for all samples of the set.
+        split: ``kernel``, ``test`` or ``train``; None for the data's kernel set, or its test set if that is empty.
+        t_factor: ratio of t between measurements; None measures at every observation, ``inf`` only at the start and
+            the end.
+        layers: whether to also measure each layer.
         output: ``full`` compares the kernels between all pairs of outputs, ``trace`` their sum over equal outputs.
-        hold: keep Theta_0 on the device; null keeps it if it takes up to a quarter of the free memory, else computes
-            it again each time, tile by tile.
-        tile: samples a side of what is computed at once; null chooses by the device.
+        hold: whether to keep Theta_0 on the device; null keeps it if it takes at most a quarter of the free memory,
+            else it is computed again each time, tile by tile.
+        tile: samples along a side of the tiles that are computed at once; null chooses by the device.
 
     Raises:
-        ConfigError: for a value out of range; at the start of a run, for an empty set or a network without a kernel.
+        ConfigError: a value is out of range; at the start of a run, the set is empty or the network has no kernel.
     """
 
     def __init__(
@@ -101,7 +105,7 @@ class KernelDrift(NetworkObserver):
         self.tile = tile
         self._reference: KernelReference | None = None
         self._first: Tensor | None = None
-        self._last: _Looks | None = None
+        self._last: _Measurements | None = None
 
     column_names = (f"{DRIFT}/{TOTAL}", "kernel_alignment", "label_alignment")
 
@@ -111,13 +115,13 @@ class KernelDrift(NetworkObserver):
 
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``kernel_drift/total``, ``kernel_drift/LAYER``; ``kernel_alignment`` with Theta_0, ``label_alignment``."""
+        """Returns ``kernel_drift/total``, ``kernel_drift/LAYER``, ``kernel_alignment`` and ``label_alignment``."""
         if observation.index == 0:
             self._last = None
         if self._reference is None or observation.index == 0:
             self._reference, self._first = self._start(module)
         state = observation.state
-        last = (self._last or _Looks.none(len(state.t))).to(state.t.device).going_on(state.running)
+        last = (self._last or _Measurements.none(len(state.t))).to(state.t.device).with_resumed(state.running)
         power = self._power(observation)
         due = ~last.settled & ((power > last.power) | ~state.running)
         rows = due.nonzero().flatten()
@@ -130,14 +134,14 @@ class KernelDrift(NetworkObserver):
                 column[rows] = measured[name]
             columns[name] = column
         broken = due & state.running & columns[f"{DRIFT}/{TOTAL}"].isnan()
-        if measured:  # else nothing is broken, and the device need not be asked
-            self._tell(module, broken, state.t)
+        if measured:  # else no kernel is broken, and a transfer from the device is avoided
+            self._warn_of_broken(module, broken, state.t)
         settled = last.settled | (due & ~state.running) | broken
-        self._last = _Looks(torch.where(due, power, last.power), settled, columns)
+        self._last = _Measurements(torch.where(due, power, last.power), settled, columns)
         return columns
 
     def _power(self, observation: Observation) -> Tensor:
-        """(E,) the last power of t_factor that t has passed; larger at each observation if all are to be looked at."""
+        """Returns the last power of t_factor that t has passed, (E,); the observation's index if t_factor is None."""
         t = observation.state.t
         if self.t_factor is None:
             return torch.full_like(t, observation.index)
@@ -146,7 +150,7 @@ class KernelDrift(NetworkObserver):
         return torch.floor(t.log() / math.log(self.t_factor) + 1e-12).clamp_min(_BEFORE_ALL + 1)
 
     def _start(self, module: ObservableModule) -> tuple[KernelReference, Tensor]:
-        """Theta_0 of each seed, and which of them each member starts with."""
+        """Returns Theta_0 of each distinct set of initial weights, and the index (E,) of that of each member."""
         split = kernel_set(module, self.split, self.samples, least=2)
         starts = module.shared_starts
         rows, own = starts.first, starts.own
@@ -168,46 +172,47 @@ class KernelDrift(NetworkObserver):
         total = found[TOTAL]
         return {**columns, "kernel_alignment": total.alignment, "label_alignment": total.label_alignment}
 
-    def _tell(self, module: ObservableModule, broken: Tensor, t: Tensor) -> None:
+    def _warn_of_broken(self, module: ObservableModule, broken: Tensor, t: Tensor) -> None:
         for row, (is_broken, when) in enumerate(torch.stack([broken.double(), t]).T.tolist()):
             if not is_broken:
                 continue
             _log.warning(
                 "KernelDrift: the kernel of the member with alpha %g and seed %d is not finite at t = %.3g; it is not "
-                "looked at any more, and the run goes on",
+                "measured any more, and the run continues",
                 module.own_members.alphas[row],
                 module.own_members.seeds[row],
                 when,
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint; Theta_0 is computed again from w0."""
+        """Returns the last measurements for the checkpoint; Theta_0 is computed again from w0."""
         return {} if self._last is None else self._last._asdict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restores the last measurements from a checkpoint."""
         if state_dict:
-            self._last = _Looks(**state_dict)
+            self._last = _Measurements(**state_dict)
 
 
-class _Looks(NamedTuple):
-    """When each member was last looked at, and what was seen."""
+class _Measurements(NamedTuple):
+    """The last measurement of each member."""
 
     power: Tensor
-    """(E,) float64"""
+    """(E,) float64, the power of t_factor at the measurement."""
     settled: Tensor
-    """(E,) bool: stopped and looked at since, or not finite."""
+    """(E,) bool, whether the member is not measured again: measured after it stopped, or not finite."""
     columns: dict[str, Tensor]
+    """The columns of the last record."""
 
     @classmethod
-    def none(cls, members: int) -> _Looks:
+    def none(cls, members: int) -> _Measurements:
         return cls(torch.full((members,), _BEFORE_ALL, dtype=torch.float64), torch.zeros(members, dtype=torch.bool), {})
 
-    def going_on(self, running: Tensor) -> _Looks:
-        """Members that had stopped at a limit which has been raised since are to be looked at again."""
+    def with_resumed(self, running: Tensor) -> _Measurements:
+        """Returns a copy in which members that run again, because a limit has been raised, are measured again."""
         total = self.columns.get(f"{DRIFT}/{TOTAL}")
         return self if total is None else self._replace(settled=self.settled & (~running | total.isnan()))
 
-    def to(self, device: torch.device) -> _Looks:
+    def to(self, device: torch.device) -> _Measurements:
         columns = {name: column.to(device) for name, column in self.columns.items()}
-        return _Looks(self.power.to(device), self.settled.to(device), columns)
+        return _Measurements(self.power.to(device), self.settled.to(device), columns)

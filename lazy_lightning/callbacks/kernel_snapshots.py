@@ -1,4 +1,4 @@
-"""Tangent kernels before and after training, kept as arrays: what their pictures and spectra are made of."""
+"""Tangent kernels before and after training, stored as arrays for images and spectra."""
 
 from __future__ import annotations
 
@@ -26,18 +26,19 @@ SCHEMA = 1
 
 
 class KernelSnapshots(Sink):
-    """``kernels.safetensors``: the kernel, summed over outputs, at w0 and where the run ends, of some members.
+    """Sink that writes the kernels of some members, summed over outputs, at w0 and at the end of the run.
 
-    Arrays ``start`` and ``end`` (M, n, n), ``labels`` and ``index`` (n,), and ``member``, ``alpha``, ``seed`` (M,) with
-    the members' numbers in the run. Frozen kernels have none.
+    The file ``kernels.safetensors`` has the arrays ``start`` and ``end`` (M, n, n), ``labels`` and ``index`` (n,), and
+    ``member``, ``alpha``, ``seed`` (M,), where ``member`` is the number in the run. A run on a frozen kernel has no
+    such file.
 
     Args:
-        samples: n, of the data's kernel set, or its test set if that is empty.
-        split: another set: ``kernel``, ``test`` or ``train``.
-        seeds: how many members of each alpha.
+        samples: number n of samples.
+        split: ``kernel``, ``test`` or ``train``; None for the data's kernel set, or its test set if that is empty.
+        seeds: number of members of each alpha.
 
     Raises:
-        ConfigError: a number is out of range; at the end of a run, if the set is too small.
+        ConfigError: a number is out of range; at the start of a run, the set is too small.
     """
 
     def __init__(self, samples: int = 100, split: Set | None = None, seeds: int = 1) -> None:
@@ -50,7 +51,7 @@ class KernelSnapshots(Sink):
 
     @torch.no_grad()
     def on_train_start(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
-        """Finds out now, and not at the end, that the set is too small or the network has no kernel."""
+        """Checks before training that the set is large enough and the network has a kernel."""
         if not pl_module.trains_network:
             return
         x = kernel_set(pl_module, self.split, self.samples, least=2).x[:2]
@@ -62,7 +63,7 @@ class KernelSnapshots(Sink):
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
-        """Computes and writes."""
+        """Computes and writes the kernels."""
         if trainer.log_dir is None or not trainer.is_global_zero or not pl_module.trains_network:
             return
         if not self._measurable:
@@ -83,12 +84,12 @@ class KernelSnapshots(Sink):
             save_arrays(arrays, temporary, SCHEMA)
 
     def _kernel(self, module: ObservableModule, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:
-        """(M, n, n) of the members in ``rows``."""
+        """Returns the kernels (M, n, n) of the members in ``rows``."""
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         return empirical_ntk(module.network, w.detach()[rows], x, output="trace", buffers=buffers)
 
     def _rows(self, module: ObservableModule) -> Tensor:
-        """The first members of each alpha."""
+        """Returns the indices of the first members of each alpha."""
         alphas = module.ensemble.alphas
         rows = [i for i, alpha in enumerate(alphas) if alphas[:i].count(alpha) < self.seeds]
         return torch.tensor(rows, device=module.w0.device)

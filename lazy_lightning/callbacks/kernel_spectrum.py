@@ -1,4 +1,4 @@
-"""The spectrum of the tangent kernel, and where the labels lie in it."""
+"""Spectrum of the tangent kernel, and the projections of the labels on its eigenvectors."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ NAMES = ("effective_rank", "top_eigenvalue", "label_share", "intrinsic_dimension
 
 
 class KernelSpectrum(NetworkObserver):
-    """Of the tangent kernel summed over outputs, at the start and where each member stops.
+    """Observer of the spectrum of the tangent kernel summed over outputs, at the start and when each member stops.
 
     * ``kernel_spectrum/effective_rank``: (tr K)^2/‖K‖_F^2.
     * ``kernel_spectrum/top_eigenvalue``: lambda_max/n.
     * ``kernel_spectrum/label_share``: the share of the centred labels on the first ``directions`` eigenvectors of the
       centred kernel; it grows as features are learnt.
-    * ``kernel_spectrum/intrinsic_dimension``: of the samples in the kernel's feature space, by two nearest neighbours.
+    * ``kernel_spectrum/intrinsic_dimension``: that of the samples in feature space, from the two nearest neighbours.
 
     Args:
-        samples: how many samples; None for all of the set.
-        split: ``kernel``, ``test`` or ``train``; None is the data's kernel set, or its test set if that is empty.
-        directions: see above.
-        always: look at every observation.
+        samples: number of samples; None for all samples of the set.
+        split: ``kernel``, ``test`` or ``train``; None for the data's kernel set, or its test set if that is empty.
+        directions: number of eigenvectors for ``label_share``.
+        always: whether to measure at every observation.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class KernelSpectrum(NetworkObserver):
 
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """The columns above; NaN in between."""
+        """Returns the columns of the class; they are NaN between the start and the end of a member."""
         state = observation.state
         if self._set is None or observation.index == 0:
             self._set = kernel_set(module, self.split, self.samples, least=4)
@@ -93,10 +93,10 @@ class KernelSpectrum(NetworkObserver):
         }
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Returns the last measurements for the checkpoint."""
         return {} if self._settled is None else {"settled": self._settled, "columns": self._columns}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restores the last measurements from a checkpoint."""
         if state_dict:
             self._settled, self._columns = state_dict["settled"], dict(state_dict["columns"])

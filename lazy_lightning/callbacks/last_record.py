@@ -1,4 +1,4 @@
-"""What sinks that speak at the end of a run have in common."""
+"""LastRecord, the base class of sinks that write at the end of a run."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
 
 
 class LastRecord(Sink):
-    """Remembers the last observation."""
+    """Sink that keeps the last record."""
 
     def __init__(self) -> None:
         self._last: Record | None = None
 
     def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
-        """Remembers it."""
+        """Keeps the record as the last one."""
         self._last = record
 
     def last(self, trainer: Trainer) -> Record | None:
-        """The last observation; of a resumed run that had ended already, it is in the curves."""
+        """Returns the last record; for a run resumed after its end, that of the restored curves."""
         if self._last is None:
             self._last = next((c.records[-1] for c in trainer.callbacks if isinstance(c, Curves) and c.records), None)  # type: ignore[attr-defined]
         return self._last

@@ -1,4 +1,4 @@
-"""How lazy a member must train, told before it trains."""
+"""The index kappa, which predicts before training whether a member will train lazily."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 
 class LazinessIndex(NetworkObserver):
-    """kappa = ‖F - y‖ ‖D^2 F‖/‖D F‖^2 on training samples, with ‖D f‖ and ‖D^2 f‖ (arXiv:1812.07956).
+    """Observer of kappa = ‖F - y‖ ‖D^2 F‖/‖D F‖^2, ‖D f‖ and ‖D^2 f‖ on training samples (arXiv:1812.07956).
 
-    At w0 it is about 1/(sqrt(h) alpha), and small when training will be lazy; see :mod:`lazy_lightning.ntk.laziness`.
-    It is defined by the square loss; for other losses y are the labels as +-1 or one-hot. With the default the records
-    of all times carry the value at t = 0.
+    At w0, kappa is about 1/(sqrt(h) alpha), and small if training will be lazy; see
+    :mod:`lazy_lightning.ntk.laziness`. It is defined for the square loss; for other losses, y are the labels as +-1 or
+    one-hot vectors. By default all records contain the value at t = 0.
 
     Args:
-        samples: how many training samples to use; the norms are those of an average over them.
-        always: measure at the present weights, at every observation. Each costs some thousand evaluations of the
-            samples.
-        method: when the norms' power methods are content.
+        samples: number of training samples; the norms are those of an average over them.
+        always: whether to measure at the present weights at every observation. Each measurement takes about a thousand
+            evaluations of the samples.
+        method: the tolerance and the limit of the power iterations for the norms.
 
     Raises:
-        ConfigError: no samples.
+        ConfigError: ``samples`` is less than 1.
     """
 
     column_names = (
@@ -59,7 +59,7 @@ class LazinessIndex(NetworkObserver):
         self._columns: dict[str, Tensor] | None = None
 
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``laziness_index``; ``laziness/jacobian_norm``, ``.../second_derivative_norm``, ``.../target_distance``."""
+        """Returns ``laziness_index`` and ``laziness/`` with jacobian_norm, second_derivative_norm, target_distance."""
         if self._columns is None or self.always or observation.index == 0:
             found = self._measure(module, module.w.detach() if self.always else module.w0)
             self._columns = {
@@ -80,7 +80,7 @@ class LazinessIndex(NetworkObserver):
         return Laziness(kappa, jacobian, second, distance)
 
     def _norms(self, module: ObservableModule, w: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """‖D f‖ and ‖D^2 f‖, (E,). At w0 one member stands for all of its seed, which differ by alpha alone."""
+        """Returns ‖D f‖ and ‖D^2 f‖, (E,); at w0 they are computed once for members with the same initial weights."""
         every = torch.arange(len(w), device=w.device)
         starts = SharedStarts.distinct(every) if self.always else module.shared_starts
         rows, buffers = starts.first, starts.rows(module.member_buffers())
@@ -94,10 +94,10 @@ class LazinessIndex(NetworkObserver):
         return jacobian[starts.own], second[starts.own]
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: a resumed run keeps what was found at t = 0."""
+        """Returns the columns for the checkpoint, so that a resumed run keeps the values at t = 0."""
         return {} if self._columns is None else dict(self._columns)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restores the columns from a checkpoint."""
         if state_dict:
             self._columns = dict(state_dict)

@@ -1,4 +1,4 @@
-"""Draws the learning curves when a run ends."""
+"""Sink that draws the learning curves at the end of a run."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 class LearningCurves(Sink):
-    """``figures/learning_curves.png`` and ``.pdf`` in the run's folder, and an image in TensorBoard."""
+    """Sink that writes ``figures/learning_curves.png`` and ``.pdf`` to the run's folder and an image to TensorBoard."""
 
     def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
-        """Draws what :class:`Curves` has recorded."""
+        """Draws the records of the :class:`Curves` callback."""
         tables = [c for c in trainer.callbacks if isinstance(c, Curves) and c.records]  # type: ignore[attr-defined]
         if not tables or trainer.log_dir is None or not trainer.is_global_zero:
             return

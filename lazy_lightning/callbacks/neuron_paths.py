@@ -1,4 +1,4 @@
-"""The neurons of a two-layer network on inputs in the plane, followed and drawn."""
+"""Paths of the neurons of a two-layer network with two-dimensional inputs, recorded and drawn."""
 
 from __future__ import annotations
 
@@ -26,13 +26,14 @@ _HIDDEN, _HEAD = "hidden.weight", "head.weight"
 
 
 class NeuronPaths(NetworkObserver):
-    """Where each neuron of F = alpha s sum_j b_j phi(a_j . x) is: alpha s |b_j| a_j, and the sign of b_j.
+    """Observer of positions alpha s |b_j| a_j and signs of b_j of the neurons of F = alpha s sum_j b_j phi(a_j . x).
 
-    That is what a neuron contributes, on the scale of the teacher's own (arXiv:1812.07956, figure 1). Of the first seed
-    of each alpha. When the run ends: ``neurons.safetensors`` with ``places`` (M, K, m, 2), ``signs`` (M, K, m), ``t``
-    (M, K), ``alpha`` and ``seed`` (M,), and the teacher's if there is one; and ``figures/neuron_paths.png`` and
-    ``.pdf``. For :class:`~lazy_lightning.nn.TwoLayer` or any network with parameters ``hidden.weight`` (m, 2) and
-    ``head.weight`` (1, m); on others nothing is done.
+    The position is a neuron's contribution on the scale of the teacher's neurons (arXiv:1812.07956, figure 1). The
+    first seed of each alpha is recorded. At the end of the run the observer writes ``neurons.safetensors`` with
+    ``places`` (M, K, m, 2), ``signs`` (M, K, m), ``t`` (M, K), ``alpha`` and ``seed`` (M,), and the arrays of the
+    teacher if there is one, and ``figures/neuron_paths.png`` and ``.pdf``. It applies to
+    :class:`~lazy_lightning.nn.TwoLayer` and to any network with parameters ``hidden.weight`` (m, 2) and
+    ``head.weight`` (1, m); it ignores others.
     """
 
     def __init__(self) -> None:
@@ -41,7 +42,7 @@ class NeuronPaths(NetworkObserver):
         self._t: list[Tensor] = []
 
     def applies_to(self, module: ObservableModule) -> bool:
-        """Whether it is such a network."""
+        """Returns whether the network has the parameters ``hidden.weight`` (m, 2) and ``head.weight`` (1, m)."""
         if not super().applies_to(module):
             return False
         shapes = dict(zip(module.network.names, module.network.shapes, strict=True))
@@ -50,7 +51,7 @@ class NeuronPaths(NetworkObserver):
 
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """Notes the neurons; no columns."""
+        """Records the positions and signs of the neurons; returns no columns."""
         if observation.index == 0:
             self._places, self._signs, self._t = [], [], []
         rows = _first_seeds(module)
@@ -65,7 +66,7 @@ class NeuronPaths(NetworkObserver):
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
-        """Writes and draws, also after a signal."""
+        """Writes the arrays and draws the figure, also after a signal."""
         if not self._places or trainer.log_dir is None or not trainer.is_global_zero:
             return
         rows = _first_seeds(pl_module)
@@ -92,11 +93,11 @@ class NeuronPaths(NetworkObserver):
         return {name: torch.stack([x.cpu() for x in part], dim=1).contiguous() for name, part in parts.items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: a resumed run draws whole paths."""
+        """Returns the paths for the checkpoint, so that a resumed run draws complete paths."""
         return self._arrays() if self._places else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restores the paths from a checkpoint."""
         if state_dict:
             self._places, self._signs, self._t = (list(state_dict[k].unbind(1)) for k in ("places", "signs", "t"))
 
@@ -107,7 +108,7 @@ def _first_seeds(module: ObservableModule) -> list[int]:
 
 
 def _chosen(values: Tensor, rows: list[int]) -> Tensor:
-    """Some rows, without a list of indices that the device would have to be sent."""
+    """Selects rows without an index tensor, which would have to be transferred to the device."""
     return torch.stack([values[row] for row in rows])
 
 

@@ -1,4 +1,4 @@
-"""The outputs of every member when a run ends: what averages and variances over an ensemble are made of."""
+"""Outputs of every member at the end of a run, for averages and variances over the ensemble."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ SCHEMA = 1
 
 
 class OutputsWriter(Sink):
-    """``outputs.safetensors``: F of every member on the training and test sets, with labels, alphas and seeds.
+    """Sink that writes F of every member on the training and test sets, with labels, alphas and seeds.
 
-    Arrays ``train/outputs`` and ``test/outputs`` (E, n[, c]), ``train/labels``, ``train/index`` (where each sample
-    stands in its source), the same of the test set, and ``alpha``, ``seed`` (E,).
+    The file ``outputs.safetensors`` has the arrays ``train/outputs`` (E, n[, c]), ``train/labels`` and ``train/index``
+    (the index of each sample in its source), the same arrays of the test set, and ``alpha``, ``seed`` (E,).
     """
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
-        """Writes, also after a signal."""
+        """Writes the outputs, also after a signal."""
         if trainer.log_dir is None:
             return
         own = {"train": pl_module.train_outputs, "test": pl_module.held_out()}

@@ -1,4 +1,4 @@
-"""How often something is written while a run goes on."""
+"""Intervals between writes of a file during a run."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _SHARE = 20
-"""Writing takes at most one part in this many of a run's time, however long it takes once."""
+"""The interval between writes is at least this many times the duration of the last write."""
 
 
 class Pace:
-    """Says when it is time to write again: soon after the start, then less and less often, up to an interval.
+    """Timer that determines when to write again: soon after the start, then in increasing intervals.
 
-    The time between two writes is at least twenty times as long as the last one took, so that a run whose files have
-    become large does not write after every burst.
+    The time between two writes is at least twenty times the duration of the last one, so that a run with large files
+    does not write after every burst.
 
     Args:
-        every_seconds: the longest interval, unless writing takes longer than its share of it.
+        every_seconds: the longest interval, unless twenty times the duration of a write is longer.
     """
 
     def __init__(self, every_seconds: float) -> None:
@@ -25,20 +25,24 @@ class Pace:
         self.restart()
 
     def restart(self, *, at_once: bool = False) -> None:
-        """Counts from now on; ``at_once``: something is due already."""
+        """Restarts the timer.
+
+        Args:
+            at_once: whether the first write is due immediately and the intervals start short.
+        """
         self._started = self._written = time.monotonic()
         self._took = 0.0
         self._at_once = at_once
 
     def is_due(self) -> bool:
-        """Whether to write now."""
+        """Returns whether the next write is due."""
         now = time.monotonic()
         interval = min(self.every_seconds, self._written - self._started) if self._at_once else self.every_seconds
         return now - self._written > max(interval, _SHARE * self._took)
 
     @contextmanager
     def measured(self) -> Iterator[None]:
-        """Around a write: notes how long it takes."""
+        """Measures the duration of a write in a context."""
         begin = time.monotonic()
         try:
             yield

@@ -1,4 +1,4 @@
-"""How far the path of the network's outputs is from that of its linearisation, both followed side by side."""
+"""Distance between the outputs of the network and those of its linearisation, which is trained at the same times."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _BOUNDED_BY = ("laziness_index", "laziness/jacobian_norm", "laziness/target_dist
 
 
 def rms_distance(outputs: Tensor, others: Tensor) -> Tensor:
-    """rms over samples and outputs of F - F', (E, n, ...) each to (E,) float64.
+    """Returns the rms over samples and outputs of F - F', both (E, n, ...), as (E,) float64.
 
     >>> rms_distance(torch.tensor([[1.0, 3.0]]), torch.tensor([[1.0, 0.0]])) ** 2
     tensor([4.5000], dtype=torch.float64)
@@ -37,23 +37,24 @@ def rms_distance(outputs: Tensor, others: Tensor) -> Tensor:
 
 
 class PathDistance(NetworkObserver):
-    """‖F_t - F_lin,t‖ on the training samples at each observation, and its largest value so far.
+    """Observer of ‖F_t - F_lin,t‖ on the training samples, and of its largest value so far.
 
-    F_lin is trained beside the network from the same start, by the same flow and loss, as a flow on the tangent kernel
-    at w0 (its linearisation, exactly). A lazy path stays within ~ 1/alpha of it (arXiv:1812.07956). Unlike
-    :class:`TangentDeparture`, which asks what the linearisation makes of the weights that the network has reached, this
-    compares two trainings.
+    F_lin is the linearisation at w0, trained from the same initial weights by the same flow and loss, as an exactly
+    equivalent flow on the tangent kernel at w0. In lazy training the distance is at most ~ 1/alpha (arXiv:1812.07956).
+    :class:`TangentDeparture` evaluates the linearisation at the network's present weights; this observer compares two
+    trained models.
 
-    Each member's companion takes that member's own steps, in parts where the controller finds them too long for it: the
-    errors of the steps cancel, where steps of its own would leave some 1e-3 between two equal paths. Where it cannot
-    follow (a kink that no step is short enough for), the distance is NaN from there on.
+    The linearisation of each member takes the steps of that member, subdivided where its controller rejects them: the
+    discretisation errors then cancel, whereas independent steps would give a distance of about 1e-3 between equal
+    paths. If the linearisation cannot be integrated that far (at a kink for which every step is too long), the distance
+    is NaN from then on.
 
-    Costs n c numbers and their square a member in memory, one decomposition of each seed's kernel at the start, and two
-    products with that matrix a step.
+    It needs n c numbers and their square for each member in memory, one decomposition of the kernel of each distinct
+    initialisation at the start, and two products with that matrix in each step.
 
-    Beside :class:`LazinessIndex` (not ``always``), for ``mse`` without momentum, also the paper's bound on the
-    distance, :func:`~lazy_lightning.ntk.laziness.path_bound`, as ``path_distance/bound`` where that observer takes its
-    norms over all training samples, else as ``path_distance/bound_estimate``.
+    Together with :class:`LazinessIndex` (not ``always``), for ``mse`` without momentum, the paper's bound on the
+    distance, :func:`~lazy_lightning.ntk.laziness.path_bound`, is reported as ``path_distance/bound`` if that observer
+    uses all training samples for its norms, else as ``path_distance/bound_estimate``.
     """
 
     looks_at_others = True
@@ -75,14 +76,14 @@ class PathDistance(NetworkObserver):
 
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``path_distance/rms``, ``path_distance/sup``, and the bound or its estimate where it is known."""
+        """Returns ``path_distance/rms``, ``path_distance/sup``, and the bound or its estimate if it is known."""
         state = observation.state
         if self._companion is None or observation.index == 0:
             self._companion = _Companion(cast("FlowingModule", module), self._saved if observation.index else None)
             if observation.index == 0:
-                self._companion.flow.first_dt = _ANY  # what the network's steps leave of it
+                self._companion.flow.first_dt = _ANY  # limited by the steps of the network
             self._saved = None
-        assert state.outputs is not None  # our closure always reports them
+        assert state.outputs is not None  # the closure of the module always reports them
         distance = rms_distance(state.outputs, self._companion.outputs_along(_steps_of(observation)))
         largest = distance if self._largest is None or observation.index == 0 else self._largest.to(distance.device)
         self._largest = torch.maximum(distance, largest)
@@ -93,28 +94,28 @@ class PathDistance(NetworkObserver):
         return columns
 
     def _bound_name(self, module: ObservableModule) -> str:
-        """An estimate, unless the norms are over the samples of the distance."""
+        """Returns the name of the bound's column: an estimate unless the norms use all samples of the distance."""
         callbacks = module.trainer.callbacks  # type: ignore[attr-defined]
         used = max((c.samples for c in callbacks if isinstance(c, LazinessIndex)), default=0)
         return f"path_distance/bound{'' if used >= len(module.train_split.y) else '_estimate'}"
 
     def applies_to(self, module: ObservableModule) -> bool:
-        """Whether a network follows a flow: what is trained by mini-batches has companions of its own."""
+        """Returns whether a network is trained by a flow, because mini-batch training has its own companions."""
         return super().applies_to(module) and module.follows_flow
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: the companion goes on to the bit, too."""
+        """Returns the state of the linearisation's flow for the checkpoint, so that it resumes bit for bit."""
         flow = self._saved if self._companion is None else self._companion.flow.state_dict()
         return {} if flow is None else {"flow": flow, "largest": self._largest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restores the state of the linearisation's flow from a checkpoint."""
         if state_dict:
             self._saved, self._largest = state_dict["flow"], state_dict["largest"]
 
 
 def _steps_of(observation: Observation) -> Tensor:
-    """(K, E) the times after the steps of the burst."""
+    """Returns the times (K, E) after the steps of the burst."""
     t, trace = observation.state.t, observation.trace
     if trace is None:
         return t.unsqueeze(0)
@@ -145,7 +146,7 @@ class _Companion:
             self.flow.load_state_dict(saved)
 
     def outputs_along(self, times: Tensor) -> Tensor:
-        """F_lin at the last of each member's times (K, E), as (E, n) or (E, n, c); NaN where it did not get so far."""
+        """Returns F_lin at the last of each member's times (K, E), as (E, n) or (E, n, c); NaN if not reached."""
         self.flow.advance(times, self._evaluate)
         state = self.flow.flow_state
         assert state.outputs is not None  # the objective reports them
@@ -153,7 +154,7 @@ class _Companion:
         return state.outputs.masked_fill(lost.view(-1, *(1,) * (state.outputs.ndim - 1)), torch.nan)
 
     def _evaluate(self) -> Evaluation:
-        """Of the members that have not arrived, whose features are copied once a burst."""
+        """Evaluates the members that have not reached their time; their features are copied once in a burst."""
         if self.flow.active is not self._active[0]:
             self._active = (self.flow.active, self.objective.select(self.flow.active))
         return self._active[1].backward(self.v)

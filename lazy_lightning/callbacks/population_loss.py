@@ -1,4 +1,4 @@
-"""The population loss: the loss on samples that nothing else has seen, new ones at every observation."""
+"""The population loss: the loss on samples that are used for nothing else, drawn again at every observation."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 
 class PopulationLoss(Observer):
-    """Mean ell(F, y) over fresh samples of a synthetic task, and the error where the labels are classes.
+    """Observer of mean ell(F, y) over new samples of a synthetic task, and of the error if the labels are classes.
 
-    The samples of the k-th observation come from a stream of their own, so they neither repeat nor depend on where a
-    run was interrupted. On data that are not drawn from a distribution nothing is measured.
+    The samples of the k-th observation come from a separate random stream, so they neither repeat nor depend on
+    interruptions of the run. Data sets that are not drawn from a distribution are not measured.
 
     Args:
-        samples: how many, at each observation.
+        samples: number of samples at each observation.
 
     Raises:
-        ConfigError: no samples.
+        ConfigError: ``samples`` is less than 1.
     """
 
     column_names = ("population/loss",)
@@ -37,12 +37,12 @@ class PopulationLoss(Observer):
         self.samples = samples
 
     def applies_to(self, module: ObservableModule) -> bool:
-        """Whether the data can be drawn again."""
+        """Returns whether new samples of the data can be drawn."""
         return isinstance(module.data, StreamedTask)
 
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``population/loss``, ``population/error``."""
+        """Returns the columns ``population/loss`` and ``population/error``."""
         fresh = module.resident(module.data.fresh(self.samples, observation.index))  # type: ignore[attr-defined]
         outputs = module.centered_outputs(fresh.x)
         columns = {"population/loss": module.loss.per_sample(outputs, fresh.y).mean(dim=-1)}

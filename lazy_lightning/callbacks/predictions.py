@@ -1,4 +1,4 @@
-"""Writes what ``predict`` computes."""
+"""Writer of the outputs that ``predict`` computes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class PredictionWriter(BasePredictionWriter):
-    """``predictions.safetensors``: F of every member on the test set, (n, E[, c]), labels, indices, alphas, seeds."""
+    """Writer of ``predictions.safetensors``: F (n, E[, c]) on the test set, labels, indices, alphas and seeds."""
 
     def __init__(self) -> None:
         super().__init__("epoch")
@@ -27,7 +27,7 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_epoch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: ObservableModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        """Joins the batches and writes one file."""
+        """Concatenates the batches and writes one file."""
         if trainer.log_dir is None:
             return
         path = Path(trainer.log_dir) / "predictions.safetensors"

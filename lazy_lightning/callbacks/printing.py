@@ -1,4 +1,4 @@
-"""Printing that cannot cost a run: the reader of a pipe may have gone, and a terminal may be lost."""
+"""Printing that does not end a run if the reader of a pipe has exited or the terminal is closed."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from rich.console import Console
 
 
 class SafeConsole(Console):
-    """rich's console, which would end the program where the reader of a pipe has gone."""
+    """Console of rich that does not end the program when the reader of a pipe has exited."""
 
     def on_broken_pipe(self) -> None:
-        """Says nothing more."""
+        """Suppresses all further output."""
         self.quiet = True
         _silence_lost_streams()
 
 
 def show(text: str, file: TextIO | None = None) -> bool:
-    """Prints a line if there is still somebody to read it, and says whether there was."""
+    """Prints a line if the stream can still be written, and returns whether it was printed."""
     return attempt(lambda: print(text, file=file or sys.stdout, flush=True))
 
 
 def attempt(printing: Callable[[], object]) -> bool:
-    """Calls something that prints; a stream that cannot be written any more is left alone from then on.
+    """Calls a function that prints; later output to a stream that can no longer be written is discarded.
 
     Returns:
-        Whether it has been printed.
+        Whether the output was printed.
     """
     try:
         printing()
@@ -43,7 +43,7 @@ def attempt(printing: Callable[[], object]) -> bool:
 
 
 def _silence_lost_streams() -> None:
-    """Sends what a lost stream would still be given to nowhere: Python flushes it once more at the end, and fails."""
+    """Redirects lost streams to the null device, because Python flushes them again at exit, which would fail."""
     for stream in (stream for stream in (sys.stdout, sys.stderr) if stream is not None):
         try:
             stream.flush()
@@ -54,10 +54,10 @@ def _silence_lost_streams() -> None:
 def _redirect(stream: TextIO) -> None:
     try:
         number = stream.fileno()
-    except (OSError, ValueError):  # it was never a file, or is closed
+    except (OSError, ValueError):  # the stream is not a file, or is closed
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
+    null = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, number)
+        os.dup2(null, number)
     finally:
-        os.close(nowhere)
+        os.close(null)

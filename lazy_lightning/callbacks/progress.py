@@ -1,4 +1,4 @@
-"""The flow's progress bar: one live line in a terminal, one line now and then elsewhere."""
+"""Progress bar of a flow: a live line in a terminal, a printed line at intervals elsewhere."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 
 class FlowProgressBar(ProgressBar, Sink):
-    """Shows how far the margins are met, t, dt, loss, error, members left, and the share of accepted steps.
+    """Progress bar with the completed share, t, dt, loss, error, running members, and the share of accepted steps.
 
     Args:
-        every_seconds: how often to print a line where there is no terminal.
+        every_seconds: interval between printed lines if the output is not a terminal.
     """
 
     def __init__(self, every_seconds: float = 10.0) -> None:
@@ -36,23 +36,23 @@ class FlowProgressBar(ProgressBar, Sink):
 
     @property
     def is_enabled(self) -> bool:
-        """``LightningModule.print`` asks."""
+        """Whether output is enabled, used by ``LightningModule.print``."""
         return self._enabled
 
     def disable(self) -> None:
-        """Lightning calls this on all ranks but the first."""
+        """Disables output; Lightning calls this on all ranks except rank 0."""
         self._enabled = False
 
     def enable(self) -> None:
-        """The opposite."""
+        """Enables output after it was disabled."""
         self._enabled = True
 
     def print(self, *args: Any, **kwargs: Any) -> None:
-        """Prints for ``LightningModule.print``, if there is somebody to read it."""
+        """Prints for ``LightningModule.print`` if the stream can be written."""
         attempt(lambda: super(FlowProgressBar, self).print(*args, **kwargs))
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Opens the live line, if there is a terminal."""
+        """Starts the live line if the output is a terminal."""
         if self._enabled and sys.stdout.isatty():
             columns = (TextColumn("flow"), BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
             self._bar = Progress(*columns, TimeElapsedColumn(), console=SafeConsole())
@@ -60,7 +60,7 @@ class FlowProgressBar(ProgressBar, Sink):
             attempt(self._bar.start)
 
     def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
-        """Moves on."""
+        """Updates the live line, or prints a line if the interval has passed."""
         if not self._enabled:
             return
         share, line = progress_share(module, record), progress_line(record)
@@ -72,11 +72,11 @@ class FlowProgressBar(ProgressBar, Sink):
             show(f"flow {100 * share:5.1f} %  {line}  {record.wall:.0f} s")
 
     def on_train_end(self, trainer: Trainer, pl_module: Any) -> None:
-        """Closes the live line."""
+        """Ends the live line."""
         self._close()
 
     def on_exception(self, trainer: Trainer, pl_module: Any, exception: BaseException) -> None:
-        """Closes the live line."""
+        """Ends the live line."""
         self._close()
 
     def _close(self) -> None:
@@ -86,12 +86,12 @@ class FlowProgressBar(ProgressBar, Sink):
 
 
 def progress_share(module: ObservableModule, record: Record) -> float:
-    """In [0, 1]: the mean over members of the nearest of their stops."""
+    """Returns the completed share in [0, 1]: the mean over members of that of their nearest stopping criterion."""
     return float(np.nanmean(module.shares_done(record)))
 
 
 def progress_line(record: Record) -> str:
-    """The numbers of one observation, in one line."""
+    """Formats the main columns of one observation as one line."""
     columns = record.columns
     running = columns["reason"] == 0
     shown = running if running.any() else np.ones_like(running)

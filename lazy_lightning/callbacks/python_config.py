@@ -1,4 +1,4 @@
-"""``config.yaml`` of a run that a script has started: what can be told of its objects, so that the store finds it."""
+"""The ``config.yaml`` of a run started by a script: a description of its objects, so that the run store finds it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ _TRAINER = (
     "limit_train_batches",
     "overfit_batches",
 )
-"""What enters a member's identity; a Trainer keeps these under the same names."""
+"""Options that are part of a member's identity; a Trainer has attributes with these names."""
 
 
 def write_python_config(trainer: Trainer, module: ObservableModule) -> None:
-    """Writes the description of a run in its folder, unless the command line has written the configuration there.
+    """Writes the description of a run into its folder, unless the command line has written the configuration there.
 
-    Called before each file that makes the folder a run's; the first call of a fit writes. A run that is refused before
-    it trains leaves nothing.
+    This is called before each file that marks the folder as a run; only the first call of a fit writes. A run that is
+    refused before training leaves no file.
     """
     if module.is_described or trainer.log_dir is None or not trainer.is_global_zero:
         return
@@ -56,14 +56,14 @@ def write_python_config(trainer: Trainer, module: ObservableModule) -> None:
 
 
 def described_run(trainer: Trainer, module: ObservableModule) -> dict[str, Any]:
-    """The keys of a configuration, with the digests of the samples, which say more than the arguments of a class."""
+    """Returns the keys of a configuration, with digests of the samples, which identify data better than arguments."""
     model, data = described(module), described(module.data)
     ensemble = module.ensemble
     model["init_args"] |= {"alpha": list(dict.fromkeys(ensemble.alphas)), "seeds": list(dict.fromkeys(ensemble.seeds))}
     for name in ("train", "test"):
         split = getattr(module.data, name)
         data[f"{name}_set"] = {"x": array_digest(split.x), "y": array_digest(split.y)}
-    data[MADE_FROM] = PYTHON  # within what is hashed: never the identity of a run of the command line
+    data[MADE_FROM] = PYTHON  # hashed, so the identity differs from that of any run of the command line
     observers = [described(each) for each in trainer.callbacks if isinstance(each, Observer)]  # type: ignore[attr-defined]
     limits = {name: getattr(trainer, name) for name in _TRAINER}
     return {

@@ -1,4 +1,4 @@
-"""In which regime a member has trained: how far it has left its tangent space."""
+"""Distance of a member's function from its linearisation, which defines the regime of training."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class TangentDeparture(NetworkObserver):
-    """‖F - alpha J(w0)(w - w0)‖ / ‖F‖ on test samples, when a run ends: the definition of lazy, in one number.
+    """Observer of ‖F - alpha J(w0)(w - w0)‖ / ‖F‖ on test samples at the end of a run, which is small if lazy.
 
     Args:
-        samples: how many test samples to use.
-        always: measure at every observation; one forward-mode pass over the samples each.
+        samples: number of test samples.
+        always: whether to measure at every observation, which takes one forward-mode pass over the samples each.
     """
 
     column_names = ("tangent_departure",)
@@ -37,7 +37,7 @@ class TangentDeparture(NetworkObserver):
 
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``tangent_departure``; NaN before the end unless asked for always."""
+        """Returns ``tangent_departure``, which is NaN before the end unless ``always`` is set."""
         state = observation.state
         measured = observation.final or self.always
         if not measured and observation.index > 0:
@@ -45,10 +45,11 @@ class TangentDeparture(NetworkObserver):
         departure = self._measure(module, state, self.samples if measured else 1)
         if measured:
             return {"tangent_departure": departure}
-        return {"tangent_departure": torch.full_like(state.t, torch.nan)}  # at w0 one sample shows whether it can be
+        # At w0 one sample was measured, to find out whether the network supports it.
+        return {"tangent_departure": torch.full_like(state.t, torch.nan)}
 
     def _measure(self, module: ObservableModule, state: FlowState | TrainingState, samples: int) -> Tensor:
-        """(E,) on the first test samples."""
+        """Returns the departure (E,) on the first test samples."""
         x = module.test_split.x[:samples]
         buffers, w0 = module.member_buffers(), module.w0
 

@@ -1,4 +1,4 @@
-"""The run's checkpoint: one file, always whole, enough to go on to the bit."""
+"""The checkpoint of a run: one file, written atomically, from which the run resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _FILES = (CHECKPOINT, CONFIG, CURVES, FAILURE, KERNELS, OUTPUTS, SUMMARY)
 
 
 class RunCheckpoint(Checkpoint):
-    """Saves ``checkpoint.ckpt`` in the run's folder at intervals and at the end, also of an interrupted run.
+    """Callback that saves ``checkpoint.ckpt`` in the run's folder at intervals and at the end, also after a signal.
 
-    The first one is saved after the first burst or mini-batch, the next ones each time the run has become twice as
-    long, up to ``every_seconds`` apart. Where a save takes long, the interval is at least twenty times that. After an
-    error, or a second Ctrl-C, the state may be halfway through a step, and the last file stands.
+    The first checkpoint is saved after the first burst or mini-batch, the next ones each time the duration of the run
+    has doubled, up to ``every_seconds`` apart. The interval is at least twenty times the duration of a save. After an
+    error, or a second Ctrl-C, nothing is saved, because the state may be inconsistent, and the last file remains.
 
-    Loads with ``weights_only=True``; ``fit --resume RUN`` goes on in the run's folder, and
+    The file loads with ``weights_only=True``. ``fit --resume RUN`` resumes in the run's folder, and
     ``fit --config RUN/config.yaml --ckpt_path RUN/checkpoint.ckpt`` in a new one.
 
     Args:
-        every_seconds: the longest interval.
+        every_seconds: the longest interval between checkpoints.
     """
 
     def __init__(self, every_seconds: float = 60.0) -> None:
@@ -45,20 +45,20 @@ class RunCheckpoint(Checkpoint):
         self._stopped_within = False
 
     def on_train_start(self, trainer: Trainer, pl_module: Any) -> None:
-        """Begins to count, and removes what a killed process has left of files of this run."""
+        """Starts the timer, and removes incomplete files of this run that a killed process has left."""
         self._pace.restart(at_once=True)
         self._stopped_within = False
         if trainer.log_dir is not None and trainer.is_global_zero:
             remove_stale_temporaries(Path(trainer.log_dir), _FILES)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Saves when it is time, and before a Trainer takes an epoch for done because it was told to stop within it."""
+        """Saves if the interval has passed, and before the Trainer counts an epoch in which it stops as completed."""
         self._stopped_within = trainer.should_stop and not trainer.is_last_batch
         if pl_module.ranks.first(self._stopped_within or self._pace.is_due()):
             self.save(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
-        """Saves the end."""
+        """Saves the checkpoint at the end of training."""
         if pl_module.follows_flow or not self._stopped_within:
             self.save(trainer)
         if trainer.log_dir is None:
@@ -66,13 +66,14 @@ class RunCheckpoint(Checkpoint):
         path = Path(trainer.log_dir) / CHECKPOINT
         lost = path in pl_module.unwritten and path.is_file() and _has_ended(pl_module)
         if pl_module.ranks.first(lost):  # rank 0 writes
-            # An older state beside results of the end would be taken for that end; without it, there may be room.
+            # An older checkpoint next to the final results would be mistaken for the final state. Removing it may also
+            # free enough space for another attempt.
             if trainer.is_global_zero:
                 path.unlink()
             self.save(trainer)
 
     def save(self, trainer: Trainer) -> None:
-        """Writes the file, whole or not at all; a disk that refuses it costs this file alone."""
+        """Writes the checkpoint atomically; a failure is reported and does not end the run."""
         if trainer.log_dir is not None:
             path = Path(trainer.log_dir) / CHECKPOINT
             module = cast("ObservableModule", trainer.lightning_module)

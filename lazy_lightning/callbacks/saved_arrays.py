@@ -1,4 +1,4 @@
-"""Arrays of a run as a safetensors file with the checksum that is compared when they are read."""
+"""Writing of a run's arrays as a safetensors file with a checksum, which is compared when they are read."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lazy_lightning.runs.array_checksum import KEY, array_checksum, sort_metadat
 
 
 def save_arrays(arrays: Mapping[str, Tensor], path: Path, schema: int) -> None:
-    """Writes tensors of any device, with the schema's number and their checksum.
+    """Writes tensors of any device, with the number of the schema and their checksum.
 
-    A copy of each is written: several may be views of one buffer, which the format refuses.
+    Each tensor is copied, because several may be views of one buffer, which the format does not allow.
 
     Raises:
         OSError, SafetensorError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""TensorBoard scalars: one TensorBoard run for each alpha, with the same tags, so that alphas share a chart."""
+"""TensorBoard scalars: one TensorBoard run for each alpha with the same tags, so that a chart compares alphas."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lazy_lightning.modules.observable_module import ObservableModule
 
 FOLDER = "tb"
-"""Of the TensorBoard runs, in the folder of the run; short, because TensorBoard cuts off long names of runs."""
+"""Folder of the TensorBoard runs in the run's folder; short, because TensorBoard truncates long names of runs."""
 MAIN = "1_main"
 AGAINST_T = "2_main_against_t"
 MAIN_COLUMNS = (
@@ -35,7 +35,7 @@ MAIN_COLUMNS = (
     "displacement/total",
     "kernel_drift/total",
 )
-"""The columns that matter first; TensorBoard sorts by name, so their tags begin with a digit."""
+"""The main columns; their tags begin with a digit, because TensorBoard sorts by name."""
 _FLOW = ("t", "dt", "tried", "accepted", "gradient_norm", "gradient_change", "lr")
 _STEP = (
     "Mean over the members of one alpha. Horizontal axis: the count of observations, 0 is w0. All columns of every "
@@ -48,7 +48,7 @@ _STEP_T = (
 
 
 def tag_of(column: str) -> str:
-    """The TensorBoard tag of a column.
+    """Returns the TensorBoard tag of a column.
 
     >>> tag_of("test/error"), tag_of("dt"), tag_of("dw_max/head"), tag_of("laziness_index")
     ('1_main/test/error', 'flow/dt', 'dw_max/head', 'other/laziness_index')
@@ -61,23 +61,24 @@ def tag_of(column: str) -> str:
 
 
 def alpha_folder(folder: Path, alpha: float) -> Path:
-    """Where the TensorBoard run of an alpha is."""
+    """Returns the folder of the TensorBoard run of an alpha."""
     return folder / FOLDER / f"alpha={alpha:g}"
 
 
 class TensorBoardScalars(Sink):
-    """Means over the members of each alpha, in the TensorBoard run ``tb/alpha=A`` of the run's folder.
+    """Sink that writes means over the members of each alpha to the TensorBoard run ``tb/alpha=A`` in the run's folder.
 
-    Tags are the same for all alphas, so that TensorBoard draws them in one chart: losses and errors under ``1_main/``,
-    the flow's clocks under ``flow/``, all other columns under their own names. The step is the count of observations.
-    Under ``2_main_against_t/`` losses and errors come again with step = 1000 log10(t), because TensorBoard's horizontal
-    axis is an integer: 0 is t = 1 and 3000 is t = 1000. The information mark of each chart says so.
+    The tags are the same for all alphas, so that TensorBoard draws them in one chart: losses and errors under
+    ``1_main/``, times and steps of the flow under ``flow/``, all other columns under their own names. The step is the
+    count of observations. Losses and errors are repeated under ``2_main_against_t/`` with step = 1000 log10(t), because
+    TensorBoard's horizontal axis is an integer: 0 is t = 1 and 3000 is t = 1000. The description of each chart explains
+    its axis.
 
-    Writes where the trainer has a TensorBoard logger; other loggers get the columns from the module itself.
+    It needs a TensorBoard logger of the trainer; the module logs the columns to other loggers.
 
     Args:
-        against_t: write the second set.
-        every_seconds: how often to write to disk while the run goes on.
+        against_t: whether to write the tags under ``2_main_against_t/``.
+        every_seconds: interval between writes to the disk during the run.
     """
 
     def __init__(self, against_t: bool = True, every_seconds: float = 5.0) -> None:
@@ -88,7 +89,7 @@ class TensorBoardScalars(Sink):
         self._flushed = time.monotonic()
 
     def writes_to(self, logger: Logger) -> bool:
-        """TensorBoard's loggers."""
+        """Returns whether a logger is a TensorBoard logger."""
         return isinstance(logger, TensorBoardLogger)
 
     def record(self, trainer: Trainer, module: ObservableModule, record: Record) -> None:
@@ -129,7 +130,7 @@ class TensorBoardScalars(Sink):
             self._add(folder, f"{AGAINST_T}/{name}", value, round(1000 * t), _STEP_T)
 
     def _add(self, folder: Path, tag: str, value: float, step: int, description: str) -> None:
-        """Adds a point; the first of a tag carries the description that TensorBoard shows beside the chart."""
+        """Adds a point; the first point of a tag contains the description that TensorBoard shows with the chart."""
         metadata = None
         if (folder, tag) not in self._described:
             self._described.add((folder, tag))
@@ -140,6 +141,6 @@ class TensorBoardScalars(Sink):
 
 
 def _log_mean(t: NDArray[np.float64]) -> float | None:
-    """log10 of the geometric mean of t, None at t = 0."""
+    """Returns log10 of the geometric mean of t, or None at t = 0."""
     mean = finite_mean(np.log10(t)) if (t > 0).all() else math.nan
     return mean if math.isfinite(mean) else None

@@ -1,4 +1,4 @@
-"""t1: the time at which a member has left the tangent space, by three definitions."""
+"""t1, the time at which a member leaves the tangent space, by three definitions."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from lazy_lightning.modules.observable_module import ObservableModule
 
 Definition = Literal["half_loss", "kernel_drift", "tangent_departure"]
-_LOOKED_AT = {"kernel_drift": f"{DRIFT}/{TOTAL}", "tangent_departure": "tangent_departure"}
-_OTHERS = ", ".join(_LOOKED_AT)
+_COLUMNS = {"kernel_drift": f"{DRIFT}/{TOTAL}", "tangent_departure": "tangent_departure"}
+_OTHERS = ", ".join(_COLUMNS)
 
 
 def first_crossing(t: Tensor, values: Tensor, level: Tensor) -> Tensor:
-    """When ``values`` first fall to ``level``, interpolated between steps; NaN if they do not.
+    """Returns the time (E,) at which ``values`` first fall to ``level``, interpolated; NaN if they do not.
 
-    Linear in log t; linear in t on the step that starts at t = 0.
+    The interpolation is linear in log t, and linear in t on a step that starts at t = 0.
 
     Args:
-        t: (K, E) increasing times.
-        values: (K, E).
-        level: (E,).
+        t: increasing times (K, E).
+        values: values (K, E) at these times.
+        level: levels (E,) of the members.
 
     >>> first_crossing(torch.tensor([[1.0], [100.0]]), torch.tensor([[1.0], [0.0]]), torch.tensor([0.5]))
     tensor([10.])
@@ -47,22 +47,24 @@ def first_crossing(t: Tensor, values: Tensor, level: Tensor) -> Tensor:
 
 
 class T1(Observer):
-    """The time to leave the tangent space, by up to three definitions; ~ sqrt(h) alpha in the feature regime.
+    """Observer of the time at which a member leaves the tangent space; ~ sqrt(h) alpha in the feature regime.
 
-    * ``half_loss``: the train loss has fallen under half its start (the reference's); every step is looked at. When
-      lazy, that happens at a time of its own, independent of alpha, without leaving the tangent space.
+    * ``half_loss``: the train loss has fallen below half its initial value, tested after every step, as in the
+      reference code. In lazy training this time is independent of alpha, and the member does not leave the tangent
+      space.
     * ``kernel_drift``: ‖Theta_t - Theta_0‖/‖Theta_0‖ has reached ``drift_level``; needs :class:`KernelDrift`.
-    * ``tangent_departure``: ‖F - F_lin‖/‖F‖ has reached ``departure_level``; needs :class:`TangentDeparture`, always.
+    * ``tangent_departure``: ‖F - F_lin‖/‖F‖ has reached ``departure_level``; needs :class:`TangentDeparture` with
+      ``always``.
 
-    The last two are looked at when their observers look, and interpolated in log t between these times.
+    The last two are tested when their observers measure, and interpolated in log t between these times.
 
     Args:
-        definitions: some of the three.
-        drift_level: see above.
-        departure_level: see above.
+        definitions: one or more of the three definitions.
+        drift_level: the level of ``kernel_drift``.
+        departure_level: the level of ``tangent_departure``.
 
     Raises:
-        ConfigError: an unknown definition, a level out of range, or (at the start of a run) an observer that is
+        ConfigError: a definition is unknown, a level is out of range, or (at the start of a run) an observer is
             missing.
     """
 
@@ -75,7 +77,7 @@ class T1(Observer):
         departure_level: float = 0.1,
     ) -> None:
         names: list[str] = [definitions] if isinstance(definitions, str) else list(definitions)
-        unknown = sorted(set(names) - {"half_loss", *_LOOKED_AT})
+        unknown = sorted(set(names) - {"half_loss", *_COLUMNS})
         if unknown or not names:
             raise ConfigError(f"t1 has no definition {unknown or 'at all'}, expected some of half_loss, {_OTHERS}")
         if not (drift_level > 0 and departure_level > 0):
@@ -86,21 +88,21 @@ class T1(Observer):
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
 
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``t1/DEFINITION``; NaN until it has happened."""
-        wanted = [name for name in self.definitions if name == "half_loss" or module.trains_network]
+        """Returns ``t1/DEFINITION``, which is NaN until the member has left the tangent space."""
+        measured = [name for name in self.definitions if name == "half_loss" or module.trains_network]
         if observation.index == 0:
             self._t1, self._last = {}, {}
-        for name in wanted:
+        for name in measured:
             if name not in self._t1:
                 self._t1[name] = torch.full_like(observation.state.t, torch.nan)
             self._t1[name] = self._t1[name].to(observation.state.t.device)
             if name == "half_loss":
-                self._look_at_loss(observation)
+                self._update_from_loss(observation)
             else:
-                self._look_at_column(name, observation)
-        return {f"t1/{name}": self._t1[name] for name in wanted}
+                self._update_from_column(name, observation)
+        return {f"t1/{name}": self._t1[name] for name in measured}
 
-    def _look_at_loss(self, observation: Observation) -> None:
+    def _update_from_loss(self, observation: Observation) -> None:
         state, t1 = observation.state, self._t1["half_loss"]
         if observation.trace is not None and "half_loss" in self._last:
             rows = slice(None) if observation.rows is None else observation.rows
@@ -109,22 +111,22 @@ class T1(Observer):
             loss = torch.cat([loss_last[None], observation.trace.loss.double()])
             found = first_crossing(t, loss, 0.5 * state.loss_start[rows].double())
             t1[rows] = torch.where(t1[rows].isnan(), found, t1[rows])
-        # Copies, since the flow goes on in place.
+        # Copies, because the flow updates its state in place.
         self._last["half_loss"] = (state.t.clone(), state.loss.to(torch.float64, copy=True))
 
-    def _look_at_column(self, name: str, observation: Observation) -> None:
-        t, value = observation.state.t, observation.columns[_LOOKED_AT[name]].double()
+    def _update_from_column(self, name: str, observation: Observation) -> None:
+        t, value = observation.state.t, observation.columns[_COLUMNS[name]].double()
         # Both quantities are zero at t = 0, where the departure is 0/0.
         zero = (torch.zeros_like(t), torch.zeros_like(t))
         t_last, last = (x.to(t.device) for x in self._last.get(name, zero))
         level = torch.full_like(t, self._levels[name])
         found = first_crossing(torch.stack([t_last, t]), -torch.stack([last, value]), -level)
         self._t1[name] = torch.where(self._t1[name].isnan(), found, self._t1[name])
-        looked = value.isfinite()
-        self._last[name] = (torch.where(looked, t, t_last), torch.where(looked, value, last))
+        is_measured = value.isfinite()
+        self._last[name] = (torch.where(is_measured, t, t_last), torch.where(is_measured, value, last))
 
     def check(self, module: ObservableModule) -> None:
-        """Raises ConfigError if an observer that a definition looks at is missing."""
+        """Raises ConfigError if the observer of a definition is missing."""
         for name in self.definitions:
             if module.trains_network:
                 self._require(name, module)
@@ -143,12 +145,12 @@ class T1(Observer):
             )
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint: a resumed run finds the same t1."""
+        """Returns the state for the checkpoint, so that a resumed run finds the same t1."""
         last = {name: {"t": t, "value": value} for name, (t, value) in self._last.items()}
         return {"t1": self._t1, "last": last} if self._t1 else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restores the state from a checkpoint."""
         if state_dict:
             self._t1 = dict(state_dict["t1"])
             self._last = {name: (held["t"], held["value"]) for name, held in state_dict["last"].items()}

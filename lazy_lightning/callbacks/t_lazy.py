@@ -1,4 +1,4 @@
-"""t_lazy: how long lazy training takes, from the kernel at initialisation."""
+"""t_lazy, the time scale of lazy training, computed from the kernel at initialisation."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ if TYPE_CHECKING:
 
 
 def label_time(slope: Tensor, alpha: Tensor, gradient_norm: Tensor) -> Tensor:
-    """n ‖u‖^2/(u^T Theta u) with u = -d ell/dF at the start, (E,): when its pull u would be met at the first speed.
+    """Returns n ‖u‖^2/(u^T Theta u), (E,), with u = -d ell/dF at t = 0: the time to change F by u at the initial speed.
 
-    Since grad L = -J^T u/(alpha n), the quadratic form is (alpha n ‖grad L‖)^2: no kernel is needed.
+    Because grad L = -J^T u/(alpha n), the quadratic form is (alpha n ‖grad L‖)^2, and no kernel is needed.
 
     Args:
-        slope: (E, n, ...) u.
-        alpha: (E,)
-        gradient_norm: (E,) ‖grad L‖.
+        slope: derivative d ell/dF, (E, n, ...); its sign does not matter.
+        alpha: scales (E,) of the members.
+        gradient_norm: norms ‖grad L‖, (E,).
     """
-    pull = slope.double().flatten(1).square().sum(dim=1)
-    return pull / (slope.shape[1] * (alpha * gradient_norm).square())
+    squared_norm = slope.double().flatten(1).square().sum(dim=1)
+    return squared_norm / (slope.shape[1] * (alpha * gradient_norm).square())
 
 
 class TLazy(NetworkObserver):
-    """The time scales of lazy training on the training set, 1/‖Theta‖ in two senses, independent of alpha.
+    """Observer of two time scales of lazy training on the training set, which are independent of alpha.
 
-    ``t_lazy/norm`` is n/lambda_max(Theta_0), the fastest direction; ``t_lazy/labels`` is that of the direction in which
-    the labels pull. Once, at t = 0: a few power steps of one forward and one reverse pass each.
+    ``t_lazy/norm`` is n/lambda_max(Theta_0), that of the fastest direction; ``t_lazy/labels`` is that of the direction
+    -d ell/dF of the labels. They are measured once, at t = 0, by a few power iterations of one forward and one reverse
+    pass each.
 
     Args:
-        method: when the power steps for lambda_max are content.
+        method: the tolerance and the limit of the power iterations for lambda_max.
     """
 
     column_names = ("t_lazy/norm", "t_lazy/labels")
@@ -46,11 +47,11 @@ class TLazy(NetworkObserver):
         self._columns: dict[str, Tensor] = {}
 
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``t_lazy/norm`` and ``t_lazy/labels``, the same at every observation."""
+        """Returns ``t_lazy/norm`` and ``t_lazy/labels``, which are the same at every observation."""
         state = observation.state
         if observation.index == 0:
             self._columns = {"t_lazy/norm": self._norm_time(module), "t_lazy/labels": self._label_time(module, state)}
-        missing = torch.full_like(state.t, torch.nan)  # of a run that began without this observer
+        missing = torch.full_like(state.t, torch.nan)  # for a resumed run that began without this observer
         names = ("t_lazy/norm", "t_lazy/labels")
         return {name: self._columns.get(name, missing).to(state.t.device) for name in names}
 
@@ -77,9 +78,9 @@ class TLazy(NetworkObserver):
         return label_time(slope, module.centering.alpha.to(slope.device), state.gradient_norm)
 
     def state_dict(self) -> dict[str, Any]:
-        """For the checkpoint."""
+        """Returns the columns for the checkpoint."""
         return dict(self._columns)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """From the checkpoint."""
+        """Restores the columns from a checkpoint."""
         self._columns = dict(state_dict)

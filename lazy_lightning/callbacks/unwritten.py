@@ -1,4 +1,4 @@
-"""Files that could not be written: each is told once, costs nothing else, and is known at the end of the run."""
+"""Reports of files that could not be written, during the run and as an error at its end."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _log = logging.getLogger(__name__)
 
 @contextmanager
 def warn_if_unwritten(module: ObservableModule, path: Path) -> Iterator[None]:
-    """Around the writing of a file of a run: reports any failure in one sentence, and lets the run go on.
+    """Context for writing a file of a run, which reports a failure in one sentence and lets the run continue.
 
-    The module notes the file until it is written after all, and raises at the end of the fit if it never was
+    The module records the file until a later attempt succeeds, and raises at the end of the fit if none does
     (:meth:`~lazy_lightning.modules.ObservedModule.on_fit_end`).
     """
     try:
@@ -32,7 +32,7 @@ def warn_if_unwritten(module: ObservableModule, path: Path) -> Iterator[None]:
     except Exception as error:
         sentence = _sentence(path, error)
         _log.debug("the traceback of this failure", exc_info=error)
-        if module.unwritten.get(path) != sentence:  # a full disk is told once a file, not at every attempt
+        if module.unwritten.get(path) != sentence:  # a full disk is reported once for each file, not at every attempt
             show(f"error: {sentence}", file=sys.stderr)
         module.unwritten[path] = sentence
     else:

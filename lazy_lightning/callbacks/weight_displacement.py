@@ -1,4 +1,4 @@
-"""How far the weights have moved from initialisation."""
+"""Distance of the weights from their initial values."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def relative_displacement(displacement: Tensor, origin: Tensor) -> Tensor:
-    """‖w - w0‖ / ‖w0‖ for each member, (E, N) and (E, N) to (E,); lazy: ~ 1/alpha (arXiv:1906.08034).
+    """Returns ‖w - w0‖ / ‖w0‖ of each member, (E,), from (E, N) and (E, N); ~ 1/alpha if lazy (arXiv:1906.08034).
 
     >>> relative_displacement(torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0, 10.0]]))
     tensor([0.5000])
@@ -26,13 +26,13 @@ def relative_displacement(displacement: Tensor, origin: Tensor) -> Tensor:
 
 
 class WeightDisplacement(NetworkObserver):
-    """‖w - w0‖/‖w0‖ in all and by layer, and the largest and mean |dW_ij| by layer.
+    """Observer of ‖w - w0‖/‖w0‖, total and by layer, and of the largest and mean |dW_ij| by layer.
 
-    Lazy: |dW_ij| ~ 1/(alpha h) inside and ~ 1/(alpha sqrt(h)) in the first and last layer, while
-    ‖w - w0‖ ~ 1/alpha, so sqrt(h) ‖w - w0‖/‖w0‖ ~ 1/(sqrt(h) alpha) (arXiv:1906.08034).
+    In lazy training |dW_ij| ~ 1/(alpha h) in the hidden layers and ~ 1/(alpha sqrt(h)) in the first and last layer,
+    while ‖w - w0‖ ~ 1/alpha, so sqrt(h) ‖w - w0‖/‖w0‖ ~ 1/(sqrt(h) alpha) (arXiv:1906.08034).
 
     Args:
-        layers: False keeps the total alone.
+        layers: whether to also measure each layer.
     """
 
     column_names = ("displacement/total",)
@@ -41,7 +41,7 @@ class WeightDisplacement(NetworkObserver):
         self.layers = layers
 
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
-        """``displacement/total``, ``displacement/LAYER``, ``dw_max/LAYER``, ``dw_mean/LAYER``."""
+        """Returns ``displacement/total``, ``displacement/LAYER``, ``dw_max/LAYER`` and ``dw_mean/LAYER``."""
         state = observation.state
         columns = {"displacement/total": relative_displacement(state.displacement, state.origin)}
         if self.layers:

@@ -1,4 +1,4 @@
-"""What a sweep has found, as figures, numbers and one page."""
+"""Reports of sweeps: figures, their numbers, and one page."""
 
 from lazy_lightning.report.own_folder import require_own_folder
 from lazy_lightning.report.report import Report, write_report

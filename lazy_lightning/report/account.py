@@ -1,4 +1,4 @@
-"""What was run, told in a paragraph."""
+"""Description of the runs of a report in one paragraph."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ _MOST_NAMED = 8
 
 
 def subject(runs: pd.DataFrame) -> str:
-    """``FC on Digits``: of networks and data, as far as the table tells."""
+    """Returns the names of networks and data in the table, such as ``FC on Digits``."""
     networks, data = _named(runs, "model.network") or "Networks", _named(runs, "data")
     return f"{networks} on {data}" if data else networks
 
 
 def account(runs: pd.DataFrame) -> str:
-    """How many members of which widths, alphas and seeds, how they ended, and how long it took."""
+    """Describes the number of members, their widths, alphas and seeds, how they ended, and the time of the runs."""
     return " ".join(part for part in (_members(runs), _swept(runs), _ended(runs), _took(runs)) if part)
 
 
 def versions(runs: pd.DataFrame, when: datetime) -> str:
-    """When the page was written, with what, and what the runs say that they were made with."""
+    """Returns the time and versions with which the page was written, and the versions in the runs' configurations."""
     here = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES if _installed(name))
     then = sorted({pair for path in runs["path"].unique() for pair in _stated_versions(Path(str(path)))})
     made = ", ".join(f"{name} {version}" for name, version in then)
@@ -42,7 +42,7 @@ def versions(runs: pd.DataFrame, when: datetime) -> str:
 
 
 def listed(values: Sequence[str]) -> str:
-    """``a, b and c``; of many, how many and the ends.
+    """Joins values as ``a, b and c``; a long list is replaced by its number of values and its ends.
 
     >>> listed(["30", "100", "300"])
     '30, 100 and 300'
@@ -81,8 +81,8 @@ def _ended(runs: pd.DataFrame) -> str:
     failed, unfinished = (int(counts.get(name, 0)) for name in ("failed", "unfinished"))
     if not failed + unfinished:
         return "All have finished."
-    told = [f"{int(counts.get('finished', 0))} have finished", f"{failed} failed"]
-    return listed(told + [f"{unfinished} are unfinished (running still, or interrupted)"] * bool(unfinished)) + "."
+    parts = [f"{int(counts.get('finished', 0))} have finished", f"{failed} failed"]
+    return listed(parts + [f"{unfinished} are unfinished (still running, or interrupted)"] * bool(unfinished)) + "."
 
 
 def _took(runs: pd.DataFrame) -> str:
@@ -110,7 +110,7 @@ def _installed(name: str) -> bool:
 
 
 def _stated_versions(folder: Path) -> list[tuple[str, str]]:
-    """``# torch==2.11`` at the head of a run's configuration."""
+    """Returns the versions at the head of a run's configuration, written as ``# torch==2.11``."""
     try:
         text = (folder / CONFIG).read_text(encoding="utf-8")
     except OSError:

@@ -1,4 +1,4 @@
-"""Pieces of a page: escaped text, tables and pictures, from the macros of ``elements.html.jinja``."""
+"""Elements of a page: escaped text, tables and pictures, from the macros of ``elements.html.jinja``."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from markupsafe import Markup, escape
 from lazy_lightning.plain_text import printable
 
 MOST_ROWS = 300
-"""Of a table on the page; its file has them all."""
+"""Largest number of rows of a table on the page; the table's file has all rows."""
 
 _PIXELS = 2.0
-"""Of a picture, for one of the page's: sharp on fine screens and in print."""
+"""Pixels of a picture for each pixel of the page, for high-resolution screens and print."""
 
 
 def prose(text: str) -> Markup:
-    """Escaped; a minus is one, and an equation stays on its line.
+    """Escapes a text, replaces hyphens before numbers by minus signs, and keeps equations on one line.
 
     >>> str(prose("slope -1 < 0 at h = 30"))
     'slope −1 &lt; 0 at h\xa0=\xa030'
@@ -33,7 +33,7 @@ def prose(text: str) -> Markup:
 
 
 def environment() -> Environment:
-    """The templates of this folder; every value that is not markup already is made printable, then escaped."""
+    """Returns the environment of this folder's templates, which escapes every value that is not markup."""
     found = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -51,22 +51,27 @@ _MACROS: Any = environment().get_template("elements.html.jinja").module
 
 
 class Cell(NamedTuple):
-    """Of a table."""
+    """One cell of a table."""
 
     text: str
+    """The formatted value."""
     number: bool
+    """Whether the value is a number."""
 
 
 class Picture(NamedTuple):
-    """A PNG as text, and its size on the page."""
+    """A PNG in base64, and its size on the page."""
 
     data: str
+    """The PNG in base64."""
     width: int
+    """Width in pixels of the page."""
     height: int
+    """Height in pixels of the page."""
 
 
 def frame_table(frame: pd.DataFrame, caption: str) -> Markup:
-    """A table of numbers, to six digits; of a long one the first rows, and the caption says so."""
+    """Returns a table of numbers with six digits; only the first rows of a long one, with a note in the caption."""
     if len(frame) > MOST_ROWS:
         caption = f"{caption} The first {MOST_ROWS} of {len(frame)} rows."
     rows = [[_cell(value) for value in row] for row in frame.head(MOST_ROWS).itertuples(index=False, name=None)]
@@ -75,7 +80,7 @@ def frame_table(frame: pd.DataFrame, caption: str) -> Markup:
 
 
 def picture(png: bytes, alternative: str) -> Markup:
-    """A PNG inside of the page, which needs no other file, at half its size in pixels; a narrow screen scrolls it."""
+    """Returns a PNG embedded in the page at half its size in pixels; on narrow screens it scrolls."""
     width, height = (round(side / _PIXELS) for side in struct.unpack(">II", png[16:24]))
     image: Markup = _MACROS.picture(Picture(base64.b64encode(png).decode("ascii"), width, height), alternative)
     return image

@@ -14,11 +14,11 @@ SUFFIX = ".report"
 
 
 def write_events(figures: Mapping[str, Figure], folder: Path) -> Path:
-    """One event file with an image for each figure, whole or not at all; that of an earlier report is removed.
+    """Writes one event file with an image for each figure atomically, and removes that of an earlier report.
 
     Args:
-        figures: by tag.
-        folder: to write into.
+        figures: the figures by tag.
+        folder: the folder of the file.
     """
     from torch.utils.tensorboard import SummaryWriter  # takes a second to import
 

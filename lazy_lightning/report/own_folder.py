@@ -1,4 +1,4 @@
-"""Which folders a report may write into: new and empty ones, and those that hold an earlier report."""
+"""Check of the folder of a report, which must be new, empty, or the folder of an earlier report."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from lazy_lightning.plain_text import printable
 
 PAGE = "index.html"
 MARKER = ".lazy_lightning_report"
-"""A file in every report's folder, written before anything else."""
+"""Name of the file that marks the folder of a report, written before all others."""
 _EARLIER = re.compile(r"<title>Lazy training and feature learning: ")
-"""At the head of the pages of version 0.1.0, which left no marker."""
+"""Pattern at the head of the pages of version 0.1.0, which wrote no marker."""
 _HEAD = 2000
 
 
 def require_own_folder(folder: Path) -> None:
-    """Finds out before a report is drawn whether its folder may be written into; writes nothing.
+    """Checks before a report is drawn that its folder may be used, without writing to it.
 
     Raises:
-        RunError: it holds something else than a report, or cannot be read.
+        RunError: the folder holds files other than a report, or cannot be read.
     """
     try:
         if not folder.exists() or (folder / MARKER).is_file() or not any(folder.iterdir()) or _is_earlier(folder):
@@ -38,7 +38,7 @@ def claim(folder: Path) -> None:
     """Marks a folder as that of a report.
 
     Raises:
-        RunError: see :func:`require_own_folder`; or it cannot be written.
+        RunError: :func:`require_own_folder` raises, or the folder cannot be written.
     """
     require_own_folder(folder)
     try:

@@ -1,4 +1,4 @@
-"""The page of a report: one file that needs no other, to be read, printed and sent."""
+"""The page of a report: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ _ABOUT_ERRORS = (
 
 @dataclass
 class Section:
-    """What the page tells of one setting."""
+    """The section of one setting on the page."""
 
     title: str
     runs: pd.DataFrame
     folder: Path
-    """Where its figures lie."""
+    """Folder of its figures."""
     drawn: list[ReportFigure] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
-    """By the figure's name: what its data lack."""
+    """Reasons by figure name, for figures whose data are missing or insufficient."""
     failed: dict[str, str] = field(default_factory=dict)
-    """By the figure's name: the exception that it ended with, a mistake of ours."""
+    """Exceptions by figure name, for figures that failed because of a bug in the program."""
 
 
 def render(sections: Sequence[Section], root: Path, when: datetime) -> str:
-    """The page in HTML.
+    """Returns the page in HTML.
 
     Args:
-        sections: one a setting, with the PNGs of their figures on the disk.
-        root: where the page will lie; links are relative to it.
-        when: what it says of the time it was written.
+        sections: one section for each setting; the PNG files of their figures must exist.
+        root: folder of the page, to which links are relative.
+        when: the time of writing, which is printed on the page.
     """
     runs = pd.concat([section.runs for section in sections])
     return (
@@ -92,7 +92,7 @@ def _not_drawn(sections: Sequence[Section]) -> Iterator[dict[str, Any]]:
         for name, why in section.refused.items():
             yield {"failed": False, "text": f"{_words(name)}{of}: {why}"}
         for name, why in section.failed.items():
-            yield {"failed": True, "text": f"{_words(name)}{of}: failed, which is a mistake of the program. {why}"}
+            yield {"failed": True, "text": f"{_words(name)}{of}: failed because of a bug in the program. {why}"}
 
 
 def _members_without_result(runs: pd.DataFrame) -> Markup:
@@ -127,7 +127,7 @@ def _configuration(folder: Path) -> str:
 
 
 def _stem(drawn: ReportFigure, section: Section, root: Path) -> str:
-    """Of the figure's files, from the page; and its name on the page."""
+    """Returns the path of a figure's files without suffix, relative to the page; also its name on the page."""
     return (section.folder / drawn.name).relative_to(root).as_posix()
 
 

@@ -1,4 +1,4 @@
-"""From a table of runs to a folder of figures, numbers, and the page that shows them."""
+"""Writing of a report: a folder with the figures of a table of runs, their numbers, and a page."""
 
 from __future__ import annotations
 
@@ -28,14 +28,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Report:
-    """What has been written."""
+    """The files and figures of a written report."""
 
     page: Path
+    """Path of the page."""
     drawn: list[ReportFigure]
+    """The figures that were drawn."""
     refused: dict[str, str]
-    """By figure, with its setting's folder if there are several: what the data lack for it."""
+    """Reasons by figure, with the setting's folder if there are several, for figures whose data are insufficient."""
     failed: dict[str, str]
-    """By figure likewise: the exception it ended with. A mistake of the program, told in full in its log."""
+    """Exceptions by figure, for figures that failed because of a bug; the log has the tracebacks."""
 
 
 def write_report(
@@ -47,23 +49,23 @@ def write_report(
 ) -> Report:
     """Draws every figure that the runs support, as PNG and PDF with its numbers in CSV, and the page ``index.html``.
 
-    Members that differ in more than h, alpha and seed are not drawn together: each setting gets figures of its own, in
-    a folder of its own. What an earlier report has left under the same names is replaced or removed.
+    Members that differ in more than h, alpha and seed are not drawn together: each setting has its own figures in its
+    own folder. Files of an earlier report with the same names are replaced or removed.
 
     Args:
-        runs: from :func:`~lazy_lightning.experiments.load_runs`, whole or some of its rows.
-        out: folder to write into.
-        tensorboard: also writes an event file with the figures.
-        figures: by name.
+        runs: a table of :func:`~lazy_lightning.runs.load_runs`, or some of its rows.
+        out: the folder of the report.
+        tensorboard: whether to also write an event file with the figures.
+        figures: the functions that draw the figures, by name.
 
     Raises:
         AnalysisError: no member has finished.
-        RunError: the folder cannot be written, or holds something else than a report.
+        RunError: the folder cannot be written, or holds files other than a report.
     """
     if not (runs["status"] == "finished").any():
         raise AnalysisError(
-            f"none of the {len(runs)} members has finished: let the runs go on, or see why they failed in the table's "
-            "reason column"
+            f"none of the {len(runs)} members has finished: resume the runs, or see the reasons of failures in the "
+            "table's reason column"
         )
     claim(out)
     sections = [_drawn(section, figures) for section in _sections(settings(runs), out)]
@@ -85,13 +87,13 @@ def _sections(found: list[Setting], out: Path) -> Iterator[Section]:
     taken: set[str] = set()
     for number, (title, runs) in enumerate(found):
         name = folder_name(title)
-        name = f"{name}-{number}" if name.lower() in taken else name  # on some disks case makes no difference
+        name = f"{name}-{number}" if name.lower() in taken else name  # some file systems are case-insensitive
         taken.add(name.lower())
         yield Section(title, runs, out / name)
 
 
 def folder_name(title: str) -> str:
-    """A setting's title without what file names should not have; a long one ends with a whole word.
+    """Converts a setting's title to the name of a folder; a long one is truncated at the end of a word.
 
     >>> folder_name("model.network.depth = 3, model.loss = softhinge(20)")
     'model.network.depth-3-model.loss-softhinge-20'
@@ -108,11 +110,11 @@ def _drawn(section: Section, figures: Mapping[str, Callable[[pd.DataFrame], Repo
         try:
             section.drawn.append(_written(figure(section.runs), section.folder))
         except (RunError, OSError):
-            raise  # not the figure's: nothing can be written, or read
+            raise  # not specific to the figure: files cannot be written or read
         except LazyLightningError as error:
             section.refused[name] = str(error)
-        except Exception as error:  # one figure's mistake must not cost the others
-            _log.exception("the figure %s failed; the report goes on without it", name)
+        except Exception as error:  # a bug in one figure must not prevent the others
+            _log.exception("the figure %s failed; the report continues without it", name)
             section.failed[name] = f"{type(error).__name__}: {error}"
         else:
             continue
@@ -123,12 +125,12 @@ def _drawn(section: Section, figures: Mapping[str, Callable[[pd.DataFrame], Repo
 def _written(drawn: ReportFigure, folder: Path) -> ReportFigure:
     save(drawn.figure, folder / drawn.name)
     with written_atomically(folder / f"{drawn.name}.csv") as temporary:
-        drawn.table.to_csv(temporary, index=False)  # floats by their repr: the shortest that reads back the same
+        drawn.table.to_csv(temporary, index=False)  # floats by repr, the shortest text that restores the value
     return drawn
 
 
 def _remove(stem: Path) -> None:
-    """What an earlier report, of other runs, has drawn under a name would be taken for this one's."""
+    """Removes a figure's files of an earlier report, which would be mistaken for those of this one."""
     for suffix in (".png", ".pdf", ".csv"):
         stem.with_name(stem.name + suffix).unlink(missing_ok=True)
 

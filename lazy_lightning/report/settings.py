@@ -1,4 +1,4 @@
-"""A table of runs cut into settings: within one, members differ in h, alpha and seed alone."""
+"""Division of a table of runs into settings, within which members differ only in h, alpha and seed."""
 
 from __future__ import annotations
 
@@ -11,28 +11,29 @@ from lazy_lightning.figures.sweep_table import NETWORK
 from lazy_lightning.runs.configuration import WITHOUT_EFFECT
 
 _SWEPT = ("alpha", "seeds", "at", "checkpoint", "layers", "kernel_outputs")
-"""Arguments of the model that differ within a setting: who a member is, and which kernel of its network was frozen."""
+"""Arguments of the model that differ within a setting: alpha, seeds, and those of the frozen kernel."""
 
 _SOLVER = ("model.stop", "model.schedule", "model.controller", "model.dt")
-"""A frozen kernel may need another limit or step than the networks whose kernel it is."""
+"""Keys in which a frozen kernel may differ from its networks, because it may need other limits or steps."""
 
 Signature = tuple[str, ...]
 """The values of the compared keys."""
 
 
 class Setting(NamedTuple):
-    """Members that one figure may show together."""
+    """Members that one figure can show together."""
 
     title: str
-    """The keys that tell it from the other settings: ``model.network.depth = 3``. Empty if it is the only one."""
+    """The keys that distinguish it from other settings: ``model.network.depth = 3``. Empty if there are no others."""
     runs: pd.DataFrame
+    """The rows of its members."""
 
 
 def settings(runs: pd.DataFrame) -> list[Setting]:
-    """Cuts a table of runs by whatever differs in the configuration but width, alpha, seed and frozen kernel.
+    """Divides a table of runs by all keys of the configuration except width, alpha, seed and frozen kernel.
 
-    Kernels go with the networks of the same configuration; where there are none, with the one setting of networks from
-    which they differ in limits and steps alone; else they are a setting of their own.
+    Kernels belong to the setting of the networks with the same configuration; if there are none, to the only setting of
+    networks from which they differ only in limits and steps; else they are a separate setting.
 
     >>> runs = pd.DataFrame({"model": "network", "alpha": [0.1, 10.0, 0.1], "model.network.depth": [2, 2, 3]})
     >>> [(setting.title, len(setting.runs)) for setting in settings(runs)]
@@ -40,26 +41,24 @@ def settings(runs: pd.DataFrame) -> list[Setting]:
     """
     keys = [key for key in runs.columns if is_compared(key)]
     signatures = _signatures(runs, keys)
-    homes = _homes(runs, signatures, keys)
-    settled = [homes[signature] for signature in signatures]
-    found = sorted(set(settled), key=lambda signature: [_rank(value) for value in signature])
-    telling = [
-        i for i in range(len(keys)) if len({s[i] for s in found}) > 1 and not _goes_without_saying(i, found, keys)
-    ]
+    setting_of = _settings_of_signatures(runs, signatures, keys)
+    assigned = [setting_of[signature] for signature in signatures]
+    found = sorted(set(assigned), key=lambda signature: [_rank(value) for value in signature])
+    titled = [i for i in range(len(keys)) if len({s[i] for s in found}) > 1 and not _is_implied(i, found, keys)]
     return [
-        Setting(", ".join(f"{keys[i]} = {signature[i]}" for i in telling), runs[[s == signature for s in settled]])
+        Setting(", ".join(f"{keys[i]} = {signature[i]}" for i in titled), runs[[s == signature for s in assigned]])
         for signature in found
     ]
 
 
-def _goes_without_saying(i: int, found: Sequence[Signature], keys: Sequence[str]) -> bool:
-    """Whether a class decides the value: each has arguments of its own, whose defaults no title needs to name."""
+def _is_implied(i: int, found: Sequence[Signature], keys: Sequence[str]) -> bool:
+    """Returns whether the class determines a value, as it does the defaults of its own arguments."""
     classes = [j for j, key in enumerate(keys) if keys[i].startswith(f"{key}.")]
     return any(len({(s[j], s[i]) for s in found}) == len({s[j] for s in found}) for j in classes)
 
 
 def is_compared(key: str) -> bool:
-    """Whether a column of the table of runs is a configuration key in which the members of a setting agree.
+    """Returns whether a column of the table of runs is a configuration key in which the members of a setting agree.
 
     >>> [is_compared(key) for key in ("data.n_train", "model.network.width", "model", "test/error")]
     [True, False, False, False]
@@ -72,13 +71,13 @@ def is_compared(key: str) -> bool:
 
 
 def format_value(value: Any) -> str:
-    """A value of the configuration as one would write it.
+    """Formats a value of the configuration as in a configuration file.
 
     >>> [format_value(value) for value in (3.0, float("nan"), True, "softplus(5)")]
     ['3', 'none', 'true', 'softplus(5)']
     """
     if value is None or value != value:
-        return "none"  # also a key that a class of another name does not have
+        return "none"  # also for a key that the class does not have
     if isinstance(value, (bool, float)):
         return str(value).lower() if isinstance(value, bool) else f"{value:.12g}"
     return str(value)
@@ -91,15 +90,17 @@ def _signatures(runs: pd.DataFrame, keys: Sequence[str]) -> list[Signature]:
     return list(zip(*columns, strict=True))
 
 
-def _homes(runs: pd.DataFrame, signatures: Sequence[Signature], keys: Sequence[str]) -> dict[Signature, Signature]:
-    """For the signature of a row, that of the setting it belongs to."""
-    homes = {signature: signature for signature in signatures}
+def _settings_of_signatures(
+    runs: pd.DataFrame, signatures: Sequence[Signature], keys: Sequence[str]
+) -> dict[Signature, Signature]:
+    """Returns for each signature of a row that of its setting."""
+    setting_of = {signature: signature for signature in signatures}
     networks = {s for s, model in zip(signatures, runs["model"].tolist(), strict=True) if model == NETWORK}
-    for signature in homes.keys() - networks:
-        near = [network for network in networks if _task(network, keys) == _task(signature, keys)]
-        if len(near) == 1:
-            homes[signature] = near[0]
-    return homes
+    for signature in setting_of.keys() - networks:
+        matches = [network for network in networks if _task(network, keys) == _task(signature, keys)]
+        if len(matches) == 1:
+            setting_of[signature] = matches[0]
+    return setting_of
 
 
 def _task(signature: Signature, keys: Sequence[str]) -> Signature:
@@ -107,7 +108,7 @@ def _task(signature: Signature, keys: Sequence[str]) -> Signature:
 
 
 def _rank(value: str) -> tuple[int, float, str]:
-    """Numbers in their order, then words in theirs."""
+    """Returns a sort key that orders numbers by value before strings."""
     try:
         return 0, float(value), value
     except ValueError:

@@ -258,7 +258,7 @@ def flat(seed=0):
         (lambda: collapse_quality(curves(seeds=1)), "Curve of h = 30: it has 1 seeds, expected two"),
         (lambda: collapse_quality(curves(noise=0)), "Curve of h = 30: all its seeds are equal"),
         (lambda: collapse_quality(curves(x=X[:1])), "it has 1 points"),
-        (lambda: collapse_quality(curves(x=np.append(X, X[0]))), "x = 0.001 stands twice"),
+        (lambda: collapse_quality(curves(x=np.append(X, X[0]))), "x = 0.001 occurs twice"),
         (lambda: collapse_quality(curves(function=lambda z: z - z)), r"h = 30: y\[0, 0\] is 0"),
     ],
 )

@@ -195,7 +195,7 @@ def test_powers_of_y_do_not_move_the_crossing(seed, power):
         (lambda: crossing(X, drift(X), 0.0), "level is 0.0"),
         (lambda: crossing(X, drift(X), NAN), "level is nan"),
         (lambda: crossing(X, X - X[0], 0.5), r"y\[0, 0\] is 0"),
-        (lambda: crossing([1.0, 1.0], [0.1, 1.0], 0.5), "x = 1 stands twice"),
+        (lambda: crossing([1.0, 1.0], [0.1, 1.0], 0.5), "x = 1 occurs twice"),
         (lambda: crossing(X, noisy(), 0.3, resamples=3), "resamples is 3"),
     ],
 )

@@ -208,7 +208,7 @@ def test_the_order_of_points_and_seeds_does_not_matter(seed):
         (lambda: plateau(X, np.full((11, 3), NAN)), "two at least, got 0"),
         (lambda: plateau(X, np.full((11, 3), np.inf)), r"y\[0, 0\] is inf"),
         (lambda: plateau(X, np.ones((11, 3)), sigmas=0.0), "sigmas is 0.0"),
-        (lambda: plateau([1.0, 2.0, 2.0], np.ones((3, 3))), "x = 2 stands twice"),
+        (lambda: plateau([1.0, 2.0, 2.0], np.ones((3, 3))), "x = 2 occurs twice"),
     ],
 )
 def test_refused_plateaus(call, message):

@@ -161,7 +161,7 @@ def test_what_is_not_there_is_left_out():
         (lambda: checked_scan([1.0, NAN], [1.0, 1.0], positive=True), r"x\[1\] is nan"),
         (lambda: checked_scan([[1.0, 2.0]], [1.0, 1.0], positive=True), r"x has shape \(1, 2\)"),
         (lambda: checked_scan([1.0, 2.0], [1.0, 1.0, 1.0], positive=True), "2 points and y 3 rows"),
-        (lambda: checked_scan([1.0, 2.0, 2.0], [1.0, 1.0, 1.0], positive=True), "x = 2 stands twice"),
+        (lambda: checked_scan([1.0, 2.0, 2.0], [1.0, 1.0, 1.0], positive=True), "x = 2 occurs twice"),
         (lambda: resampled_means(np.ones((2, 2)), resamples=10, rng=np.random.default_rng()), "resamples is 10"),
     ],
 )

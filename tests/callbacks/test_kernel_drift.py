@@ -280,7 +280,7 @@ def test_refused_when_configured(options, message):
 @pytest.mark.parametrize(
     ("options", "data", "message"),
     [
-        ({"split": "kernel"}, {}, "kernel set were asked for, but it is empty: set data.n_kernel"),
+        ({"split": "kernel"}, {}, "the kernel set is empty: set data.n_kernel"),
         ({"split": "validation"}, {}, "'validation', expected kernel, test, train"),
         ({}, {"n_test": 1}, "2 samples at least, but the test set has 1: set a larger data.n_test"),
     ],

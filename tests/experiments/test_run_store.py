@@ -385,7 +385,7 @@ def test_damaged_arrays_are_named(tmp_path: Path, file: str) -> None:
 
 @pytest.mark.parametrize("name", ["curves", "outputs", "kernels"])
 def test_other_tables_have_no_files(name: str) -> None:
-    with pytest.raises(AttributeError, match="no column path: it is not one of load_runs"):
+    with pytest.raises(AttributeError, match="no column path: use a table of load_runs"):
         getattr(pd.DataFrame({"alpha": [1.0]}), name)
 
 

@@ -115,7 +115,7 @@ def test_everything_is_told(page, runs):
         "(sqrt(h) alpha from 0.1 to 10), 2 seeds. 10 have finished and 2 failed. The runs took 4 s in all.",
         "slope, h = 100 −1.00 ± 0.01",
         "refused figure: kernel_drift/total was not observed: stack callbacks/ntk.yaml",
-        "failed figure: failed, which is a mistake of the program. ZeroDivisionError",
+        "failed figure: failed because of a bug in the program. ZeroDivisionError",
         "2 of 12 members have no result",
         "non_finite",
         "The first 300 of 1000 rows",
@@ -194,7 +194,7 @@ def test_account_of_many_alphas_and_unfinished_members():
     runs = table(alpha=np.arange(1.0, 21.0), seed=0, status=["unfinished"] + ["finished"] * 19)
     assert account(runs) == (
         "20 networks, in 1 run: h = 30, 20 values from 1 to 20 of alpha, 1 seed. "
-        "19 have finished, 0 failed and 1 are unfinished (running still, or interrupted)."
+        "19 have finished, 0 failed and 1 are unfinished (still running, or interrupted)."
     )
 
 
