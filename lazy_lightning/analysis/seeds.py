@@ -34,7 +34,7 @@ def seed_columns(y: ArrayLike, *, positive: bool = False) -> Floats:
         row, column = np.argwhere(wrong)[0]
         expected = "a positive number" if positive else "a finite number"
         raise AnalysisError(
-            f"y[{row}, {column}] is {values[row, column]:g}, expected {expected}: leave the point out, or set it to NaN."
+            f"y[{row}, {column}] is {values[row, column]:g}, expected {expected}: leave the point out, or use NaN."
         )
     return values
 

@@ -1,1 +1,1 @@
-"""Figures, as functions of tables: a run's curves, or the runs of a sweep, whose arrays are read through the table."""
+"""Figures as functions of tables: the curves of a run, or the runs of a sweep, through which arrays are loaded."""

@@ -1,4 +1,4 @@
-"""A quantity against the width h, at one alpha or one sqrt(h) alpha that all widths have."""
+"""A quantity against the width h, at one alpha or one sqrt(h) alpha in the range of all widths."""
 
 from __future__ import annotations
 
@@ -16,57 +16,58 @@ from lazy_lightning.figures.band import Band
 from lazy_lightning.figures.sweep_table import WidthCurve
 
 By = Literal["alpha", "scale"]
-"""What is held fixed: alpha, or sqrt(h) alpha."""
+"""The fixed variable: alpha, or sqrt(h) alpha."""
 
 _NAMES = {"alpha": "alpha", "scale": "sqrt(h) alpha"}
 _SAME = 1e-9
-"""Two grids of sqrt(h) alpha agree to the digits that were written down."""
+"""Relative tolerance for equal grids of sqrt(h) alpha, which have rounding errors."""
 _SAME_POINT = 1e-6
-"""Relative: a point this near was trained where it is looked for; alphas are often written with few digits."""
+"""Relative tolerance for a trained point, because alphas are often given with few digits."""
 
 
 @dataclass(frozen=True)
 class AcrossWidths:
-    """One column at one alpha or sqrt(h) alpha."""
+    """A column against h at one alpha or sqrt(h) alpha."""
 
     h: NDArray[np.float64]
-    """(k,), ascending."""
+    """Widths (k,) in ascending order."""
     values: NDArray[np.float64]
-    """(k, s), NaN where a seed is missing."""
+    """Values (k, s), NaN where a seed is missing."""
     at: float
+    """The alpha or sqrt(h) alpha."""
     by: By
     trained: NDArray[np.bool_]
-    """(k,) whether the width was trained at ``at``; elsewhere its values are interpolated."""
+    """Whether each width was trained at ``at``, (k,); if not, its values are interpolated."""
 
     @property
     def band(self) -> Band:
-        """Geometric mean over seeds, and its error."""
+        """Geometric mean over seeds with its error."""
         return self._curve().log_band()
 
     @property
     def law(self) -> PowerLaw | None:
-        """The power law in h; None for fewer than three widths."""
+        """The power law in h, or None for fewer than three widths."""
         try:
             return power_law(self.h, self.values)
         except AnalysisError:
             return None
 
     def long(self, **columns: str) -> pd.DataFrame:
-        """Rows for the table of a figure."""
+        """Returns the rows for the table of a figure."""
         alpha = self.at / np.sqrt(self.h) if self.by == "scale" else np.full(len(self.h), self.at)
-        who = {"h": self.h, "alpha": alpha, "sqrt_h_alpha": np.sqrt(self.h) * alpha, "seeds": self._curve().counts}
-        who["interpolated"] = ~self.trained
-        return pd.DataFrame({**who, **columns, **self.band._asdict()})
+        points = {"h": self.h, "alpha": alpha, "sqrt_h_alpha": np.sqrt(self.h) * alpha, "seeds": self._curve().counts}
+        points["interpolated"] = ~self.trained
+        return pd.DataFrame({**points, **columns, **self.band._asdict()})
 
     def _curve(self) -> WidthCurve:
         return WidthCurve(np.nan, self.h, self.values, ()).positive()
 
 
 def common_range(curves: Sequence[WidthCurve], by: By) -> tuple[float, float]:
-    """The smallest and the largest alpha, or sqrt(h) alpha, that all widths reach.
+    """Returns the smallest and the largest alpha, or sqrt(h) alpha, in the range of all widths.
 
     Raises:
-        AnalysisError: there is none.
+        AnalysisError: the ranges of the widths do not overlap.
     """
     reached = [_abscissa(curve, by)[curve.counts > 0] for curve in curves]
     low, high = max(float(x.min()) for x in reached), min(float(x.max()) for x in reached)
@@ -78,9 +79,9 @@ def common_range(curves: Sequence[WidthCurve], by: By) -> tuple[float, float]:
 
 
 def across_widths(curves: Sequence[WidthCurve], at: float, by: By) -> AcrossWidths:
-    """Each width's curve at one alpha or sqrt(h) alpha, seed by seed, linear in both logarithms between its points.
+    """Interpolates the curve of each width at one alpha or sqrt(h) alpha, for each seed, linearly in both logarithms.
 
-    Networks without a width are left out, and so is what is not positive, or beyond a seed's points.
+    Networks without a width, values that are not positive, and values outside the range of a seed are left out.
 
     >>> steep = WidthCurve(100.0, np.array([1.0, 100.0]), np.array([[1.0], [0.01]]), (0,))
     >>> across_widths([steep], 10.0, "alpha").values  # 1/alpha
@@ -97,13 +98,13 @@ def across_widths(curves: Sequence[WidthCurve], at: float, by: By) -> AcrossWidt
 
 
 def is_trained(curve: WidthCurve, at: float, by: By) -> bool:
-    """Whether a curve has a point at one alpha or sqrt(h) alpha."""
+    """Returns whether a curve has a point at one alpha or sqrt(h) alpha."""
     reached = _abscissa(curve, by)[curve.counts > 0]
     return bool((np.abs(reached - at) <= _SAME_POINT * at).any())
 
 
 def interpolated_note(h: NDArray[np.float64], trained: NDArray[np.bool_]) -> str:
-    """In words, at which widths (k,) a value is interpolated because nothing was trained there; empty if nowhere.
+    """Describes the widths (k,) at which values are interpolated between trained points; empty if there are none.
 
     >>> interpolated_note(np.array([30.0, 100.0]), np.array([False, True]))
     'interpolated at h = 30'
@@ -116,11 +117,11 @@ def interpolated_note(h: NDArray[np.float64], trained: NDArray[np.bool_]) -> str
 
 
 def interpolated(x: NDArray[np.float64], y: NDArray[np.float64], at: float) -> float:
-    """y (k,) at one x, linear in both logarithms; NaN outside of the points that are positive."""
-    there = y > 0
-    if not there.any() or not x[there].min() * (1 - _SAME) <= at <= x[there].max() * (1 + _SAME):
+    """Interpolates y (k,) at one x linearly in both logarithms; NaN outside the range of positive values."""
+    positive = y > 0
+    if not positive.any() or not x[positive].min() * (1 - _SAME) <= at <= x[positive].max() * (1 + _SAME):
         return float("nan")
-    return float(np.exp(np.interp(np.log(at), np.log(x[there]), np.log(y[there]))))
+    return float(np.exp(np.interp(np.log(at), np.log(x[positive]), np.log(y[positive]))))
 
 
 def _abscissa(curve: WidthCurve, by: By) -> NDArray[np.float64]:

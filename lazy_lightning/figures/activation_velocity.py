@@ -1,4 +1,4 @@
-"""How fast the preactivations set out, layer by layer against h, and how far they have come, against sqrt(h) alpha."""
+"""Initial velocity of the preactivations by layer against h, and their drift against sqrt(h) alpha."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ SPEED, DRIFT = "activation_velocity", "activation_drift"
 _COLUMNS = 3
 
 Drifts = dict[str, list[WidthCurve]]
-"""By layer, a curve a width."""
+"""A curve for each width, by layer."""
 
 
 def activation_velocity(runs: pd.DataFrame) -> ReportFigure:
-    """rms dz/dt at t = 0 of each layer against h at one sqrt(h) alpha, and rms (z_end - z_0) against sqrt(h) alpha.
+    """Draws rms dz/dt at t = 0 by layer against h at one sqrt(h) alpha, and rms(z_end - z_0) against sqrt(h) alpha.
 
-    The velocity is ~ 1/alpha at any alpha, since all flows start with F = 0. At fixed sqrt(h) alpha that of the hidden
-    layers does not depend on h, and that of the output, which is ‖Theta‖/alpha, grows as sqrt(h).
+    The velocity is ~ 1/alpha at any alpha, because all flows start with F = 0. At fixed sqrt(h) alpha that of the
+    hidden layers does not depend on h, and that of the output, which is ‖Theta‖/alpha, grows as sqrt(h).
 
     Raises:
         AnalysisError: neither was observed, or both are 0 everywhere.
@@ -68,7 +68,7 @@ def activation_velocity(runs: pd.DataFrame) -> ReportFigure:
             axes[0].legend()
     findings = layer_findings(speeds, "activation velocity")
     for layer, curves in drifts.items():
-        findings |= lazy_findings(runs, curves[-1:], f"slope of the activation drift of {layer}")  # of the widest
+        findings |= lazy_findings(runs, curves[-1:], f"slope of the activation drift of {layer}")  # widest network
     caption = _caption(runs, speeds, at, drifts) + unfinished_note(runs)
     return ReportFigure(
         "activation_velocity", "Velocity and drift of activations", caption, figure, _table(speeds, drifts), findings
@@ -76,7 +76,7 @@ def activation_velocity(runs: pd.DataFrame) -> ReportFigure:
 
 
 def _speeds(runs: pd.DataFrame) -> tuple[dict[str, AcrossWidths], float]:
-    """At sqrt(h) alpha = 1, or what all widths have that is nearest; nothing for a single width."""
+    """Returns the velocities by layer at the common sqrt(h) alpha nearest to 1; none for a single width."""
     layers = layers_of(runs, SPEED)
     known = [curve for layer in layers for curve in _moving(runs, SPEED, layer) if curve.h == curve.h]
     if len({curve.h for curve in known}) < 2:
@@ -136,7 +136,7 @@ def _caption(runs: pd.DataFrame, speeds: Mapping[str, AcrossWidths], at: float, 
             "not depend on h, and that of the output grow as √h."
         )
     elif len([h for h in sorted_widths(finished(runs)) if h == h]) < 2:
-        parts.append("Velocities are not shown against h, for want of a second width.")
+        parts.append("Velocities are not shown against h, because there is only one width.")
     if drifts:
         curves = [curve for found in drifts.values() for curve in found]
         fewer = f" {len(some_of(list(drifts)))} of {len(drifts)} layers are drawn." if len(drifts) > 5 else ""

@@ -1,4 +1,4 @@
-"""Which points of a sweep are lazy, and which are deep in the feature regime: where slopes are fitted, and drawn."""
+"""The lazy and feature-learning points of a sweep, in which slopes are fitted and drawn."""
 
 from __future__ import annotations
 
@@ -18,32 +18,33 @@ from lazy_lightning.figures.sweep_table import WidthCurve, has, same_width, widt
 DRIFT, DEPARTURE = "kernel_drift/total", "tangent_departure"
 
 _LAZY = (0.01, 0.1)
-"""Kernel drift."""
+"""Levels of the kernel drift."""
 _FEATURE = {DRIFT: (100.0, 10.0, 1.0), DEPARTURE: (0.9, 0.5)}
-"""Power laws hold asymptotically: of these levels the first is taken that leaves three points, else the last."""
+"""Levels for asymptotic power laws, of which the first with three points above it is used, else the last."""
 _LEAST = 3
 _GAP = 2.5
-"""Between curves and the guide beside them."""
+"""Factor between the curves and the line of a slope."""
 
 
 class Region(NamedTuple):
     """Points of a curve on one side of a level."""
 
     keep: NDArray[np.bool_]
-    """(k,)"""
+    """Whether each point is in the region, (k,)."""
     level: float
+    """The level of the order parameter."""
     description: str
-    """``kernel drift > 100``."""
+    """The condition in words, such as ``kernel drift > 100``."""
 
 
 def lazy_region(drift: NDArray[np.float64]) -> Region:
-    """Where the kernel drift (k,) is below 0.01, or 0.1 if that leaves fewer than three points."""
+    """Returns the points with a kernel drift (k,) below 0.01, or 0.1 if that leaves fewer than three points."""
     level = next((level for level in _LAZY if (drift < level).sum() >= _LEAST), _LAZY[-1])
     return Region(drift < level, level, f"kernel drift < {level:g}")
 
 
 def feature_region(measure: NDArray[np.float64], column: str = DRIFT) -> Region:
-    """Where an order parameter (k,) is above the highest level that leaves three points, else above the lowest.
+    """Returns the points with an order parameter (k,) above the highest level that leaves three, else the lowest.
 
     The levels are 100, 10, 1 of the kernel drift, and 0.9, 0.5 of the tangent departure.
 
@@ -56,7 +57,7 @@ def feature_region(measure: NDArray[np.float64], column: str = DRIFT) -> Region:
 
 
 def feature_region_of(runs: pd.DataFrame, curve: WidthCurve) -> Region | None:
-    """Of a curve of these runs, by the kernel drift, or the tangent departure if that was not observed."""
+    """Returns the feature region of a curve by the kernel drift, or by the tangent departure if that is missing."""
     for column in (DRIFT, DEPARTURE):
         curves = width_curves(runs, column) if has(runs, column) else []
         found = next((c for c in curves if same_width(c.h, curve.h)), None)
@@ -67,7 +68,7 @@ def feature_region_of(runs: pd.DataFrame, curve: WidthCurve) -> Region | None:
 
 
 def fitted(curve: WidthCurve, keep: NDArray[np.bool_]) -> PowerLaw | None:
-    """The power law in sqrt(h) alpha through some of the points; None where there are too few."""
+    """Fits a power law in sqrt(h) alpha to some of the points; returns None if there are too few."""
     part = curve.at(keep).positive()
     try:
         return power_law(part.scale, part.values)
@@ -76,7 +77,7 @@ def fitted(curve: WidthCurve, keep: NDArray[np.bool_]) -> PowerLaw | None:
 
 
 def draw_guide(axis: Axes, law: PowerLaw, x: NDArray[np.float64], shift: float) -> None:
-    """A thin line beside the points of a law, ``shift`` times as high, with its slope written on the outer side."""
+    """Draws a thin line parallel to a law, ``shift`` times as high, with a label of its slope on the outer side."""
     ends, above = np.array([x.min(), x.max()]), shift > 1
     axis.plot(ends, shift * law.at(ends), "-", color="0.35", lw=0.8)
     middle = float(np.sqrt(ends.prod()))
@@ -93,7 +94,7 @@ def draw_guide(axis: Axes, law: PowerLaw, x: NDArray[np.float64], shift: float) 
 
 
 def clear_shift(law: PowerLaw, x: NDArray[np.float64], curves: Sequence[WidthCurve], above: bool) -> float:
-    """The shift of a guide that stands clear of all curves over some x."""
+    """Returns the shift of a line of a slope that does not overlap any curve in the range of x."""
     ratios = [1.0]
     for curve in curves:
         inside = (curve.scale >= x.min()) & (curve.scale <= x.max())

@@ -1,4 +1,4 @@
-"""A curve with its error, as figures draw it."""
+"""Band, a curve with its error for a figure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 class Band(NamedTuple):
-    """A mean over seeds and one standard error to both sides, (k,) each; no sides where one seed is."""
+    """A mean over seeds and the ends of an interval of one standard error, (k,) each; NaN ends for one seed."""
 
     mean: NDArray[np.float64]
     low: NDArray[np.float64]

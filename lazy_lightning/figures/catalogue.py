@@ -1,4 +1,4 @@
-"""The figures of a report, in the order in which it shows them."""
+"""The figures of a report in their order on the page."""
 
 from __future__ import annotations
 
@@ -36,4 +36,4 @@ FIGURES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {
     "kernel_images": kernel_images,
     "spectra": spectra,
 }
-"""By name: functions of the rows of one setting, that raise AnalysisError where the rows do not support them."""
+"""Functions by figure name; they take the rows of one setting and raise AnalysisError if these are insufficient."""

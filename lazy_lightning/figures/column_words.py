@@ -1,4 +1,4 @@
-"""What a column of the table of runs is, in words, and which preset of observers measures it."""
+"""Descriptions of the columns in the table of runs, and the preset of observers that measures each."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ from typing import NamedTuple
 
 
 class _Measured(NamedTuple):
-    """Columns that begin alike."""
+    """A group of columns with a common prefix."""
 
     start: str
+    """The prefix of the columns."""
     words: str
+    """The description of the columns."""
     preset: str | None
-    """A file of ``callbacks/``; None for what no preset adds."""
+    """A file in ``callbacks/``; None if no preset measures the columns."""
 
 
 _KNOWN = (
@@ -24,7 +26,7 @@ _KNOWN = (
     _Measured("tangent_departure", "the departure from the linearisation", "tangent"),
     _Measured("displacement/", "the displacement of the weights", "displacement"),
     _Measured("dw_", "the change of the weights by layer", "displacement"),
-    _Measured("activation_stability/", "the share of activations that choose as at w0", "stability"),
+    _Measured("activation_stability/", "the share of gates that are the same as at w0", "stability"),
     _Measured("activation_velocity/", "the speed of the preactivations", "activation"),
     _Measured("activation_", "the drift of the preactivations", "activation"),
     _Measured("laziness", "the laziness index", "laziness"),
@@ -38,11 +40,11 @@ _KNOWN = (
     _Measured("test/loss", "the test loss", None),
     _Measured("test/output_rms", "the size of the outputs", None),
 )
-"""The first whose start fits is meant."""
+"""The groups of columns, of which the first with a matching prefix applies."""
 
 
 def column_words(column: str) -> str:
-    """What a column measures; its own name where there are no words for it.
+    """Returns the description of a column, or its name if there is none.
 
     >>> column_words("kernel_drift/total"), column_words("my_observer/x")
     ('the drift of the tangent kernel', 'my_observer/x')
@@ -52,14 +54,14 @@ def column_words(column: str) -> str:
 
 
 def not_measured(column: str) -> str:
-    """That no member has measured a column, and what to do.
+    """Returns the message that no member has measured a column, with what to do.
 
     >>> not_measured("kernel_drift/total")
     'the drift of the tangent kernel was not measured: add callbacks/ntk.yaml to the configuration'
     """
     known = _known(column)
     if known is None or known.preset is None:
-        return f"{column_words(column)} was not measured: these runs were made without it"
+        return f"{column_words(column)} was not measured: add an observer of it, or a callback that writes it"
     return f"{known.words} was not measured: add callbacks/{known.preset}.yaml to the configuration"
 
 

@@ -1,4 +1,4 @@
-"""How far the weights have moved: all of them against sqrt(h) alpha, and layer by layer against h."""
+"""Displacement of the weights: in total against sqrt(h) alpha, and by layer against h."""
 
 from __future__ import annotations
 
@@ -43,22 +43,23 @@ _LABELS = {
 }
 
 ByLayer = dict[str, dict[str, AcrossWidths]]
-"""By quantity, then by layer."""
+"""Curves against h by quantity, then by layer."""
 
 
 def displacement_by_layer(runs: pd.DataFrame) -> ReportFigure:
-    """sqrt(h) ‖w - w0‖/‖w0‖ against sqrt(h) alpha, and at one large alpha ‖w - w0‖/‖w0‖ and mean |dW_ij| against h.
+    """Draws sqrt(h) ‖w - w0‖/‖w0‖ against sqrt(h) alpha, and ‖w - w0‖/‖w0‖ and mean |dW_ij| by layer against h.
 
-    Lazy networks: sqrt(h) ‖w - w0‖/‖w0‖ ~ 1/(sqrt(h) alpha), and both quantities of a layer ~ 1/h inside and
-    ~ 1/sqrt(h) in the first and last layer (arXiv:1906.08034).
+    The quantities by layer are drawn at one large alpha. In lazy networks sqrt(h) ‖w - w0‖/‖w0‖ ~ 1/(sqrt(h) alpha),
+    and both quantities by layer are ~ 1/h in hidden layers and ~ 1/sqrt(h) in the first and last layer
+    (arXiv:1906.08034).
 
     Raises:
-        AnalysisError: the displacement was not observed, or is nowhere above 0.
+        AnalysisError: the displacement was not observed, or is 0 everywhere.
     """
     curves = [scaled for curve in width_curves(runs, TOTAL) if (scaled := _scaled(curve)).counts.any()]
     if not curves:
         raise AnalysisError(
-            "no weight has moved, the displacement is 0 everywhere: see whether the networks were trained"
+            "no weight has moved, the displacement is 0 everywhere: check whether the networks were trained"
         )
     by_layer, alpha = _by_layer(runs, curves)
     with paper_style():
@@ -69,7 +70,7 @@ def displacement_by_layer(runs: pd.DataFrame) -> ReportFigure:
             draw_layers(axis, found)
             _finish(axis, quantity, alpha, layers_note(found))
     caption = f"Weights at the end of training, geometric means over {seeds_phrase(curves)}. "
-    caption += lazy_sentence(runs, curves) + _said(runs, by_layer, alpha) + unfinished_note(runs)
+    caption += lazy_sentence(runs, curves) + _layers_sentence(runs, by_layer, alpha) + unfinished_note(runs)
     findings = lazy_findings(runs, curves, "slope of sqrt(h) ‖w − w0‖/‖w0‖")
     for quantity, found in by_layer.items():
         findings |= layer_findings(found, "‖w − w0‖/‖w0‖" if quantity == "displacement" else "mean |dW|")
@@ -93,7 +94,7 @@ def _scaled(curve: WidthCurve) -> WidthCurve:
 
 
 def _by_layer(runs: pd.DataFrame, curves: Sequence[WidthCurve]) -> tuple[ByLayer, float]:
-    """At the largest alpha that all widths have reached; nothing where there are fewer than two widths to compare."""
+    """Returns the quantities by layer at the largest common alpha, and this alpha; none for fewer than two widths."""
     known = [curve for curve in curves if curve.h == curve.h]
     if len(known) < 2:
         return {}, float("nan")
@@ -125,11 +126,11 @@ def _finish(axis: Axes, quantity: str, alpha: float, note: str) -> None:
     axis.set_title(rf"$\alpha = {number(alpha, 3)}$" + (f"\n({note})" if note else ""))
 
 
-def _said(runs: pd.DataFrame, by_layer: ByLayer, alpha: float) -> str:
+def _layers_sentence(runs: pd.DataFrame, by_layer: ByLayer, alpha: float) -> str:
     if not by_layer:
         several = len([h for h in sorted_widths(finished(runs)) if h == h]) > 1
-        lacking = "a common alpha, or layer by layer measurements" if several else "a second width"
-        return f" Against h nothing is shown, for want of {lacking}."
+        missing = "no common alpha, or no measurements by layer" if several else "only one width"
+        return f" Nothing is shown against h, because there is {missing}."
     layers = list(next(iter(by_layer.values())))
     chosen = (
         f" {len(some_of(layers))} of {len(layers)} layers are drawn, all are in the table." if len(layers) > 5 else ""
@@ -137,7 +138,6 @@ def _said(runs: pd.DataFrame, by_layer: ByLayer, alpha: float) -> str:
     note = layers_note(next(iter(by_layer.values())))
     between = f"; {note} between trained alphas, linearly in both logarithms" if note else ""
     return (
-        f" By layer at α = {plain(alpha)}, the largest that all widths reach{drift_at(runs, alpha)}{between}.{chosen} "
-        "Lazy networks should have slope -1 "
-        "inside and -1/2 in the first and the last layer."
+        f" By layer at α = {plain(alpha)}, the largest common to all widths{drift_at(runs, alpha)}{between}.{chosen} "
+        "Lazy networks should have slope -1 in hidden layers and -1/2 in the first and the last layer."
     )

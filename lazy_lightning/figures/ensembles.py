@@ -1,4 +1,4 @@
-"""Errors of the average output of all seeds of a point, over however many runs they are spread."""
+"""Errors of the average output of all seeds of a point, which may be in several runs."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ REPORTED_COLUMN = "run/test/ensemble_error"
 
 
 def ensemble_curve(runs: pd.DataFrame, h: float) -> WidthCurve | None:
-    """Test error of the ensemble average against alpha, for networks of one width; None where it cannot be known.
+    """Returns the test error of the ensemble average against alpha for networks of one width; None if unknown.
 
-    From the members' outputs; else from what the run has said, where all seeds of a point were in one run. ``values``
-    is (k, 1), and ``seeds`` is empty: an ensemble has none. Points of one seed are no ensemble.
+    It is computed from the members' outputs, or else taken from the run's column if all seeds of a point were in one
+    run. ``values`` is (k, 1), and ``seeds`` is empty, because an ensemble has no seed. Points with one seed are left
+    out.
     """
     rows = of_width(finished(runs), h).sort_values(["alpha", "seed"], kind="stable")
     outputs = _outputs(rows)
@@ -35,21 +36,21 @@ def _error(members: pd.DataFrame, outputs: MemberOutputs | None) -> float:
     if outputs is not None:
         try:
             return ensemble_statistics(outputs.outputs[members["_position"]], outputs.labels).ensemble_error
-        except AnalysisError:  # labels that are no classes, or members without a finite output
+        except AnalysisError:  # the labels are not classes, or a member has an output that is not finite
             pass
     return _reported_error(members)
 
 
 def _outputs(rows: pd.DataFrame) -> MemberOutputs | None:
-    """None if some were not kept, or are of different samples."""
+    """Returns the outputs of the rows, or None if some are not stored or have different samples."""
     try:
         return rows.outputs.load("test")  # type: ignore[no-any-return]
-    except (AttributeError, DataError):  # a table that was not read from runs has no outputs
+    except (AttributeError, DataError):  # a table that was not loaded from runs has no outputs
         return None
 
 
 def _reported_error(members: pd.DataFrame) -> float:
     if REPORTED_COLUMN not in members or members["run"].nunique() > 1:
         return float("nan")
-    told: NDArray[np.float64] = pd.to_numeric(members[REPORTED_COLUMN], errors="coerce").to_numpy(dtype=np.float64)
-    return float(told[0])
+    errors: NDArray[np.float64] = pd.to_numeric(members[REPORTED_COLUMN], errors="coerce").to_numpy(dtype=np.float64)
+    return float(errors[0])

@@ -1,4 +1,4 @@
-"""Curves against the flow time of a handful of alphas, averaged over seeds on a common grid of log t."""
+"""Curves of a few alphas against the flow time, averaged over seeds on a common grid of log t."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL, Mark
 from lazy_lightning.figures.sweep_table import finished, named_width, of_width, sorted_widths
 
 _POINTS = 120
-"""Of a grid: about what a run observes."""
+"""Number of points of a grid, about the number of observations of a run."""
 _FLOOR = 1e-3
-"""Of the mean: bands that reach down to 0 end there, as a log axis has no 0."""
+"""Lower end of a band relative to the mean, because a log axis has no 0."""
 
 
 class FlowCurve(NamedTuple):
-    """A column against a time, mean over seeds."""
+    """The mean over seeds of a column against a time."""
 
     t: NDArray[np.float64]
-    """(g,) ascending, positive."""
+    """Times (g,), positive and ascending."""
     band: Band
-    """(g,)"""
+    """Mean and error (g,)."""
     seeds: int
 
     def times(self, factor: float) -> FlowCurve:
-        """In other units: 100 makes percent."""
+        """Returns the curve in other units, such as percent with a factor of 100."""
         return FlowCurve(self.t, Band(*(factor * part for part in self.band)), self.seeds)
 
 
@@ -42,25 +42,25 @@ class Followed(NamedTuple):
 
     h: float
     members: pd.DataFrame
-    """Rows of the table of runs."""
+    """Their rows in the table of runs."""
     curves: pd.DataFrame
-    """Their observations, in long form."""
+    """Their observations in long form."""
     alphas: list[float]
-    """Ascending."""
+    """Their alphas in ascending order."""
 
     @property
     def title(self) -> str:
-        """Of the legend, under which the curves are named by :func:`~lazy_lightning.figures.marks.scale_name`."""
+        """Title of the legend, in which :func:`~lazy_lightning.figures.marks.scale_name` names the curves."""
         return ALPHA_LABEL if self.h != self.h else SCALE_LABEL
 
     @property
     def description(self) -> str:
-        """For captions: ``h = 100 at 5 alphas``."""
+        """Description for captions, such as ``h = 100 at 5 alphas``."""
         count = len(self.alphas)
         return f"{named_width(self.h)} at {count} alpha{'s' * (count > 1)} from feature (dark) to lazy (light)"
 
     def average(self, alpha: float, column: str, unit: str | None = None) -> FlowCurve | None:
-        """A column against t, or against t over each member's own ``unit`` (``t1/half_loss``); None without values."""
+        """Averages a column against t, or against t over each member's ``unit`` (``t1/half_loss``); None if empty."""
         chosen = self.members[self.members["alpha"] == alpha]
         units = {str(i): 1.0 for i in chosen["id"]} if unit is None else _units(chosen, unit)
         of_alpha = self.curves[self.curves["alpha"] == alpha]
@@ -73,10 +73,10 @@ class Followed(NamedTuple):
 
 
 def followed(runs: pd.DataFrame, columns: Sequence[str], count: int = 5) -> Followed:
-    """The widest finished networks that have all these columns among their curves, at some of their alphas.
+    """Returns the widest finished networks with all these columns in their curves, at some of their alphas.
 
     Raises:
-        AnalysisError: there are none.
+        AnalysisError: no finished network has the columns.
     """
     rows = finished(runs)
     for h in reversed(sorted_widths(rows)):
@@ -92,7 +92,7 @@ def followed(runs: pd.DataFrame, columns: Sequence[str], count: int = 5) -> Foll
 
 
 def spread(alphas: Sequence[float], count: int) -> list[float]:
-    """At most ``count`` of them, the smallest and the largest among them, and evenly apart in log alpha.
+    """Selects at most ``count`` alphas with even distances in log alpha, including the smallest and the largest.
 
     >>> spread([1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1000.0], 3)
     [0.001, 1.0, 1000.0]
@@ -101,15 +101,16 @@ def spread(alphas: Sequence[float], count: int) -> list[float]:
     if len(ordered) <= count:
         return ordered
     logs = np.log(ordered)
-    wanted = np.linspace(logs[0], logs[-1], count)
-    nearest = {int(np.abs(logs - goal).argmin()) for goal in wanted}
+    goals = np.linspace(logs[0], logs[-1], count)
+    nearest = {int(np.abs(logs - goal).argmin()) for goal in goals}
     return [ordered[i] for i in sorted(nearest)]
 
 
 def averaged(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> FlowCurve:
-    """The mean over seeds of curves (times (o,) ascending and positive, values (o,)), interpolated linearly in log t.
+    """Averages curves (times (o,) ascending and positive, values (o,)) over seeds, interpolated linearly in log t.
 
-    A curve that has ended stays at its last value, as the member does; before its first time it stays at its first.
+    A curve is extended by its last value after its end, because the member keeps its weights, and by its first value
+    before its start.
 
     >>> one, other = (np.array([1.0, 16.0]), np.array([0.0, 1.0])), (np.array([1.0, 2.0]), np.array([0.0, 3.0]))
     >>> curve = averaged([one, other])
@@ -124,7 +125,7 @@ def averaged(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -
 
 
 def draw_flow_curve(axis: Axes, curve: FlowCurve, mark: Mark) -> None:
-    """The mean, its band, and a marker where the last member ends."""
+    """Draws the mean, its band, and a marker at the end of the last member."""
     axis.plot(curve.t, curve.band.mean, color=mark.color, ls=mark.line)
     axis.plot(curve.t[-1:], curve.band.mean[-1:], color=mark.color, marker=mark.marker, ls="none")
     there = np.isfinite(curve.band.low)
@@ -133,7 +134,7 @@ def draw_flow_curve(axis: Axes, curve: FlowCurve, mark: Mark) -> None:
 
 
 def _units(members: pd.DataFrame, column: str) -> dict[str, float]:
-    """By the member's id; those that have none are left out."""
+    """Returns the unit of time by the member's identity; members without a value are left out."""
     numbers = pd.to_numeric(members[column], errors="coerce")
     return {
         str(name): float(value)
@@ -143,16 +144,16 @@ def _units(members: pd.DataFrame, column: str) -> dict[str, float]:
 
 
 def _load(members: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame | None:
-    """None if one of the columns was not kept, or has no number."""
+    """Loads the curves, or returns None if a column is not stored or has no number."""
     try:
         curves: pd.DataFrame = members.curves.load(columns)
-    except (AttributeError, ConfigError):  # a table that was not read from runs has no curves
+    except (AttributeError, ConfigError):  # a table that was not loaded from runs has no curves
         return None
     there = all(np.isfinite(curves[name].to_numpy(dtype=np.float64)).any() for name in columns)
     return curves if there and len(curves) else None
 
 
 def _moving(member: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Observations after the start, each t once, where the column was looked at."""
+    """Returns the observations after the start in which the column was measured, each t once."""
     looked = member[np.isfinite(member[column].astype(float)) & (member["t"] > 0)]
     return looked.sort_values("t", kind="stable").drop_duplicates("t")

@@ -1,4 +1,4 @@
-"""How training goes at a handful of alphas: train loss and test error against t, and against t in units of t1."""
+"""Train loss and test error of a few alphas against t, and against t in units of t1."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class _Line(NamedTuple):
 
 
 def flow_curves(runs: pd.DataFrame) -> ReportFigure:
-    """Train loss and test error (or loss) of the widest networks against t and t/t1, at up to five alphas.
+    """Draws train loss and test error (or loss) of the widest networks against t and t/t1, at up to five alphas.
 
     Raises:
-        AnalysisError: no curves were kept.
+        AnalysisError: no curves are stored.
     """
     quantities = [TRAIN, performance(runs)]
     chosen = followed(runs, [quantity.column for quantity in quantities])
@@ -85,8 +85,7 @@ def _caption(runs: pd.DataFrame, chosen: Followed, lines: list[_Line], units: li
     scaled = "" if unit is None else f" Right: each member's t over its own t1, by {_T1[unit]}."
     return (
         f"Learning curves of {chosen.description}, mean and standard error of {seeds}; a member that has stopped "
-        f"stays where "
-        f"it is, and a marker stands where the last one stops.{scaled}{unfinished_note(runs)}"
+        f"keeps its last value, and a marker is at the end of the last member.{scaled}{unfinished_note(runs)}"
     )
 
 
@@ -97,7 +96,7 @@ def _rows(line: _Line, h: float) -> pd.DataFrame:
 
 
 def _findings(lines: list[_Line], h: float) -> dict[str, str]:
-    """Where the curves end."""
+    """Returns the values and times at the ends of the curves."""
     return {
         f"{line.quantity.name} at the end, {named_scale(h, line.alpha)}": (
             f"{line.curve.band.mean[-1]:.3g}{line.quantity.unit} at t = {line.curve.t[-1]:.3g}"

@@ -1,4 +1,4 @@
-"""Test error against alpha and against sqrt(h) alpha: members, their ensemble, and the kernels as the lazy limit."""
+"""Test error against alpha and sqrt(h) alpha of members, their ensemble average, and kernels as the lazy limit."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from lazy_lightning.figures.sweep_table import (
 
 
 class Level(NamedTuple):
-    """The mean over seeds of a kernel at initialisation: it does not depend on alpha."""
+    """The mean over seeds of a quantity of the kernel at initialisation, which does not depend on alpha."""
 
     h: float
     mean: float
@@ -53,17 +53,17 @@ class Level(NamedTuple):
 
     @property
     def low(self) -> float:
-        """One standard error down."""
+        """The mean minus one standard error."""
         return self.mean - self.error
 
     @property
     def high(self) -> float:
-        """And up."""
+        """The mean plus one standard error."""
         return self.mean + self.error
 
 
 class Series(NamedTuple):
-    """All that is drawn."""
+    """All curves and levels of the figure."""
 
     members: list[WidthCurve]
     ensembles: list[WidthCurve]
@@ -72,7 +72,7 @@ class Series(NamedTuple):
 
 
 def generalization_error(runs: pd.DataFrame) -> ReportFigure:
-    """Test error (loss, for regression) of every width, against alpha and against sqrt(h) alpha.
+    """Draws the test error (or loss, for regression) of every width against alpha and against sqrt(h) alpha.
 
     Raises:
         AnalysisError: neither error nor loss on the test set was observed.
@@ -106,7 +106,7 @@ def _series(runs: pd.DataFrame, quantity: Quantity) -> Series:
 
 
 def _level(curve: WidthCurve, quantity: Quantity) -> Level:
-    """Kernels of one seed at several alphas are one."""
+    """Averages over seeds; the kernels of one seed at several alphas are counted once."""
     of_seeds = np.nanmean(curve.values, axis=0)
     mean, error = mean_and_error(of_seeds[None])
     return Level(curve.h, quantity.factor * float(mean[0]), quantity.factor * float(error[0]), len(of_seeds))
@@ -118,7 +118,7 @@ def _marks(series: Series) -> dict[float, Mark]:
 
 
 def _draw(axis: Axes, series: Series, quantity: Quantity, x: Callable[[WidthCurve], NDArray[np.float64]]) -> None:
-    """Members are full lines with full markers, ensembles dashed with open ones, kernels at the end dotted."""
+    """Draws members as solid lines with filled markers, ensembles dashed with open ones, kernels at the end dotted."""
     marks, c = _marks(series), quantity.factor
     for curve in series.members:
         mark = marks[curve.h]._replace(line="-")
@@ -139,7 +139,7 @@ def _draw(axis: Axes, series: Series, quantity: Quantity, x: Callable[[WidthCurv
 
 
 def _draw_level(axis: Axes, level: Level, mark: Mark) -> None:
-    """A line over the whole panel; its mean and error stand at the right edge."""
+    """Draws a line over the whole panel, with its mean and error at the right edge."""
     axis.axhline(level.mean, color=mark.color, ls="-.", lw=0.8, alpha=0.8)
     error = level.error if np.isfinite(level.error) else 0.0
     shown = axis.errorbar(
@@ -180,18 +180,18 @@ def _findings(runs: pd.DataFrame, series: Series, quantity: Quantity) -> dict[st
 
 
 def _plateau(curve: WidthCurve, quantity: Quantity, description: str) -> str:
-    """The plateau of some points of a curve, or why there is none.
+    """Describes the plateau of some points of a curve, or the reason why there is none.
 
     Args:
-        curve: these points.
-        quantity: what it shows.
-        description: what they have in common.
+        curve: the points of the curve.
+        quantity: the quantity that the curve shows.
+        description: the condition by which the points were selected.
     """
     name = "alpha" if curve.h != curve.h else "sqrt(h) alpha"
     if len(curve.alpha) < PLATEAU_POINTS:
-        return f"none: {len(curve.alpha)} points with {description}, and it takes {PLATEAU_POINTS}; extend the sweep"
+        return f"none: {len(curve.alpha)} points with {description}, expected {PLATEAU_POINTS}; extend the sweep"
     if curve.counts.max() < 2:
-        return "none: it is judged by the spread over seeds, and there is one seed"
+        return "none: it needs errors over seeds, and there is one seed"
     try:
         found = plateau(curve.scale, curve.values)
     except AnalysisError:

@@ -1,4 +1,4 @@
-"""Which of the kernels kept by ``KernelSnapshots`` are shown: of one network, trained with three alphas."""
+"""Selection of kernels stored by ``KernelSnapshots`` for figures: those of one network trained with three alphas."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class SelectedKernel(NamedTuple):
     """A kernel at initialisation, or after training with an alpha."""
 
     name: str
-    """In plain words, as tables and findings have it."""
+    """Name in plain text, for tables and findings."""
     label: str
-    """With mathtext."""
+    """Label in mathtext."""
     alpha: float
-    """NaN at initialisation."""
+    """The alpha of training, NaN at initialisation."""
     kernel: NDArray[np.float64]
-    """(n, n)."""
+    """The kernel (n, n)."""
 
 
 class KernelSelection(NamedTuple):
@@ -33,28 +33,28 @@ class KernelSelection(NamedTuple):
     h: float
     seed: int
     labels: NDArray[np.float64]
-    """(n,)."""
+    """Labels (n,) of the samples."""
     kernels: list[SelectedKernel]
-    """At initialisation, then after training with the smallest, middle and largest alpha."""
+    """The kernel at initialisation, then those after training with the smallest, middle and largest alpha."""
 
     @property
     def description(self) -> str:
-        """Whose they are."""
+        """Description of the network and the samples, for captions."""
         return f"{named_width(self.h)}, seed {self.seed}, {len(self.labels)} samples"
 
 
 def chosen_kernels(runs: pd.DataFrame) -> KernelSelection:
-    """Of the widest network with kernels, the first seed; the smallest, the middle and the largest alpha.
+    """Returns the kernels of the first seed of the widest network, at the smallest, middle and largest alpha.
 
     Raises:
-        AnalysisError: no kernels were kept, or none that is finite and not zero.
+        AnalysisError: no kernels are stored, or none is finite and nonzero.
     """
     rows = finished(runs)
     rows = rows[[path == path for path in rows["path"]]] if "path" in rows else rows.iloc[:0]
     kept = KernelsAccessor(rows).load() if len(rows) else {}
     rows = rows.loc[[row for row, snapshot in kept.items() if _usable(snapshot)]]
     if rows.empty:
-        raise AnalysisError("no kernels were kept: add callbacks/ntk.yaml to the configuration, it has KernelSnapshots")
+        raise AnalysisError("no kernels were kept: add callbacks/ntk.yaml with KernelSnapshots to the configuration")
     h = [h for h in sorted_widths(rows) if len(sorted_widths(rows)) == 1 or h == h][-1]
     rows = of_width(rows, h)
     seed = int(rows["seed"].min())
@@ -71,7 +71,7 @@ def _after(alpha: float, snapshot: Snapshot) -> SelectedKernel:
 
 
 def _usable(snapshot: Snapshot) -> bool:
-    """A kernel that is not finite, or zero somewhere on its diagonal, has neither picture nor spectrum."""
+    """Returns whether both kernels are finite and have a positive diagonal, as images and spectra require."""
     kernels = (snapshot.start, snapshot.end)
     return all(bool(np.isfinite(kernel).all() and (np.diagonal(kernel) > 0).all()) for kernel in kernels)
 

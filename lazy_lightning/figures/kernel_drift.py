@@ -1,4 +1,4 @@
-"""The order parameter: how far the tangent kernel has moved when training ends, against sqrt(h) alpha."""
+"""The order parameter, the relative change of the tangent kernel over training, against sqrt(h) alpha."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from lazy_lightning.figures.sweep_table import (
 )
 
 LEVEL = 0.5
-"""Of alpha*, where the drift falls through it."""
+"""Level of the drift that defines alpha*."""
 _SIDES: dict[str, Callable[[NDArray[np.float64]], Region]] = {"lazy": lazy_region, "feature": feature_region}
-_TOLD = 3
-"""Widths of which the caption gives slopes, the widest; the findings give all."""
+_IN_CAPTION = 3
+"""Number of widths, the largest, whose slopes are in the caption; the findings contain all."""
 
 _Laws = dict[str, list[tuple[WidthCurve, Region, PowerLaw]]]
 
 
 def kernel_drift(runs: pd.DataFrame) -> ReportFigure:
-    """‖Theta_end - Theta_0‖/‖Theta_0‖ against sqrt(h) alpha, a curve a width, with the slopes of both sides.
+    """Draws ‖Theta_end - Theta_0‖/‖Theta_0‖ against sqrt(h) alpha for each width, with the slopes of both regimes.
 
-    Slopes are fitted where the drift is below 0.01 or 0.1 (lazy), and above 100, 10 or 1 (feature): the first of these
-    levels that leaves three points of a width. The thin lines are those of the widest network.
+    Slopes are fitted to points with a drift below 0.01 or 0.1 (lazy), and above 100, 10 or 1 (feature), with the first
+    of these levels that leaves three points of a width. The thin lines are the slopes of the widest network.
 
     Raises:
-        AnalysisError: the drift was not observed, or is nowhere above 0.
+        AnalysisError: the drift was not observed, or is 0 everywhere.
     """
     curves = [curve.positive() for curve in width_curves(runs, DRIFT) if (curve.values > 0).any()]
     if not curves:
-        raise AnalysisError("no kernel has moved, the drift is 0 everywhere: see whether the networks were trained")
+        raise AnalysisError("no kernel has moved, the drift is 0 everywhere: check whether the networks were trained")
     laws = {name: _laws(curves, name) for name in _SIDES}
     with paper_style():
         figure = Figure(figsize=(4.2, 3.5))
@@ -73,7 +73,7 @@ def kernel_drift(runs: pd.DataFrame) -> ReportFigure:
 
 
 def table(curves: Sequence[WidthCurve]) -> pd.DataFrame:
-    """The geometric means, and one standard error to both sides."""
+    """Returns the geometric means with intervals of one standard error."""
     return pd.concat([curve.long(**curve.log_band()._asdict()) for curve in curves], ignore_index=True)
 
 
@@ -100,7 +100,7 @@ def _laws(curves: Sequence[WidthCurve], name: str) -> list[tuple[WidthCurve, Reg
 def _draw_slope(
     axis: Axes, laws: list[tuple[WidthCurve, Region, PowerLaw]], curves: Sequence[WidthCurve], above: bool
 ) -> None:
-    """Of the widest network, as the curves fall on one another; on the side where there is room."""
+    """Draws the slope of the widest network, because the curves collapse, on the side without curves."""
     if laws:
         curve, region, law = laws[-1]
         x = curve.scale[region.keep]
@@ -119,13 +119,13 @@ def _sentence(name: str, laws: list[tuple[WidthCurve, Region, PowerLaw]]) -> str
     if not laws:
         return f"Too few points on the {name} side for a slope."
     description = ", ".join(
-        f"{law} ({named_width(curve.h)}, {region.description})" for curve, region, law in laws[-_TOLD:]
+        f"{law} ({named_width(curve.h)}, {region.description})" for curve, region, law in laws[-_IN_CAPTION:]
     )
     return f"Slope on the {name} side: {description}."
 
 
 def _collapse(curves: Sequence[WidthCurve]) -> dict[str, str]:
-    """How well widths fall on one another; nothing where there are too few widths or seeds to tell."""
+    """Describes the collapse of the widths; empty if there are too few widths or seeds."""
     measured = [Curve(curve.h, curve.alpha, curve.values) for curve in curves if curve.h == curve.h]
     findings: dict[str, str] = {}
     if len(measured) < 2:
@@ -135,5 +135,5 @@ def _collapse(curves: Sequence[WidthCurve]) -> dict[str, str]:
         best = collapse_exponent(measured)
         findings["best collapse on h^a alpha, a"] = f"{best} (quality {best.quality:.2g})"
     except AnalysisError as reason:
-        findings.setdefault("collapse", f"not judged: {reason}")
+        findings.setdefault("collapse", f"not measured: {reason}")
     return findings

@@ -1,4 +1,4 @@
-"""The tangent kernel as a picture, before and after training: features that separate the classes show as blocks."""
+"""Images of the tangent kernel before and after training, in which features that separate classes appear as blocks."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Correlations = NDArray[np.float64]
 Order = NDArray[np.intp]
 
 _MOST_SAMPLES = 200
-"""A panel has no room for more."""
+"""Largest number of samples in a panel."""
 _MOST_CLASSES = 12
 _CLIPPED = (1.0, 99.0)
-"""Percentiles of all correlations between different samples at which colours end."""
+"""Percentiles of all correlations between different samples at the ends of the colour scale."""
 
 
 def kernel_images(runs: pd.DataFrame) -> ReportFigure:
-    """Theta(x, x')/(Theta(x, x) Theta(x', x'))^(1/2), samples sorted by class, on one colour scale.
+    """Draws Theta(x, x')/(Theta(x, x) Theta(x', x'))^(1/2) with samples sorted by class, on one colour scale.
 
     Raises:
-        AnalysisError: no kernels were kept.
+        AnalysisError: no kernels are stored.
     """
     choice = chosen_kernels(runs)
     correlations = {shown.name: correlation(shown.kernel) for shown in choice.kernels}
@@ -40,19 +40,18 @@ def kernel_images(runs: pd.DataFrame) -> ReportFigure:
     fewer = f" {len(order)} of the samples are shown." if len(order) < len(choice.labels) else ""
     caption = (
         f"Tangent kernel as correlations between samples, {choice.description}, before and after training with the "
-        f"smallest, "
-        "middle and largest alpha whose kernels were kept. Samples stand in the order of their classes (lines), within "
-        f"a class along the first principal axis of the initial kernel.{fewer} Colours span percentiles {clipped} of "
+        "smallest, middle and largest alpha whose kernels were kept. Samples are sorted by class (lines), and within a "
+        f"class along the first principal axis of the initial kernel.{fewer} Colours span percentiles {clipped} of "
         "all panels." + unfinished_note(runs)
     )
     findings = {f"mean correlation, {name}": _contrast(c, choice.labels) for name, c in correlations.items()}
-    told = {name: description for name, description in findings.items() if description}
+    findings = {name: description for name, description in findings.items() if description}
     table = _table(choice, correlations, order)
-    return ReportFigure("kernel_images", "Tangent kernels before and after training", caption, figure, table, told)
+    return ReportFigure("kernel_images", "Tangent kernels before and after training", caption, figure, table, findings)
 
 
 def correlation(kernel: NDArray[np.float64]) -> Correlations:
-    """K_ij/(K_ii K_jj)^(1/2).
+    """Returns the correlations K_ij/(K_ii K_jj)^(1/2) of a kernel.
 
     >>> correlation(np.array([[4.0, 1.0], [1.0, 1.0]]))
     array([[1. , 0.5],
@@ -64,7 +63,10 @@ def correlation(kernel: NDArray[np.float64]) -> Correlations:
 
 
 def class_order(kernel: NDArray[np.float64], labels: NDArray[np.float64]) -> Order:
-    """Samples by label, each class along the first principal axis of its own block; every k-th if there are many."""
+    """Returns the order of the samples by class and along the first principal axis of each class's block.
+
+    If there are many samples, only every k-th is included.
+    """
     parts = []
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
@@ -82,7 +84,7 @@ def _draw(choice: KernelSelection, images: Sequence[Correlations], labels: NDArr
     axes: list[Axes] = list(figure.subplots(1, len(images), squeeze=False)[0])
     between = np.concatenate([image[~np.eye(len(image), dtype=bool)] for image in images])
     low, high = np.percentile(between, _CLIPPED) if len(between) else (0.0, 1.0)
-    high = max(high, low + 1e-6)  # all pairs may be alike
+    high = max(high, low + 1e-6)  # all pairs may have the same correlation
     for axis, shown, image in zip(axes, choice.kernels, images, strict=True):
         picture = axis.imshow(image, cmap="cividis", vmin=low, vmax=high, interpolation="nearest", rasterized=True)
         axis.set_title(shown.label if shown.alpha != shown.alpha else f"after, {shown.label}")
@@ -94,7 +96,7 @@ def _draw(choice: KernelSelection, images: Sequence[Correlations], labels: NDArr
 
 
 def _mark_classes(axis: Axes, labels: NDArray[np.float64], named: bool) -> None:
-    """Lines between classes, and their names, where there are not too many to be told apart."""
+    """Draws lines between classes, and their names unless there are too many."""
     names, starts, counts = np.unique(labels, return_index=True, return_counts=True)
     axis.set_xticks([])
     axis.set_yticks([])
@@ -110,7 +112,7 @@ def _mark_classes(axis: Axes, labels: NDArray[np.float64], named: bool) -> None:
 
 
 def _contrast(correlations: Correlations, labels: NDArray[np.float64]) -> str:
-    """Of different samples, within classes and between them; nothing where there are no classes."""
+    """Describes the mean correlation of different samples within and between classes; empty without classes."""
     same = labels[:, None] == labels[None, :]
     different = ~np.eye(len(labels), dtype=bool)
     if not (same & different).any() or same.all():
@@ -120,7 +122,7 @@ def _contrast(correlations: Correlations, labels: NDArray[np.float64]) -> str:
 
 
 def _table(choice: KernelSelection, correlations: dict[str, Correlations], order: Order) -> pd.DataFrame:
-    """The upper triangle: the pictures are symmetric."""
+    """Returns the upper triangle of the correlations, because they are symmetric."""
     row, column = np.triu_indices(len(order))
     i, j = order[row], order[column]
     return pd.concat(

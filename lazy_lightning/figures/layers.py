@@ -1,4 +1,4 @@
-"""What was observed layer by layer: the layers' names, their marks, and their slopes against h."""
+"""Quantities observed by layer: the names of the layers, their marks, and their slopes against h."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from lazy_lightning.figures.sweep_table import has, width_curves
 
 _MOST_SHOWN = 5
 _A_LINE = 0.085
-"""Of a legend, as a share of the height of a panel."""
+"""Height of a line of a legend, as a share of the height of a panel."""
 
 
 def layers_of(runs: pd.DataFrame, quantity: str) -> list[str]:
-    """The layers of ``quantity/LAYER`` that the networks have measured, in the order of the network.
+    """Returns the layers of the observed columns ``quantity/LAYER``, in the order of the network.
 
     >>> runs = pd.DataFrame({"status": ["finished"], "model": "network", "dw_mean/b": 1.0, "dw_mean/a": 1.0})
     >>> layers_of(runs, "dw_mean")
@@ -30,25 +30,25 @@ def layers_of(runs: pd.DataFrame, quantity: str) -> list[str]:
 
 
 def some_of(layers: Sequence[str]) -> list[str]:
-    """Five at most, from the first to the last: more are not told apart."""
+    """Selects at most five layers from the first to the last, because more marks are hard to distinguish."""
     picked = np.linspace(0, len(layers) - 1, min(len(layers), _MOST_SHOWN)).round().astype(int)
     return [layers[i] for i in picked.tolist()]
 
 
 def layers_across_widths(runs: pd.DataFrame, quantity: str, at: float, by: By) -> dict[str, AcrossWidths]:
-    """``quantity`` of each layer against h."""
+    """Returns ``quantity`` of each layer against h."""
     return {
         layer: across_widths(width_curves(runs, f"{quantity}/{layer}"), at, by) for layer in layers_of(runs, quantity)
     }
 
 
 def layer_marks(layers: Sequence[str]) -> dict[str, Mark]:
-    """Other than those of the first widths, which may stand in the next panel."""
+    """Returns marks that differ from those of the first widths, which may be in the next panel."""
     return dict(zip(layers, offset_marks(len(layers), 3), strict=True))
 
 
 def draw_layers(axis: Axes, found: Mapping[str, AcrossWidths]) -> None:
-    """Against h, with the slope of each layer in the legend."""
+    """Draws each layer against h, with its slope in the legend."""
     marks = layer_marks(some_of(list(found)))
     for layer, mark in marks.items():
         law = found[layer].law
@@ -61,7 +61,7 @@ def draw_layers(axis: Axes, found: Mapping[str, AcrossWidths]) -> None:
 
 
 def tick_widths(axis: Axes, widths: Sequence[float]) -> None:
-    """The widths there are, and nothing between them."""
+    """Sets ticks only at the widths of the sweep."""
     ticks = sorted(set(widths))
     axis.set_xticks(ticks, [f"{h:g}" for h in ticks])
     axis.set_xticks([], minor=True)
@@ -69,7 +69,7 @@ def tick_widths(axis: Axes, widths: Sequence[float]) -> None:
 
 
 def layer_findings(found: Mapping[str, AcrossWidths], quantity: str) -> dict[str, str]:
-    """The slope in h of each layer that has one."""
+    """Returns the slope in h of each layer with enough points."""
     laws = {layer: across.law for layer, across in found.items()}
     note = layers_note(found)
     return {
@@ -80,7 +80,7 @@ def layer_findings(found: Mapping[str, AcrossWidths], quantity: str) -> dict[str
 
 
 def layers_note(found: Mapping[str, AcrossWidths]) -> str:
-    """At which widths the layers' values are interpolated; empty if all were trained there."""
+    """Describes the widths at which the layers' values are interpolated; empty if there are none."""
     if not found:
         return ""
     across = next(iter(found.values()))
@@ -88,7 +88,7 @@ def layers_note(found: Mapping[str, AcrossWidths]) -> str:
 
 
 def layer_table(found: Mapping[str, AcrossWidths], quantity: str) -> pd.DataFrame:
-    """Every number drawn."""
+    """Returns all drawn values in long form."""
     return pd.concat(
         [across.long(quantity=quantity, layer=layer) for layer, across in found.items()], ignore_index=True
     )

@@ -1,4 +1,4 @@
-"""What lazy training costs a network: its errors against alpha, beside those of the models that it then becomes."""
+"""Errors of a network against alpha, compared with those of its linearisation and of frozen activations."""
 
 from __future__ import annotations
 
@@ -35,25 +35,24 @@ class ModelCurve(NamedTuple):
 
 _MODELS = {
     "network": "{}/error",
-    "linearised, trained beside it": "linearized/{}/error",
-    "frozen activations, trained beside it": "frozen_activations/{}/error",
+    "linearised, trained as companion": "linearized/{}/error",
+    "frozen activations, trained as companion": "frozen_activations/{}/error",
 }
-_HELD = ("its weights, activations as at $w_0$", "activation_stability/held_error")
+_FROZEN_GATES = ("its weights, activations as at $w_0$", "activation_stability/held_error")
 
 
 def lazy_comparison(runs: pd.DataFrame) -> ReportFigure:
-    """Train and test error of network, linearisation and frozen activations, and the share of stable activations.
+    """Draws train and test error of network, linearisation and frozen activations, and the share of equal gates.
 
-    Of the widest network, against alpha (arXiv:1812.07956, figure 3).
+    They are those of the widest network against alpha (arXiv:1812.07956, figure 3).
 
     Raises:
-        AnalysisError: nothing was trained beside the network, and no activations were looked at.
+        AnalysisError: no companion was trained, and no gates were observed.
     """
-    if not any(has(runs, name) for name in (_MODELS["linearised, trained beside it"].format("test"), STABLE)):
+    if not any(has(runs, name) for name in (_MODELS["linearised, trained as companion"].format("test"), STABLE)):
         raise AnalysisError(
             "the error of the linearisation was not measured: train a MiniBatchModule with companions: [linearized], "
-            "or "
-            "add callbacks/stability.yaml"
+            "or add callbacks/stability.yaml"
         )
     panels = {"train": _lines(runs, "train"), "test": _lines(runs, "test")}
     stable = _stable(runs)
@@ -81,7 +80,7 @@ def lazy_comparison(runs: pd.DataFrame) -> ReportFigure:
 def _lines(runs: pd.DataFrame, part: str) -> list[ModelCurve]:
     names = {name: column.format(part) for name, column in _MODELS.items()}
     if part == "test":
-        names |= dict([_HELD])
+        names |= dict([_FROZEN_GATES])
     marks = offset_marks(len(_MODELS) + 1, 0)
     return [
         ModelCurve(name, width_curves(runs, column)[-1], mark)
@@ -102,7 +101,7 @@ def _draw(axis: Axes, lines: list[ModelCurve], factor: float) -> None:
         draw_band(axis, line.curve.alpha, line.curve.band(factor), line.mark, line.name)
     axis.set(xlabel=ALPHA_LABEL, xscale="log")
     if factor * max(float(np.nanmax(line.curve.values)) for line in lines) < 1.0:
-        axis.set_ylim(-0.05, 1.0)  # errors of nothing at all, which would be drawn around zero
+        axis.set_ylim(-0.05, 1.0)  # if all errors are zero, matplotlib would centre the axis at zero
 
 
 def _table(lines: list[tuple[str, ModelCurve]]) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""Which points of a curve are lazy by what was observed of them, and the curve's slope there."""
+"""The lazy points of a curve according to the observed quantities, and the slope of the curve at these points."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _NAMES = {DRIFT: "kernel drift", DEPARTURE: "tangent departure"}
 
 
 def shown_lazy(runs: pd.DataFrame, curve: WidthCurve) -> Region | None:
-    """The points of a curve at its large end that are lazy by all that was observed; None if nothing was.
+    """Returns the points at the large end of a curve that are lazy by all observed measures; None if there are none.
 
-    Kernel drift and tangent departure, means over seeds, must be below 0.1, at each point that has been measured and
-    at all larger alphas; points at which neither was measured are left out. So are points at which training has not
-    gone far enough to tell (see :func:`undecided`): every network is close to its linearisation before it has learnt.
+    Kernel drift and tangent departure, averaged over seeds, must be below 0.1 at a point and at all larger alphas.
+    Points at which neither was measured are left out, and so are points whose training is incomplete (see
+    :func:`undecided`), because every network is close to its linearisation at the start of training.
     """
     rows = of_width(runs, curve.h)
     measures = {name: _means(rows, column, curve) for column, name in _NAMES.items() if has(rows, column)}
@@ -40,16 +40,16 @@ def shown_lazy(runs: pd.DataFrame, curve: WidthCurve) -> Region | None:
     if too_early.any():
         share = f"{100 * TRAINED_BELOW:g} %"
         description += (
-            f"; left out, as the training loss has not been seen to fall to {share}: {too_early.sum()} larger alphas"
+            f"; left out, because the training loss has not fallen to {share}: {too_early.sum()} larger alphas"
         )
     return Region(lazy & ~too_early, LAZY_BELOW, description)
 
 
 def undecided(rows: pd.DataFrame, curve: WidthCurve) -> NDArray[np.bool_]:
-    """Whether the training of a point has not gone far enough to call it lazy, (k,).
+    """Returns whether the training of each point is too incomplete for the lazy regime, (k,).
 
-    As in a run's summary: the members have not all ended by themselves, and their training loss has not fallen to
-    half its start, in the mean over those whose curves tell.
+    As in a run's summary, this is the case if the training of a member is not complete and the training loss has not
+    fallen to half of its initial value, averaged over members with curves.
     """
     members = rows[(rows["status"] == "finished") & (rows["model"] == NETWORK)]
     early = members[~members["reason"].isin(ENDED_BY_ITSELF)] if "reason" in members else members[:0]
@@ -59,12 +59,12 @@ def undecided(rows: pd.DataFrame, curve: WidthCurve) -> NDArray[np.bool_]:
 
 
 def _loss_shares(members: pd.DataFrame) -> dict[float, float]:
-    """The last training loss over the first one, mean over the seeds of each alpha; without those not known."""
+    """Returns the ratio of the last and first training loss by alpha, averaged over seeds with curves."""
     if members.empty:
         return {}
     try:
         curves = members.curves.load(["train/loss"])
-    except (AttributeError, ConfigError):  # a table that was not read from runs has no curves
+    except (AttributeError, ConfigError):  # a table that was not loaded from runs has no curves
         return {}
     curves = curves.sort_values(["id", "observation"], kind="stable").dropna(subset=["train/loss"])
     ends = curves.groupby(["alpha", "id"])["train/loss"].agg(["first", "last"])
@@ -73,9 +73,9 @@ def _loss_shares(members: pd.DataFrame) -> dict[float, float]:
 
 
 def lazy_end(runs: pd.DataFrame, curve: WidthCurve) -> Region:
-    """The points of a curve where the kernel has hardly moved.
+    """Returns the points of a curve with a small kernel drift.
 
-    By the tangent departure where the drift was not observed; the three largest alphas where neither was.
+    The tangent departure is used if the drift was not observed, and the three largest alphas if neither was.
     """
     rows = of_width(runs, curve.h)
     if has(rows, DRIFT):
@@ -91,12 +91,12 @@ def lazy_end(runs: pd.DataFrame, curve: WidthCurve) -> Region:
 
 
 def lazy_law(runs: pd.DataFrame, curve: WidthCurve) -> PowerLaw | None:
-    """In sqrt(h) alpha; None where too few points are lazy."""
+    """Fits a power law in sqrt(h) alpha to the lazy points; returns None if there are too few."""
     return fitted(curve, lazy_end(runs, curve).keep)
 
 
 def lazy_findings(runs: pd.DataFrame, curves: Sequence[WidthCurve], of: str) -> dict[str, str]:
-    """The slopes there are, each with the points it is of."""
+    """Returns the fitted slopes, each with a description of its points."""
     laws = {curve.h: (lazy_law(runs, curve), lazy_end(runs, curve)) for curve in curves}
     return {
         f"{of}, {_region_name(region)}, {named_width(h)}": f"{law} ({law.points} points, {region.description})"
@@ -106,7 +106,7 @@ def lazy_findings(runs: pd.DataFrame, curves: Sequence[WidthCurve], of: str) -> 
 
 
 def lazy_sentence(runs: pd.DataFrame, curves: Sequence[WidthCurve]) -> str:
-    """The slopes in words."""
+    """Describes the fitted slopes in one sentence."""
     laws = [(curve.h, lazy_law(runs, curve), lazy_end(runs, curve)) for curve in curves]
     description = ", ".join(
         f"{law} ({named_width(h)}, {region.description})" for h, law, region in laws if law is not None
@@ -116,7 +116,7 @@ def lazy_sentence(runs: pd.DataFrame, curves: Sequence[WidthCurve]) -> str:
 
 
 def drift_at(runs: pd.DataFrame, alpha: float) -> str:
-    """How lazy the networks are at an alpha: the largest kernel drift of any width, as a clause; empty if not known."""
+    """Describes the largest kernel drift of any width at an alpha as a clause; empty if it is unknown."""
     if not has(runs, DRIFT):
         return ""
     drifts: NDArray[np.float64] = across_widths(width_curves(runs, DRIFT), alpha, "alpha").band.mean
@@ -129,7 +129,7 @@ def _region_name(region: Region) -> str:
 
 
 def _means(rows: pd.DataFrame, column: str, curve: WidthCurve) -> NDArray[np.float64]:
-    """A column's mean over seeds at the alphas of a curve of the same width, (k,); NaN where it was not measured."""
+    """Returns a column's mean over seeds at the alphas of a curve of the same width, (k,); NaN if not measured."""
     (found,) = width_curves(rows, column)
     means = dict(zip(found.alpha.tolist(), found.band().mean.tolist(), strict=True))
     return np.array([means.get(alpha, np.nan) for alpha in curve.alpha.tolist()])

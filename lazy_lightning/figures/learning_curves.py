@@ -1,4 +1,4 @@
-"""Learning curves against the flow time t: loss, error and weight displacement of every alpha."""
+"""Learning curves of a run: loss, error and weight displacement of every alpha against the flow time t."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ _PANELS = (
 
 
 _MOST_IN_LEGEND = 10
-"""Alphas that are named one by one; more are told by a colour bar."""
+"""Largest number of alphas in the legend; a colour bar shows more."""
 
 
 def learning_curves(curves: pd.DataFrame) -> Figure:
-    """One panel a quantity; a line a member; test solid and train dotted.
+    """Draws a panel for each quantity with a line for each member, solid for test and dotted for train.
 
     Args:
-        curves: the table of a run, as in ``curves.parquet``.
+        curves: the table of a run in ``curves.parquet``.
     """
     panels = [panel for panel in _PANELS if panel.solid in curves]
     with paper_style():
@@ -64,7 +64,7 @@ def _draw(axis: Axes, curves: pd.DataFrame, panel: _Panel) -> None:
         for column, style in ((panel.solid, "-"), (panel.dashed, ":")):
             if column is not None and column in moving:
                 values = panel.factor * moving[column]
-                shown = values.where((values > 0) & np.isfinite(values)).dropna()  # not all is looked at always
+                shown = values.where((values > 0) & np.isfinite(values)).dropna()  # NaN if not measured
                 axis.plot(moving["t"].loc[shown.index], shown, style, color=colors[alpha], lw=1.0, alpha=0.75)
         axis.plot(moving["t"].iloc[-1:], panel.factor * moving[panel.solid].iloc[-1:], "o", color=colors[alpha])
     axis.set_xscale("log")
@@ -79,7 +79,7 @@ def _draw(axis: Axes, curves: pd.DataFrame, panel: _Panel) -> None:
 
 
 class _Percents(LogFormatter):
-    """30 and 0.1, not powers of ten, of those ticks that matplotlib would label."""
+    """Formatter that labels ticks as 30 and 0.1 instead of powers of ten, where matplotlib labels them."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
@@ -90,7 +90,7 @@ def _name(column: str) -> str:
 
 
 def _colour_bar(figure: Figure, axis: Axes, alphas: list[float], curves: pd.DataFrame) -> None:
-    """In the colours of the lines, one a distinct alpha, at their places on a logarithmic scale."""
+    """Draws a colour bar with the colour of each alpha at its position on a logarithmic scale."""
     colors = alpha_colors(alphas)
     logs = np.log(alphas)
     middles = np.exp((logs[1:] + logs[:-1]) / 2)

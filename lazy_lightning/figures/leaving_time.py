@@ -1,4 +1,4 @@
-"""t1, the time to leave the tangent space, against sqrt(h) alpha, beside t_lazy, the unit of time of lazy training."""
+"""t1, the time to leave the tangent space, against sqrt(h) alpha, compared with t_lazy, the time scale if lazy."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ DEFINITIONS = {
     "t1/kernel_drift": "kernel drift",
     "t1/tangent_departure": "tangent departure",
 }
-_TOLD = 3
-"""Widths of which the caption gives slopes, the widest; the findings give all."""
+_IN_CAPTION = 3
+"""Number of widths, the largest, whose slopes are in the caption; the findings contain all."""
 _LAZY_TIMES = {
     "t_lazy/labels": "t_lazy along the labels",
     "t_lazy/norm": "t_lazy of the kernel's largest eigenvalue",
@@ -50,16 +50,16 @@ class _Fit(NamedTuple):
 class _LazyTime(NamedTuple):
     name: str
     mean: float
-    """Geometric, over all members: it depends neither on alpha nor, but for fluctuations, on h."""
+    """Geometric mean over all members, because it depends neither on alpha nor, up to fluctuations, on h."""
     log10_error: float
-    """NaN for one member."""
+    """Standard error of log10 mean, NaN for one member."""
 
 
 def leaving_time(runs: pd.DataFrame) -> ReportFigure:
-    """t1 by each definition that was observed, with its slope in the feature regime, and t_lazy.
+    """Draws t1 by each observed definition, with its slope in the feature regime, and t_lazy.
 
-    Slopes are fitted where the kernel drift is above 100, 10 or 1, the first of these that leaves three points of a
-    width; where the drift was not observed, by the tangent departure, above 0.9 or 0.5.
+    Slopes are fitted to points with a kernel drift above 100, 10 or 1, the first of these levels that leaves three
+    points of a width, or with a tangent departure above 0.9 or 0.5 if the drift was not observed.
 
     Raises:
         AnalysisError: t1 was not observed, or no member has left the tangent space.
@@ -113,7 +113,7 @@ def _lazy_time(runs: pd.DataFrame) -> _LazyTime | None:
 
 
 def _reached_by_all(runs: pd.DataFrame, curve: WidthCurve) -> WidthCurve:
-    """At the alphas at which every finished member has a t1: the mean over those that happen to leave says little."""
+    """Returns the alphas at which every finished member has a t1, because a mean over some of them is biased."""
     members = of_width(finished(runs), curve.h).groupby("alpha")["seed"].nunique()
     return curve.at(curve.counts == members.reindex(curve.alpha).to_numpy())
 
@@ -135,7 +135,7 @@ def _draw(
 
 
 def _draw_slope(axis: Axes, fits: Sequence[_Fit], curves: Sequence[WidthCurve]) -> None:
-    """Of the widest network: the curves fall on one another."""
+    """Draws the slope of the widest network, because the curves collapse."""
     if fits:
         fit = fits[-1]
         x = fit.curve.scale[fit.region.keep]
@@ -152,12 +152,12 @@ def _legend(figure: Figure, axis: Axes, marks: dict[float, Mark], lazy: _LazyTim
 
 def _sentence(fits: dict[str, list[_Fit]]) -> str:
     description = [
-        f"by {DEFINITIONS[name]} {', '.join(f'{fit.law} ({named_width(fit.curve.h)})' for fit in found[-_TOLD:])}"
+        f"by {DEFINITIONS[name]} {', '.join(f'{fit.law} ({named_width(fit.curve.h)})' for fit in found[-_IN_CAPTION:])}"
         for name, found in fits.items()
         if found
     ]
     if not description:
-        return "No slope is fitted: the feature regime has too few points, or no observer tells where it is."
+        return "No slope is fitted: the feature regime has too few points, or no observer has measured it."
     levels = sorted({fit.region.description for found in fits.values() for fit in found})
     return f"Slopes against sqrt(h) alpha in the feature regime ({', '.join(levels)}): {'; '.join(description)}."
 
@@ -185,7 +185,7 @@ def _findings(fits: dict[str, list[_Fit]], lazy: _LazyTime | None) -> dict[str, 
 
 
 def _table(panels: dict[str, list[WidthCurve]], whole: dict[str, list[WidthCurve]]) -> pd.DataFrame:
-    """Means where all members have a t1, and every member's."""
+    """Returns the means at alphas at which all members have a t1, and the values of every member."""
     means = [c.long(definition=name, **c.log_band()._asdict()) for name, curves in whole.items() for c in curves]
     seeds = [
         c.long(definition=name, seed=seed, t1=c.values[:, i]).drop(columns="seeds").dropna(subset="t1")

@@ -27,10 +27,11 @@ _POPULATION = Quantity("population/loss", "population loss", r"population loss $
 
 
 def loss_by_width(runs: pd.DataFrame) -> ReportFigure:
-    """A curve for each alpha, and for each sqrt(h) alpha, that at least four widths have in common, six curves at most.
+    """Draws a curve for each alpha and each sqrt(h) alpha with at least four widths, at most six curves.
 
     A fixed alpha is the 1/sqrt(h) scaling of two-layer networks, lazy for large h; a fixed sqrt(h) alpha is the 1/h
-    scaling (arXiv:1812.07956, figure 2). The population loss if it was observed, else what there is of the test set.
+    scaling (arXiv:1812.07956, figure 2). The quantity is the population loss if it was observed, else the error or loss
+    on the test set.
 
     Raises:
         AnalysisError: fewer than four widths share a scale.
@@ -40,7 +41,7 @@ def loss_by_width(runs: pd.DataFrame) -> ReportFigure:
     lines = _lines(curves, scaled=False) | _lines(curves, scaled=True)
     if not lines:
         raise AnalysisError(
-            f"no alpha and no sqrt(h) alpha is there at {_LEAST} widths or more: sweep more widths at one scale"
+            f"no alpha and no sqrt(h) alpha is common to {_LEAST} widths or more: sweep more widths at one scale"
         )
     with paper_style():
         figure = Figure(figsize=(4.2, 3.6))
@@ -57,7 +58,7 @@ def loss_by_width(runs: pd.DataFrame) -> ReportFigure:
 
 
 def _lines(curves: list[WidthCurve], *, scaled: bool) -> dict[str, WidthCurve]:
-    """By name; in each the place of alpha is taken by h."""
+    """Returns the curves by name; the attribute ``alpha`` of each contains h."""
     found: dict[float, list[tuple[float, dict[int, float]]]] = {}
     for curve in curves:
         for i, at in enumerate(curve.scale if scaled else curve.alpha):
@@ -99,8 +100,8 @@ def _findings(lines: dict[str, WidthCurve], quantity: Quantity) -> dict[str, str
     findings = {}
     for name, line in lines.items():
         mean = quantity.factor * line.band().mean
-        told = name.replace("$", "").replace("\\sqrt{h}\\,\\alpha", "sqrt(h) alpha").replace("\\alpha", "alpha")
-        findings[f"{quantity.name}, {told}"] = (
+        words = name.replace("$", "").replace("\\sqrt{h}\\,\\alpha", "sqrt(h) alpha").replace("\\alpha", "alpha")
+        findings[f"{quantity.name}, {words}"] = (
             f"{mean[0]:.3g}{quantity.unit} at h = {line.alpha[0]:.6g}, least {np.nanmin(mean):.3g}{quantity.unit} "
             f"at h = {line.alpha[int(np.nanargmin(mean))]:.6g}, {mean[-1]:.3g}{quantity.unit} at "
             f"h = {line.alpha[-1]:.6g}"

@@ -1,4 +1,4 @@
-"""How a sweep is drawn: one colour, marker and line a width, so that it is read without colour; bands over seeds."""
+"""Marks of the curves of a sweep: a colour, marker and line style for each width, and bands over seeds."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lazy_lightning.figures.band import Band
 from lazy_lightning.figures.style import alpha_colors
 
-# Of Okabe and Ito's palette: told apart with any kind of colour vision, and of different lightness.
+# The palette of Okabe and Ito, which is distinguishable with any kind of colour vision and has different lightness.
 _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))
@@ -23,7 +23,7 @@ ALPHA_LABEL = r"$\alpha$"
 
 
 class Mark(NamedTuple):
-    """Of one width."""
+    """Colour, marker and line style of one width."""
 
     color: str
     marker: str
@@ -31,12 +31,12 @@ class Mark(NamedTuple):
 
     @property
     def line_style(self) -> dict[str, Any]:
-        """For ``Axes.plot``: line and marker."""
+        """Keyword arguments of ``Axes.plot`` for line and marker."""
         return {"color": self.color, "marker": self.marker, "linestyle": self.line}
 
 
 def width_marks(widths: Sequence[float]) -> dict[float, Mark]:
-    """In the order of h; NaN (a network without a width) is one too."""
+    """Returns the marks of widths in their order; NaN stands for networks without a width."""
     ordered = sorted(set(widths), key=lambda h: (h != h, h))
     return {
         h: Mark(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
@@ -45,7 +45,7 @@ def width_marks(widths: Sequence[float]) -> dict[float, Mark]:
 
 
 def offset_marks(count: int, start: int) -> list[Mark]:
-    """``count`` marks from the one at ``start`` on, round and round: for what stands beside widths and is none."""
+    """Returns ``count`` marks from ``start`` on, cyclically, for curves that are not of a width."""
     return [
         Mark(_COLORS[i % len(_COLORS)], _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
         for i in range(start, start + count)
@@ -53,25 +53,25 @@ def offset_marks(count: int, start: int) -> list[Mark]:
 
 
 def width_label(h: float) -> str:
-    """``h = 100``."""
+    """Returns the label of a width in a legend, such as ``h = 100``."""
     return "network" if h != h else f"$h = {h:g}$"
 
 
 def draw_band(axis: Axes, x: NDArray[np.float64], band: Band, mark: Mark, label: str | None = None) -> None:
-    """The mean, and what lies within its error; for a log axis, whose errors are not the same to both sides."""
+    """Draws the mean and the band of its error, which may be asymmetric on a log axis."""
     axis.plot(x, band.mean, **mark.line_style, label=label)
     shown = np.isfinite(band.low) & np.isfinite(band.high)
     axis.fill_between(x[shown], band.low[shown], band.high[shown], color=mark.color, alpha=0.15, lw=0)
 
 
 def draw_seeds(axis: Axes, x: NDArray[np.float64], values: NDArray[np.float64], mark: Mark) -> None:
-    """Each seed's value, (k, s), as a faint small dot."""
+    """Draws the value of each seed, (k, s), as a small pale dot."""
     points, seeds = np.nonzero(np.isfinite(values))
     axis.plot(x[points], values[points, seeds], ".", color=mark.color, markersize=3.5, alpha=0.45, mew=0)
 
 
 def alpha_marks(alphas: Sequence[float]) -> dict[float, Mark]:
-    """From feature (dark) to lazy (light); markers and lines tell them apart without colour."""
+    """Returns marks from feature (dark) to lazy (light), with different markers and line styles."""
     colors = alpha_colors(alphas)
     return {
         a: Mark(color, _MARKERS[i % len(_MARKERS)], _LINES[i % len(_LINES)])
@@ -80,7 +80,7 @@ def alpha_marks(alphas: Sequence[float]) -> dict[float, Mark]:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number as it is printed beside a curve, for mathtext.
+    """Formats a number in mathtext, for the label of a curve.
 
     >>> number(0.0316), number(300.0), number(3.162e-5), number(1e6)
     ('0.032', '300', '3.2 \\\\times 10^{-5}', '10^{6}')
@@ -94,7 +94,7 @@ def number(value: float, digits: int = 2) -> str:
 
 
 def scale_name(h: float, alpha: float) -> str:
-    """Names the curve of one alpha under the title sqrt(h) alpha, or alpha without a width.
+    """Returns the label of a curve under the title sqrt(h) alpha, or alpha without a width.
 
     >>> scale_name(100.0, 0.01), scale_name(float("nan"), 0.01)
     ('$0.1$', '$0.01$')
@@ -103,7 +103,7 @@ def scale_name(h: float, alpha: float) -> str:
 
 
 def legend_above(figure: Figure, axis: Axes, columns: int = 4, title: str | None = None) -> None:
-    """The legend of an axis over the whole figure, where it hides no curve; ``columns`` at most."""
+    """Draws the legend of an axis above the figure, where it hides no curve, with at most ``columns`` columns."""
     handles, labels = axis.get_legend_handles_labels()
     if handles:
         rows = -(-len(handles) // columns)
@@ -111,7 +111,7 @@ def legend_above(figure: Figure, axis: Axes, columns: int = 4, title: str | None
 
 
 def plain(value: float, digits: int = 3) -> str:
-    """A number as it is written in a caption.
+    """Formats a number in plain text, for a caption.
 
     >>> plain(1000.0000001), plain(0.0031623), plain(1.8257e-4)
     ('1000', '0.00316', '0.000183')
@@ -120,7 +120,7 @@ def plain(value: float, digits: int = 3) -> str:
 
 
 def slope_label(slope: float, error: float) -> str:
-    """To the first digit of the error, for which a figure has room: two to four decimals.
+    """Formats a slope to the first digit of its error, with two to four decimals.
 
     >>> slope_label(-0.9962, 0.0135), slope_label(-1.00014, 0.00019), slope_label(-1.0, 0.0)
     ('slope −1.00 ± 0.01', 'slope −1.0001 ± 0.0002', 'slope −1.0000 ± 0.0000')
@@ -132,17 +132,17 @@ def slope_label(slope: float, error: float) -> str:
 
 
 def headroom(axis: Axes, share: float) -> None:
-    """Leaves the upper ``share`` of a logarithmic axis free, for a legend that hides no curve."""
+    """Leaves the upper ``share`` of a logarithmic axis free for a legend."""
     if axis.get_yscale() == "log":
         low, high = axis.get_ylim()
         axis.set_ylim(low, high * (high / low) ** (share / (1 - share)))
 
 
 def log_axes(axis: Axes, x: bool = True, y: bool = True) -> None:
-    """Logarithmic where there is a positive number to show: matplotlib fails on a log axis without one."""
+    """Sets logarithmic axes if they have a positive value, because matplotlib fails on a log axis without one."""
     if x and np.isfinite(axis.dataLim.minposx):
         axis.set_xscale("log")
-        if axis.dataLim.x1 < 1.01 * axis.dataLim.minposx:  # one alpha: ticks for its last digits would overlap
+        if axis.dataLim.x1 < 1.01 * axis.dataLim.minposx:  # one alpha, whose ticks would overlap
             axis.set_xlim(axis.dataLim.minposx / 20, axis.dataLim.x1 * 20)
     if y and np.isfinite(axis.dataLim.minposy):
         axis.set_yscale("log")

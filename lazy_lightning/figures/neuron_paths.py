@@ -1,4 +1,4 @@
-"""The paths of a two-layer network's neurons in the plane: lazy ones stay, others find the teacher's."""
+"""Paths of the neurons of a two-layer network in the plane, which hardly move in lazy training."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ _PLUS, _MINUS, _TEACHER = "#D55E00", "#0072B2", "0.1"
 
 
 class Paths(NamedTuple):
-    """Of one member."""
+    """The paths of the neurons of one member."""
 
     alpha: float
     places: NDArray[np.float64]
-    """(K, m, 2) what each neuron contributes, alpha s |b_j| a_j, at each observation."""
+    """Positions (K, m, 2) of the neurons, alpha s |b_j| a_j, at each observation."""
     signs: NDArray[np.float64]
-    """(K, m) signs of b_j."""
+    """Signs (K, m) of b_j."""
 
 
 class Teacher(NamedTuple):
-    """What the neurons are to find."""
+    """The neurons of the teacher."""
 
     places: NDArray[np.float64]
-    """(k, 2)"""
+    """Positions (k, 2)."""
     signs: NDArray[np.float64]
-    """(k,)"""
+    """Signs (k,)."""
 
 
 def neuron_paths(members: list[Paths], teacher: Teacher | None) -> Figure:
-    """A panel a member: neurons with b > 0 are full vermilion lines to dots, others dashed blue lines to squares.
+    """Draws a panel for each member with the paths of its neurons, and the teacher's neurons as arrows.
 
-    The teacher's neurons are arrows, drawn like the student's by their signs; the dotted circle is the size of the
-    largest of them (arXiv:1812.07956, figure 1).
+    Neurons with b > 0 are solid vermilion lines to dots, others dashed blue lines to squares. The arrows have the same
+    styles by their signs; the radius of the dotted circle is the norm of the largest of them (arXiv:1812.07956,
+    figure 1).
     """
     with paper_style():
         figure = Figure(figsize=(2.9 * len(members), 3.3))
@@ -70,7 +71,7 @@ def _draw(axis: Axes, member: Paths, teacher: Teacher | None) -> None:
 
 
 def _arrow(axis: Axes, place: NDArray[np.float64], color: str, line: str) -> None:
-    """An outlined arrow from the origin."""
+    """Draws an outlined arrow from the origin."""
     style = {"arrowstyle": "-|>", "lw": 2.2, "ls": line, "color": _TEACHER, "fc": color, "mutation_scale": 11}
     axis.annotate(
         "", (float(place[0]), float(place[1])), (0.0, 0.0), arrowprops={**style, "shrinkA": 0, "shrinkB": 0}, zorder=5

@@ -1,4 +1,4 @@
-"""How large the output becomes: rms of F on the test set while training goes, and at its end."""
+"""Growth of the output: rms of F on the test set during training, and at its end."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ _LABEL = r"rms of $F$ on the test set"
 
 
 def output_growth(runs: pd.DataFrame) -> ReportFigure:
-    """The rms of F against t at up to five alphas, and at the end against sqrt(h) alpha for all widths.
+    """Draws the rms of F against t at up to five alphas, and at the end against sqrt(h) alpha for all widths.
 
     Raises:
-        AnalysisError: it was not observed, is 0 everywhere, or no curves were kept.
+        AnalysisError: it was not observed, is 0 everywhere, or no curves are stored.
     """
     ends = [curve.positive() for curve in width_curves(runs, RMS) if (curve.values > 0).any()]
     if not ends:
-        raise AnalysisError("the outputs of all networks are 0 everywhere: see whether they were trained")
+        raise AnalysisError("the outputs of all networks are 0 everywhere: check whether they were trained")
     chosen = followed(runs, [RMS])
     averages = {alpha: chosen.average(alpha, RMS) for alpha in chosen.alphas}
     grown = {alpha: curve for alpha, curve in averages.items() if curve is not None and (curve.band.mean > 0).any()}
@@ -87,7 +87,7 @@ def _draw_ends(axis: Axes, ends: Sequence[WidthCurve]) -> None:
 
 
 def _finish(axis: Axes, title: str | None = None) -> None:
-    """A line at the margin that hinge losses ask for, and the legend over the panel."""
+    """Draws a line at the margin 1 of hinge losses, and the legend above the panel."""
     axis.axhline(1.0, color="0.5", lw=0.8, ls=":")
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=3, title=title)
 

@@ -1,4 +1,4 @@
-"""The plane of width and alpha: how far the kernel moves, how well the network does, and the line alpha*(h)."""
+"""The plane of width and alpha: kernel drift, performance, and the line alpha*(h)."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import WidthCurve, has, seeds_phrase, unfinished_note, width_curves
 
 LEVEL = 0.5
-"""Of the drift at alpha*."""
+"""Level of the drift that defines alpha*."""
 DRIFT_LABEL = r"kernel drift $\Vert \Delta\Theta \Vert / \Vert \Theta_0 \Vert$"
 _SAME = 1e-6
 _ALONE = 10**0.5
-"""Half the height of a cell that has no neighbour is a factor of the root of this."""
+"""Height of a cell without neighbours, as a factor."""
 
 
 class Star(NamedTuple):
-    """alpha* of one width."""
+    """The crossing alpha* of one width."""
 
     h: float
     at: Crossing
@@ -40,16 +40,16 @@ class Star(NamedTuple):
 class _Plane(NamedTuple):
     curves: Sequence[WidthCurve]
     colours: list[NDArray[np.float64]]
-    """A number for each alpha of each curve."""
+    """Value of the colour for each alpha of each curve."""
     norm: Normalize
     label: str
 
 
 def phase_diagram(runs: pd.DataFrame) -> ReportFigure:
-    """Kernel drift and test error over (h, alpha), with alpha* where the drift is 1/2, and its power law in h.
+    """Draws kernel drift and test error over (h, alpha), with alpha* at a drift of 1/2, and its power law in h.
 
     Raises:
-        AnalysisError: fewer than two widths, or the drift was not observed.
+        AnalysisError: there are fewer than two widths, or the drift was not observed.
     """
     curves = [
         curve.positive() for curve in width_curves(runs, DRIFT) if curve.h == curve.h and (curve.values > 0).any()
@@ -72,7 +72,7 @@ def phase_diagram(runs: pd.DataFrame) -> ReportFigure:
         legend_above(figure, axes[0])
     caption = (
         f"Kernel drift (geometric mean) and performance (mean) over {seeds_phrase(curves)} at the widths h and scales "
-        f"alpha of the sweep; a dot a point. {_sentence(stars, law)}{unfinished_note(runs)}"
+        f"alpha of the sweep; dots: points. {_sentence(stars, law)}{unfinished_note(runs)}"
     )
     return ReportFigure(
         "phase_diagram", "Phase diagram", caption, figure, _table(runs, curves, stars), _findings(stars, law)
@@ -80,7 +80,9 @@ def phase_diagram(runs: pd.DataFrame) -> ReportFigure:
 
 
 def edges(centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of cells around ascending positive centres (k,): geometric midpoints, and as far out at the ends, (k + 1,).
+    """Returns the edges (k + 1,) of cells around ascending positive centres (k,): their geometric midpoints.
+
+    The outer edges are at the same distances from the first and last centre as the inner ones.
 
     >>> edges(np.array([1.0, 4.0, 16.0]))
     array([ 0.5,  2. ,  8. , 32. ])
@@ -135,14 +137,14 @@ def _performances(runs: pd.DataFrame, quantity: Quantity) -> list[WidthCurve]:
 
 
 def _span(values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
-    """From the smallest to the largest; where all are equal, a tenth to both sides."""
+    """Returns the smallest and the largest value, widened by a tenth to both sides if all are equal."""
     every = np.concatenate(values)
     low, high = float(np.nanmin(every)), float(np.nanmax(every))
     return (low, high) if high > low * (1 + _SAME) else (low / 1.1, high * 1.1 if high else 1.0)
 
 
 def _draw(figure: Figure, axis: Axes, plane: _Plane) -> None:
-    """Each width has cells of its own, as it may have alphas of its own."""
+    """Draws separate cells for each width, because the widths may have different alphas."""
     sides = edges(np.array([curve.h for curve in plane.curves]))
     heights = [edges(curve.alpha) for curve in plane.curves]
     style: dict[str, Any] = {"norm": plane.norm, "cmap": mpl.colormaps["cividis"], "rasterized": True}
@@ -163,7 +165,7 @@ def _draw(figure: Figure, axis: Axes, plane: _Plane) -> None:
 
 
 def _apart(widths: Sequence[float]) -> list[float]:
-    """Ascending widths whose labels do not run into one another on a log axis."""
+    """Selects ascending widths whose labels do not overlap on a log axis."""
     least = 0.1 * np.log(widths[-1] / widths[0])
     shown = [widths[0]]
     for h in widths[1:]:

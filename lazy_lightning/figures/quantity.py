@@ -1,4 +1,4 @@
-"""What tells how well a network does on the test set: its error, or its loss where there is no error."""
+"""The measure of performance on the test set: the error, or the loss if there is no error."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lazy_lightning.figures.sweep_table import has
 
 
 class Quantity(NamedTuple):
-    """A column, and how it is shown."""
+    """A column with its name, label, factor and unit in figures."""
 
     column: str
     name: str
@@ -24,5 +24,5 @@ LOSS = Quantity("test/loss", "test loss", r"test loss $\ell(F, y)$", 1.0, "")
 
 
 def performance(runs: pd.DataFrame) -> Quantity:
-    """The test error, or the test loss of tasks that have no errors."""
+    """Returns the test error, or the test loss for tasks without errors."""
     return ERROR if has(runs, ERROR.column) else LOSS

@@ -1,4 +1,4 @@
-"""What a figure of a report comes with: its caption, and the numbers that it shows."""
+"""ReportFigure, a figure of a report with its caption and its numbers."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from matplotlib.figure import Figure
 
 @dataclass(frozen=True)
 class ReportFigure:
-    """One figure of a report."""
+    """One figure of a report with its caption, table and findings."""
 
     name: str
-    """Stem of its files."""
+    """Stem of the names of its files."""
     title: str
     caption: str
-    """Plain text: what is seen, over how many seeds, with slopes and their errors."""
+    """Plain text with a description, the number of seeds, and slopes with their errors."""
     figure: Figure
     table: pd.DataFrame
-    """Every number that is drawn, in long form."""
+    """All drawn values in long form."""
     findings: dict[str, str] = field(default_factory=dict)
-    """Numbers worth a line of their own, such as {"slope, lazy side, h = 100": "-1.00 ± 0.01"}."""
+    """Main results by name, such as {"slope, lazy side, h = 100": "-1.00 ± 0.01"}."""

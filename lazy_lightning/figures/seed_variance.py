@@ -20,15 +20,15 @@ class VarianceCurve(NamedTuple):
     """Var F of one width against alpha, with jackknife errors."""
 
     curve: WidthCurve
-    """Its values are (k, 1)."""
+    """The curve, with values (k, 1)."""
     errors: NDArray[np.float64]
-    """(k,), NaN for two seeds."""
+    """Jackknife errors (k,), NaN for two seeds."""
     seeds: NDArray[np.int64]
-    """(k,) how many."""
+    """Numbers of seeds (k,)."""
 
     @property
     def variance(self) -> NDArray[np.float64]:
-        """(k,)."""
+        """The variance (k,) at each alpha."""
         return self.curve.values[:, 0]
 
 
@@ -41,16 +41,16 @@ class End(NamedTuple):
     variance: NDArray[np.float64]
     errors: NDArray[np.float64]
     trained: NDArray[np.bool_]
-    """Whether the width was trained at ``at``; elsewhere its variance is interpolated."""
+    """Whether each width was trained at ``at``; if not, its variance is interpolated."""
 
     @property
     def note(self) -> str:
-        """At which widths it is interpolated; empty if all were trained there."""
+        """Description of the widths at which it is interpolated; empty if there are none."""
         return interpolated_note(self.h, self.trained)
 
     @property
     def law(self) -> PowerLaw | None:
-        """In h, None for fewer than three widths."""
+        """The power law in h, or None for fewer than three widths."""
         known = bool((self.errors > 0).all())
         try:
             return power_law_of_points(self.h, self.variance, self.errors if known else None)
@@ -59,10 +59,10 @@ class End(NamedTuple):
 
 
 def variance_curves(runs: pd.DataFrame) -> list[VarianceCurve]:
-    """One for each width that has two seeds at some alpha.
+    """Returns a curve for each width with two seeds at some alpha.
 
     Raises:
-        AnalysisError: outputs were not kept, no alpha has two seeds, or runs were tested on different samples.
+        AnalysisError: outputs are not stored, no alpha has two seeds, or the runs have different test samples.
     """
     rows = finished(runs)
     kept = (
@@ -72,7 +72,7 @@ def variance_curves(runs: pd.DataFrame) -> list[VarianceCurve]:
     )
     if not kept:
         raise AnalysisError(
-            "the outputs of the members were not kept (outputs.safetensors): the variance of F is taken over them"
+            "the outputs of the members were not kept (outputs.safetensors), but the variance of F needs them"
         )
     rows = pd.concat(kept)
     counts = rows.groupby(["h", "alpha"], dropna=False)["seed"].nunique()
@@ -106,7 +106,7 @@ def _variance_curve(h: float, rows: pd.DataFrame) -> VarianceCurve | None:
 
 
 def variance_ends(curves: Sequence[VarianceCurve]) -> list[End]:
-    """The largest and the smallest sqrt(h) alpha that two widths or more have in common."""
+    """Returns the variance at the largest and the smallest sqrt(h) alpha common to at least two widths."""
     known = [curve for curve in curves if curve.curve.h == curve.curve.h]
     if len(known) < 2:
         return []

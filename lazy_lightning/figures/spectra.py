@@ -1,4 +1,4 @@
-"""Eigenvalues of the tangent kernel, before and after training."""
+"""Eigenvalues of the tangent kernel before and after training."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from lazy_lightning.figures.sweep_table import unfinished_note
 
 
 class Spectrum(NamedTuple):
-    """Of one kernel."""
+    """The eigenvalues of one kernel."""
 
     shown: SelectedKernel
     values: NDArray[np.float64]
-    """(n,) lambda_i/trace, descending."""
+    """lambda_i/trace (n,) in descending order."""
     trace: float
 
     @property
     def effective_rank(self) -> float:
-        """(sum lambda)^2/sum lambda^2, between 1 and n."""
+        """The effective rank (sum lambda)^2/sum lambda^2, between 1 and n."""
         return float(1 / (self.values**2).sum())
 
 
 def spectra(runs: pd.DataFrame) -> ReportFigure:
-    """lambda_i/sum lambda against i, of the kernels of :func:`~lazy_lightning.figures.kernel_images.kernel_images`.
+    """Draws lambda_i/sum lambda against i for the same kernels as ``kernel_images``.
 
-    Eigenvalues that rounding leaves no digit of, below n eps lambda_1, are not drawn.
+    Eigenvalues below n eps lambda_1, which are only rounding errors, are not drawn.
 
     Raises:
-        AnalysisError: no kernels were kept.
+        AnalysisError: no kernels are stored.
     """
     choice = chosen_kernels(runs)
     found = [spectrum(shown) for shown in choice.kernels]
@@ -57,14 +57,14 @@ def spectra(runs: pd.DataFrame) -> ReportFigure:
 
 
 def spectrum(shown: SelectedKernel) -> Spectrum:
-    """Eigenvalues of a symmetric kernel, over their sum."""
+    """Returns the eigenvalues of a symmetric kernel, divided by their sum."""
     values = np.linalg.eigvalsh(shown.kernel)[::-1].astype(np.float64)
     trace = float(np.trace(shown.kernel))
     return Spectrum(shown, values / trace, trace)
 
 
 def resolved(values: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which eigenvalues (n,), descending, are more than rounding.
+    """Returns which eigenvalues (n,), in descending order, exceed the rounding errors.
 
     >>> resolved(np.array([1.0, 1e-3, 1e-17, -1e-16]))
     array([ True,  True, False, False])

@@ -1,4 +1,4 @@
-"""One style for all figures: legible in print, in black and white, and without colour vision."""
+"""The style of all figures, legible in print, in black and white, and without colour vision."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ STYLE = Path(__file__).with_name("paper.mplstyle")
 
 @contextmanager
 def paper_style() -> Iterator[None]:
-    """Applies the style within the block."""
+    """Applies the style of the paper within a context."""
     with mpl.rc_context(fname=str(STYLE)):
         yield
 
 
 def alpha_colors(alphas: Sequence[float]) -> dict[float, Any]:
-    """A colour for each alpha, from feature (dark) to lazy (light), in the order of alpha."""
+    """Returns a colour for each alpha, from feature (dark) to lazy (light)."""
     ordered = sorted(set(alphas))
     positions = [0.15 + 0.6 * i / max(len(ordered) - 1, 1) for i in range(len(ordered))]
     return dict(zip(ordered, mpl.colormaps["viridis"](positions), strict=True))
 
 
 def between_powers(number: float, _position: int | None = None) -> str:
-    r"""The label of a minor tick on a logarithmic axis: 2 and 5 have one, all others would overlap.
+    r"""Returns the label of a minor tick on a logarithmic axis, only for 2 and 5, because others would overlap.
 
     >>> print(between_powers(0.02), between_powers(500.0))
     $\mathdefault{2\times 10^{-2}}$ $\mathdefault{5\times 10^{2}}$
@@ -44,7 +44,7 @@ def between_powers(number: float, _position: int | None = None) -> str:
 
 
 def space_labels(figure: Figure) -> None:
-    """Labels the minor ticks of logarithmic x axes that there is room for: over a decade few, over two none."""
+    """Labels minor ticks of logarithmic x axes if there is space: a few over one decade, none over two."""
     for axis in figure.axes:
         low, high = axis.get_xlim()
         if (
@@ -57,9 +57,9 @@ def space_labels(figure: Figure) -> None:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Writes ``stem.png`` and ``stem.pdf``, each whole or not at all."""
+    """Writes ``stem.png`` and ``stem.pdf`` atomically and returns their paths."""
     space_labels(figure)
-    logging.getLogger("fontTools").setLevel(logging.ERROR)  # remarks on the time stamps of fonts, once a PDF
+    logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the time stamps of fonts for each PDF
     paths = [stem.with_suffix(suffix) for suffix in (".png", ".pdf")]
     for path in paths:
         with written_atomically(path) as temporary, paper_style():

@@ -1,4 +1,4 @@
-"""A sweep as curves: for each width, a column of the table of runs against alpha, with a column of numbers a seed."""
+"""Curves of a sweep: for each width, a column of the table of runs against alpha with the values of each seed."""
 
 from __future__ import annotations
 
@@ -21,57 +21,57 @@ NETWORK, KERNEL_AT_INIT, KERNEL_AT_END = "network", "kernel at init", "kernel at
 
 @dataclass(frozen=True)
 class WidthCurve:
-    """What one width's members have measured, in the order of alpha."""
+    """The measurements of the members of one width, in ascending order of alpha."""
 
     h: float
-    """NaN for networks without a width."""
+    """The width, NaN for networks without a width."""
     alpha: NDArray[np.float64]
-    """(k,)"""
+    """Scales (k,)."""
     values: NDArray[np.float64]
-    """(k, s), a column a seed; NaN where there is none."""
+    """Values (k, s) with a column for each seed; NaN where a seed is missing."""
     seeds: tuple[int, ...]
-    """(s,)"""
+    """The seeds (s,)."""
 
     @property
     def scale(self) -> NDArray[np.float64]:
-        """sqrt(h) alpha, (k,); alpha itself without a width."""
+        """The scale sqrt(h) alpha, (k,), or alpha for networks without a width."""
         return self.alpha if self.h != self.h else np.sqrt(self.h) * self.alpha
 
     @property
     def counts(self) -> NDArray[np.int64]:
-        """How many seeds have a finite value at each alpha, (k,)."""
+        """Number of seeds with a finite value at each alpha, (k,)."""
         counts: NDArray[np.int64] = np.isfinite(self.values).sum(axis=1)
         return counts
 
     def band(self, factor: float = 1.0) -> Band:
-        """The arithmetic mean over seeds, and its error; ``factor`` 100 makes percent."""
+        """Returns the arithmetic mean over seeds and its error, times ``factor``."""
         mean, error = (factor * number for number in mean_and_error(self.values))
         return Band(mean, mean - error, mean + error)
 
     def positive(self) -> WidthCurve:
-        """Without values that a logarithm does not know: NaN in their place."""
+        """Returns the curve with NaN in place of values that are not positive."""
         return WidthCurve(self.h, self.alpha, np.where(self.values > 0, self.values, np.nan), self.seeds)
 
     def log_band(self) -> Band:
-        """The geometric mean over seeds, and the error of the logarithm. What is not positive is left out."""
+        """Returns the geometric mean over seeds and its error; values that are not positive are left out."""
         mean, error = mean_and_error(np.log(self.positive().values))
         return Band(np.exp(mean), np.exp(mean - error), np.exp(mean + error))
 
     def at(self, keep: NDArray[np.bool_]) -> WidthCurve:
-        """Of some of the alphas."""
+        """Returns the curve at some of the alphas."""
         return WidthCurve(self.h, self.alpha[keep], self.values[keep], self.seeds)
 
     def long(self, **columns: NDArray[Any] | float | str) -> pd.DataFrame:
-        """Rows for the table of a figure: h, alpha, sqrt_h_alpha, seeds (how many), and more columns (k,)."""
+        """Returns rows for the table of a figure: h, alpha, sqrt_h_alpha, number of seeds, and given columns (k,)."""
         who = {"h": self.h, "alpha": self.alpha, "sqrt_h_alpha": np.sqrt(self.h) * self.alpha, "seeds": self.counts}
         return pd.DataFrame({**who, **columns})
 
 
 def width_curves(runs: pd.DataFrame, column: str, model: str = NETWORK) -> list[WidthCurve]:
-    """A column of the finished members of one model, for each width that has a finite value, in the order of h.
+    """Returns a column of the finished members of one model for each width with a finite value, in order of h.
 
     Raises:
-        AnalysisError: no such member has finished, or none of them has measured the column.
+        AnalysisError: no member of the model has finished, or none of them has measured the column.
 
     >>> runs = pd.DataFrame({"status": "finished", "model": "network", "h": 100, "alpha": [0.1, 0.1, 10.0],
     ...                      "seed": [0, 1, 0], "test/error": [0.03, 0.05, 0.02]})
@@ -85,7 +85,7 @@ def width_curves(runs: pd.DataFrame, column: str, model: str = NETWORK) -> list[
 
 
 def observed(runs: pd.DataFrame, column: str, model: str = NETWORK) -> pd.DataFrame:
-    """The finished members of one model with a finite value in a column.
+    """Returns the finished members of one model with a finite value in a column.
 
     Raises:
         AnalysisError: there is none.
@@ -97,7 +97,7 @@ def observed(runs: pd.DataFrame, column: str, model: str = NETWORK) -> pd.DataFr
 
 
 def has(runs: pd.DataFrame, column: str, model: str = NETWORK) -> bool:
-    """Whether :func:`observed` would find something."""
+    """Returns whether a finished member of one model has a finite value in a column."""
     try:
         return not observed(runs, column, model).empty
     except AnalysisError:
@@ -105,31 +105,31 @@ def has(runs: pd.DataFrame, column: str, model: str = NETWORK) -> bool:
 
 
 def finished(runs: pd.DataFrame, model: str = NETWORK) -> pd.DataFrame:
-    """The finished members of one model.
+    """Returns the finished members of one model.
 
     Raises:
         AnalysisError: there is none.
     """
     rows = runs[(runs["status"] == "finished") & (runs["model"] == model)]
     if rows.empty:
-        raise AnalysisError(f"no member of a {model} has finished: let the sweep go on, or see the reason column")
+        raise AnalysisError(f"no member of a {model} has finished: resume the sweep, or see the reason column")
     return rows
 
 
 def unfinished_note(runs: pd.DataFrame, model: str = NETWORK) -> str:
-    """A sentence on the members that are left out because they failed or have not ended, or nothing."""
+    """Returns a sentence on the members left out because they failed or have not ended; empty if there are none."""
     status = runs.loc[runs["model"] == model, "status"]
     left_out = [f"{n} {name}" for name in ("failed", "unfinished") if (n := int((status == name).sum()))]
     return f" Left out: {' and '.join(left_out)} of {len(status)} members." if left_out else ""
 
 
 def seeds_phrase(curves: Sequence[WidthCurve]) -> str:
-    """How many seeds stand behind the points: ``3 seeds``, or ``1 to 3 seeds``."""
+    """Describes the numbers of seeds of the points, as ``3 seeds`` or ``1 to 3 seeds``."""
     return counted_seeds([int(count) for curve in curves for count in curve.counts if count > 0])
 
 
 def counted_seeds(counts: Sequence[int]) -> str:
-    """The same of numbers of seeds.
+    """Describes numbers of seeds in words.
 
     >>> counted_seeds([3, 3]), counted_seeds([2, 1, 3])
     ('3 seeds', '1 to 3 seeds')
@@ -143,44 +143,44 @@ def counted_seeds(counts: Sequence[int]) -> str:
 
 
 def named_width(h: float) -> str:
-    """In words: ``h = 100``, or ``network``."""
+    """Describes a width in words: ``h = 100``, or ``network`` without a width."""
     return "network" if h != h else f"h = {h:g}"
 
 
 def named_scale(h: float, alpha: float) -> str:
-    """In words: ``sqrt(h) alpha = 0.1``, or ``alpha = 0.01`` without a width."""
+    """Describes a scale in words: ``sqrt(h) alpha = 0.1``, or ``alpha = 0.01`` without a width."""
     return f"alpha = {plain(alpha)}" if h != h else f"sqrt(h) alpha = {plain(h**0.5 * alpha)}"
 
 
 def scale_label(curves: Sequence[WidthCurve]) -> str:
-    """Of the axis on which :attr:`WidthCurve.scale` stands."""
+    """Returns the label of the axis of :attr:`WidthCurve.scale`."""
     return ALPHA_LABEL if all(curve.h != curve.h for curve in curves) else SCALE_LABEL
 
 
 def widths(runs: pd.DataFrame) -> pd.Series[float]:
-    """h of each row, NaN where the network has none."""
+    """Returns the width h of each row, NaN for networks without a width."""
     return _numbers(runs["h"]) if "h" in runs else pd.Series(np.nan, index=runs.index)
 
 
 def sorted_widths(runs: pd.DataFrame) -> list[float]:
-    """Each h once, ascending; NaN first, so that the last is the widest."""
+    """Returns the distinct widths in ascending order, with NaN first, so that the last is the largest."""
     found = widths(runs)
     return [float("nan")] * bool(found.isna().any()) + [float(h) for h in sorted(found.dropna().unique())]
 
 
 def of_width(rows: pd.DataFrame, h: float) -> pd.DataFrame:
-    """The rows with this h; NaN for those without."""
+    """Returns the rows with this width, or those without a width if h is NaN."""
     found = widths(rows)
     return rows[found.isna() if h != h else found == h]
 
 
 def same_width(one: float, other: float) -> bool:
-    """Whether they are equal; networks without a width (NaN) are alike."""
+    """Returns whether two widths are equal; NaN equals NaN, for networks without a width."""
     return one == other or (one != one and other != other)
 
 
 def _curve(h: float, rows: pd.DataFrame, column: str) -> WidthCurve:
-    """A member that is there twice counts once."""
+    """Returns the curve of the rows; a member that occurs twice is counted once."""
     by_seed = rows.groupby(["alpha", "seed"])[column].last().unstack("seed").sort_index()
     values = by_seed.to_numpy(dtype=np.float64, copy=True)
     seeds = tuple(int(seed) for seed in by_seed.columns)
@@ -188,5 +188,5 @@ def _curve(h: float, rows: pd.DataFrame, column: str) -> WidthCurve:
 
 
 def _numbers(column: pd.Series[Any]) -> pd.Series[float]:
-    """NaN for what is no finite number."""
+    """Converts a column to numbers, with NaN for values that are not finite numbers."""
     return pd.to_numeric(column, errors="coerce").astype(float).replace([np.inf, -np.inf], np.nan)

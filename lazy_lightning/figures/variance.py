@@ -1,4 +1,4 @@
-"""Fluctuations of the trained function from seed to seed: Var F on the test set, against sqrt(h) alpha and h."""
+"""Fluctuations of the trained function between seeds: Var F on the test set against sqrt(h) alpha and h."""
 
 from __future__ import annotations
 
@@ -30,10 +30,12 @@ from lazy_lightning.figures.sweep_table import scale_label, unfinished_note
 
 
 def variance(runs: pd.DataFrame) -> ReportFigure:
-    """The unbiased variance of F over seeds, mean over test samples; both ends of the sweep against h. Theory: ~ 1/h.
+    """Draws the unbiased variance of F over seeds, averaged over test samples; at both ends of the sweep against h.
+
+    The expected dependence on h is 1/h.
 
     Raises:
-        AnalysisError: outputs were not kept, no alpha has two seeds, or runs were tested on different samples.
+        AnalysisError: outputs are not stored, no alpha has two seeds, or the runs have different test samples.
     """
     curves = variance_curves(runs)
     ends = variance_ends(curves)
@@ -80,7 +82,7 @@ def _draw_ends(axis: Axes, ends: Sequence[End]) -> None:
 def _bars(
     axis: Axes, x: NDArray[np.float64], y: NDArray[np.float64], errors: NDArray[np.float64], mark: Mark, label: str
 ) -> None:
-    """A bar that would reach below 0 ends at a tenth of the value: a log axis has no 0."""
+    """Draws error bars, which end at a tenth of the value if they would reach 0, because a log axis has no 0."""
     down = np.minimum(errors, 0.9 * y)
     axis.errorbar(
         x,
@@ -104,14 +106,12 @@ def _caption(curves: Sequence[VarianceCurve], ends: Sequence[End]) -> str:
         slope = "too few widths for a slope" if law is None else f"slope {law} in h, expected -1"
         description += f" At the {end.name} end, √h α = {plain(end.at)}{_also(end)}: {slope}."
     return (
-        description
-        if ends
-        else description + " Against h nothing is shown, for want of a second width with a common √h α."
+        description if ends else description + " Nothing is shown against h, because no two widths have a common √h α."
     )
 
 
 def _also(end: End) -> str:
-    """``, interpolated at h = 30``, or nothing."""
+    """Returns a clause such as ``, interpolated at h = 30``, or an empty string."""
     return f", {end.note}" if end.note else ""
 
 

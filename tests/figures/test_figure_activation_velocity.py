@@ -63,8 +63,8 @@ def test_what_is_interpolated_is_called_so(tmp_path):
 @pytest.mark.parametrize(
     ("made", "panels", "said"),
     [
-        ({"widths": (100,)}, 4, "for want of a second width"),
-        ({"widths": (None,)}, 4, "for want of a second width"),
+        ({"widths": (100,)}, 4, "because there is only one width"),
+        ({"widths": (None,)}, 4, "because there is only one width"),
         ({"without": ("activation_velocity",)}, 4, "Drift over training"),
         ({"without": ("activation_drift",)}, 1, "Velocity of the preactivations"),
         ({"activation_drift__head": 0.0}, 4, "Drift over training"),

@@ -47,7 +47,7 @@ def test_numbers_drawn_are_in_the_table(runs):
 def test_caption_tells_what_was_held_fixed(runs):
     found = displacement_by_layer(runs)
     assert "4 seeds" in found.caption
-    assert "α = 57.7, the largest that all widths reach" in found.caption
+    assert "α = 57.7, the largest common to all widths" in found.caption
     assert "kernels drift by 0.0032 at most" in found.caption  # 1/s at h = 30: sqrt(30) 57.7 = 316
     assert "interpolated" in found.caption
 
@@ -55,8 +55,8 @@ def test_caption_tells_what_was_held_fixed(runs):
 @pytest.mark.parametrize(
     ("made", "panels", "said"),
     [
-        ({"widths": (100,)}, 1, "for want of a second width"),
-        ({"widths": (None,)}, 1, "for want of a second width"),
+        ({"widths": (100,)}, 1, "because there is only one width"),
+        ({"widths": (None,)}, 1, "because there is only one width"),
         ({"widths": (30, 100)}, 3, "Slope on the lazy side"),
         ({"seeds": 1}, 3, "1 seed"),
         ({"scales": (1.0,)}, 1, "Too few points on the lazy side"),

@@ -191,7 +191,7 @@ def test_a_plateau_of_what_has_hardly_been_trained_is_not_called_lazy(tmp_path):
     folder = made_sweep(tmp_path, widths=[100], arrays=False)
     (early,) = plateau_of(stopped_early(folder, 0.9)).values()
     assert early.startswith("none: 0 points with kernel drift < 0.1")
-    assert "the training loss has not been seen to fall to 50 %: 4 larger alphas" in early
+    assert "the training loss has not fallen to 50 %: 4 larger alphas" in early
     (far,) = plateau_of(stopped_early(folder, 0.3)).values()
     assert "from sqrt(h) alpha = 31.6 (kernel drift < 0.1 and tangent departure < 0.1)" in far
 

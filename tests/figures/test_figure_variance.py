@@ -55,8 +55,8 @@ def test_every_alpha_with_two_seeds_is_drawn(runs):
 @pytest.mark.parametrize(
     ("made", "panels", "said"),
     [
-        ({"widths": (100,)}, 1, "for want of a second width"),
-        ({"widths": (None,)}, 1, "for want of a second width"),
+        ({"widths": (100,)}, 1, "because no two widths have a common"),
+        ({"widths": (None,)}, 1, "because no two widths have a common"),
         ({"widths": (30, 100)}, 2, "too few widths for a slope"),
         ({"seeds": 2}, 2, "of two seeds it has no error"),
         ({"scales": (1.0,)}, 2, "At the large-alpha end, √h α = 1"),
