@@ -14,8 +14,8 @@ from lazy_lightning import deprecations
 
 PACKAGE = Path(deprecations.__file__).parent
 LAYERS = (
-    {"errors", "duration", "plain_text", "denormals", "deprecations", "constructor_arguments"},
-    {"seeding", "guarded", "memory", "suggestions"},
+    {"errors", "plain_text", "denormals", "deprecations"},
+    {"seeding", "memory"},
     {"analysis", "flow", "nn"},
     {"objective", "runs"},
     {"ntk"},
@@ -62,6 +62,11 @@ def edges() -> set[tuple[str, str, str]]:
 def test_every_room_has_its_height() -> None:
     there = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
     assert there - {"__init__", "__main__"} == set(HEIGHT)
+
+
+def test_the_top_level_has_six_modules() -> None:
+    modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
+    assert modules == {"denormals", "deprecations", "errors", "memory", "plain_text", "seeding"}
 
 
 def test_rooms_import_what_stands_below_them() -> None:

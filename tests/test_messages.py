@@ -8,7 +8,7 @@ import pytest
 from command_line import CONF, QUIET, error_of
 
 from lazy_lightning.cli.messages import one_sentence
-from lazy_lightning.suggestions import suggestion
+from lazy_lightning.errors import suggestion
 
 OPTIONS = {
     "--model.alhpa=3": "unknown key model.alhpa: did you mean alpha?",

@@ -23,8 +23,8 @@ from lazy_lightning.cli import main
 from lazy_lightning.cli.batch import Reporter
 from lazy_lightning.errors import MemoryShortageError, RunError
 from lazy_lightning.experiments.sweep_folder import SweepFolder
-from lazy_lightning.guarded import is_out_of_memory
 from lazy_lightning.modules import FlowModule, KernelModule
+from lazy_lightning.modules.guarded_callback import is_out_of_memory
 from lazy_lightning.nn import FC
 from lazy_lightning.runs import load_runs
 

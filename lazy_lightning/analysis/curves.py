@@ -60,7 +60,7 @@ def known_curves(curves: Sequence[Curve]) -> list[KnownCurve]:
     """
     widths = [float(curve.h) for curve in curves]
     if len(widths) < 2 or len(set(widths)) < len(widths):
-        raise AnalysisError(f"The widths are {widths}, expected at least two, each once: put seeds into one curve.")
+        raise AnalysisError(f"The widths are {widths}, expected two at least, each once: put seeds into one curve.")
     if not all(np.isfinite(h) and h > 0 for h in widths):
         raise AnalysisError(f"The widths are {widths}, expected positive numbers.")
     return [_known(curve) for curve in sorted(curves, key=lambda curve: float(curve.h))]

@@ -1,4 +1,4 @@
-"""Formatting of numbers with their errors for display."""
+"""Formatting of numbers with their errors, and of durations, for display."""
 
 from __future__ import annotations
 
@@ -46,6 +46,18 @@ def within_factor(value: float, log10_error: float) -> str:
     more = factor - 1
     digits = min(_DIGITS + 1, max(3, 2 - math.floor(math.log10(more)))) if more > 0 else 4
     return f"{value:.{digits}g} (within a factor {1 + float(f'{more:.2g}'):.{_DIGITS}g})"
+
+
+def duration(seconds: float) -> str:
+    """Formats a number of seconds in seconds, minutes and seconds, or hours and minutes.
+
+    >>> duration(3.21), duration(75), duration(3 * 3600 + 130)
+    ('3.2 s', '1 min 15 s', '3 h 2 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def _fixed(value: float, error: float) -> str:

@@ -76,7 +76,7 @@ def plateau(x: ArrayLike, y: ArrayLike, *, sigmas: float = 2.0) -> Plateau:
         raise AnalysisError(f"sigmas is {sigmas}, expected a positive number: 2 is usual.")
     sweep = checked_scan(x, y, positive=False)
     if sweep.seeds < 2:
-        raise AnalysisError(f"A plateau needs at least two seeds, because errors are over seeds, got {sweep.seeds}.")
+        raise AnalysisError(f"A plateau needs the spread over seeds, of two at least, got {sweep.seeds}.")
     for start in range(len(sweep.x) - FEWEST + 1):
         stretch = sweep.y[start:]
         stretch = stretch[:, ~np.isnan(stretch).any(axis=0)]

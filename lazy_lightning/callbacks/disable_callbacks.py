@@ -8,8 +8,7 @@ from typing import Any
 from pytorch_lightning import Callback, Trainer
 
 from lazy_lightning.deprecations import present_path
-from lazy_lightning.errors import ConfigError
-from lazy_lightning.suggestions import suggestion
+from lazy_lightning.errors import ConfigError, suggestion
 
 
 class DisableCallbacks(Callback):

@@ -13,7 +13,7 @@ from lazy_lightning.callbacks.kernel_drift import Set, kernel_set
 from lazy_lightning.callbacks.saved_arrays import save_arrays
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.guarded import report_failure
+from lazy_lightning.modules.guarded_callback import report_failure
 from lazy_lightning.modules.observation import Sink
 from lazy_lightning.ntk.empirical import empirical_ntk
 from lazy_lightning.runs.atomic import written_atomically

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from lazy_lightning.callbacks.printing import show
 from lazy_lightning.errors import RunError
-from lazy_lightning.guarded import short_reason
+from lazy_lightning.modules.guarded_callback import short_reason
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.observable_module import ObservableModule

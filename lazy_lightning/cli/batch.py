@@ -16,7 +16,7 @@ from lazy_lightning.cli.user_messages import filter_warnings, user_message
 from lazy_lightning.errors import UnwrittenError
 from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, ProgressMessage, Task, WorkerChannel
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.guarded import is_out_of_memory
+from lazy_lightning.modules.guarded_callback import is_out_of_memory
 from lazy_lightning.modules.observation import Record, Sink
 from lazy_lightning.runs.run_folder import RunFolder
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from lazy_lightning.suggestions import suggestion
+from lazy_lightning.errors import suggestion
 
 EXAMPLE = "fit --config digits_fc.yaml"
 

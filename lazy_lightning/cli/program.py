@@ -14,9 +14,8 @@ from lazy_lightning.cli import imports, messages, short_help
 from lazy_lightning.cli.bundled import bundled_configs, resolve_configs
 from lazy_lightning.cli.resume import split_resume
 from lazy_lightning.cli.subcommands import CONFIGURED, STORED, SUBCOMMANDS
-from lazy_lightning.errors import ConfigError, LazyLightningError
+from lazy_lightning.errors import ConfigError, LazyLightningError, suggestion
 from lazy_lightning.plain_text import printable
-from lazy_lightning.suggestions import suggestion
 
 DEBUG_VARIABLE = "LAZY_LIGHTNING_DEBUG"
 

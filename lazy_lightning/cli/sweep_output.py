@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from lazy_lightning.duration import duration
+from lazy_lightning.analysis.number_format import duration
 from lazy_lightning.experiments.batching import batch_label, setting_label
 from lazy_lightning.experiments.costs import CostModel
 from lazy_lightning.experiments.sweep import BatchLimits, Rows, Sweep, SweepStatus

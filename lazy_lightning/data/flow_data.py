@@ -11,13 +11,13 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
-from lazy_lightning.constructor_arguments import constructor_arguments
 from lazy_lightning.data.augmentation import Augmentation
 from lazy_lightning.data.bursts import BurstLoader
 from lazy_lightning.data.coverage import require_every_target
 from lazy_lightning.data.mini_batches import MiniBatches
 from lazy_lightning.data.split import Split, Task
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.runs.constructor_arguments import constructor_arguments
 from lazy_lightning.seeding import generator
 
 _EVAL_BATCH = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from lazy_lightning.duration import duration
+from lazy_lightning.analysis.number_format import duration
 from lazy_lightning.experiments.batching import Batch, batch_label
 from lazy_lightning.experiments.sweep import SweepStatus
 from lazy_lightning.experiments.sweep_display import LineDisplay, SweepDisplay, sweep_display

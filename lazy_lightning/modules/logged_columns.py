@@ -14,11 +14,10 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from pytorch_lightning.loggers import Logger, MLFlowLogger
 
-from lazy_lightning.errors import ConfigError
-from lazy_lightning.guarded import report_failure
+from lazy_lightning.errors import ConfigError, suggestion
 from lazy_lightning.modules.ensemble import Ensemble
+from lazy_lightning.modules.guarded_callback import report_failure
 from lazy_lightning.modules.observation import Record, Sink, finite_mean
-from lazy_lightning.suggestions import suggestion
 
 _CODES = ("reason",)
 """Columns of which a mean says nothing."""

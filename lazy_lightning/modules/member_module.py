@@ -13,7 +13,6 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import Metric
 
-from lazy_lightning.constructor_arguments import constructor_arguments
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.memory import require_bytes
@@ -30,6 +29,7 @@ from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import drop_single_output, raw_outputs
 from lazy_lightning.objective.losses import Loss, Task, build_loss
 from lazy_lightning.objective.metrics import EnsembleError, MarginStatistics, MemberError, MemberLoss
+from lazy_lightning.runs.constructor_arguments import constructor_arguments
 
 _SINGLE_PRECISION = (
     "this Trainer computes in float32, Lightning's default, in which a large alpha leaves f - f0 few digits: build it "

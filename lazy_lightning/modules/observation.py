@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lazy_lightning.flow.momentum_flow import Trace
 from lazy_lightning.flow.state import FlowState
-from lazy_lightning.guarded import GuardedCallback
+from lazy_lightning.modules.guarded_callback import GuardedCallback
 from lazy_lightning.modules.training_state import TrainingState
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from torch import Tensor
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError, UnwrittenError
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.guarded import report_failure, short_reason
+from lazy_lightning.modules.guarded_callback import report_failure, short_reason
 from lazy_lightning.modules.logged_columns import (
     forget_early_stops,
     log_metrics,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError, LazyLightningError
-from lazy_lightning.guarded import is_out_of_memory, report_failure
+from lazy_lightning.modules.guarded_callback import is_out_of_memory, report_failure
 from lazy_lightning.modules.observation import Observation, Observer
 
 

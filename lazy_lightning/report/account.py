@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lazy_lightning.duration import duration
+from lazy_lightning.analysis.number_format import duration
 from lazy_lightning.figures.marks import plain
 from lazy_lightning.figures.sweep_table import KERNEL_AT_END, KERNEL_AT_INIT, NETWORK, sorted_widths
 from lazy_lightning.report.settings import format_value

@@ -52,7 +52,7 @@ def test_without_a_population_loss_it_is_the_test_error(tmp_path):
 
 
 def test_three_widths_are_too_few(tmp_path):
-    with pytest.raises(AnalysisError, match="at 4 widths or more: sweep more widths"):
+    with pytest.raises(AnalysisError, match="common to 4 widths or more: sweep more widths"):
         loss_by_width(made(tmp_path, widths=WIDTHS[:3]))
 
 

@@ -13,7 +13,7 @@ import pytest
 from made_figures import HOSTILE
 from made_runs import made_sweep
 
-from lazy_lightning.duration import duration
+from lazy_lightning.analysis.number_format import duration
 from lazy_lightning.plain_text import printable
 from lazy_lightning.report.account import account, listed, subject, versions
 from lazy_lightning.report.elements import MOST_ROWS, frame_table, picture, prose
