@@ -81,7 +81,7 @@ class ActivationDrift(NetworkObserver):
             return module.network.preactivations(w, x, buffers)
 
         if self._start is None or observation.index == 0:  # computed again after a resume, from w0 and the data
-            gradient = initial_gradient(module)  # first, because devices with a part of the samples evaluate it together
+            gradient = initial_gradient(module)  # first, because devices with parts of the samples take part
             self._start = preactivations(module.w0)
             self._velocity = initial_velocity(preactivations, module.w0, gradient)
         now = preactivations(module.w.detach())
