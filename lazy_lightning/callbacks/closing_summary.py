@@ -127,7 +127,7 @@ def _regime(module: ObservableModule, record: Record, reasons: list[StopReason],
 
 
 def _stop_sentence(module: ObservableModule, reason: StopReason) -> str:
-    """The reason as a person would say it, with the share of the samples where it is not all."""
+    """Describes a reason in words, with the share of the samples if it is less than all."""
     share = getattr(getattr(module, "stop", None), "margin_share", 1.0)
     if reason is StopReason.MARGINS_MET and share < 1:
         return f"margins met by {100 * share:.4g} % of the samples"

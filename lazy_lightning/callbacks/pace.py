@@ -25,7 +25,7 @@ class Pace:
         self.restart()
 
     def restart(self, *, at_once: bool = False) -> None:
-        """Restarts the timer.
+        """Restarts the timer of the writes.
 
         Args:
             at_once: whether the first write is due immediately and the intervals start short.

@@ -73,7 +73,7 @@ class FlowTrainer(Trainer):
             workers: number of processes that train batches in parallel; 0 trains in this process.
             max_members: largest number of members in a batch; by default as many as fit into memory.
         """
-        raise NotImplementedError("a sweep has no trainer of its own: it is run by the command line")
+        raise NotImplementedError("a sweep is run by the command line, not by a Trainer")
 
     @property
     def log_dir(self) -> str | None:

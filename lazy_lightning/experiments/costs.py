@@ -44,7 +44,7 @@ _KERNELS_A_MEMBER = {"KernelDrift": 28, "KernelSpectrum": 2, "KernelSnapshots": 
 _ONCE = {"LazinessIndex": 600}
 """Number of evaluations at w0 that an observer needs: about 160 power iterations of four passes each."""
 _A_STEP = {"PathDistance": 0.5}
-"""Number of evaluations per step that an observer needs for the model that it trains beside the network."""
+"""Number of evaluations per step that an observer needs for the model that it trains besides the network."""
 _KERNEL_SAMPLES = 200
 _ALWAYS = 2
 """Number of evaluations at each observation in every run: the training set and the test set."""

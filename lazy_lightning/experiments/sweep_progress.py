@@ -84,7 +84,7 @@ class SweepProgress:
         self._display.log(line)
 
     def refresh(self) -> None:
-        """Updates the display."""
+        """Updates the display with the present counts."""
         done = sum(message.done - message.failed for message in self._messages.values())
         share = (self.done + self.failed + done) / max(self.total, 1)
         self._display.update(self.summary(), share, self._messages.values(), running=bool(self.clock.running))

@@ -191,9 +191,9 @@ def source_family(config: Mapping[str, Any], folder: Path) -> str | None:
     if checkpoint is None:
         return None
     for base in (Path(), folder.parent):  # the path as written, or next to this run if the store has been moved
-        beside = base / (Path(checkpoint).parent if base == Path() else Path(checkpoint).parent.name)
-        if (beside / CONFIG).is_file():
-            return family(load_config(beside))
+        sibling = base / (Path(checkpoint).parent if base == Path() else Path(checkpoint).parent.name)
+        if (sibling / CONFIG).is_file():
+            return family(load_config(sibling))
     return None
 
 
