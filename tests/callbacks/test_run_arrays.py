@@ -148,7 +148,7 @@ def test_frozen_kernels_have_outputs_and_no_snapshots(tmp_path: Path) -> None:
 def test_what_is_wrong_is_told_before_the_run(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="split is kernel, but the kernel set is empty"):
         watch(tmp_path, KernelSnapshots(split="kernel"), **SHORT)
-    with pytest.raises(ConfigError, match="on 2 samples at least, but the test set has 1"):
+    with pytest.raises(ConfigError, match="a kernel needs 2 samples at least, but the test set has 1"):
         watch(tmp_path / "b", KernelSnapshots(), data=small(n_test=1), **SHORT)
     for options in ({"samples": 1}, {"seeds": 0}):
         with pytest.raises(ConfigError, match="needs samples >= 2 and seeds >= 1"):
