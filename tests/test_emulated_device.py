@@ -13,6 +13,7 @@ PARTS = {  # of about the same length, for two workers
     "runs, waits and kernels": [
         "test_kernel_engine_on_a_device.py",
         "test_runs_on_a_device.py",
+        "test_shards_on_a_device.py",
         "test_waits_of_the_host.py",
     ],
 }
