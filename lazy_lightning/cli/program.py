@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from lazy_lightning.cli import imports, messages, short_help
 from lazy_lightning.cli.bundled import bundled_configs, resolve_configs
 from lazy_lightning.cli.resume import split_resume
-from lazy_lightning.cli.subcommands import CONFIGURED, STORED, SUBCOMMANDS
+from lazy_lightning.cli.subcommands import CONFIGURED, STORED, SUBCOMMANDS, WRITING
+from lazy_lightning.cli.version_report import version_report
 from lazy_lightning.errors import ConfigError, LazyLightningError, suggestion
 from lazy_lightning.plain_text import printable
 
@@ -34,6 +35,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if text is not None:
             print(text)
             return 0
+        if given[0] in WRITING:
+            return _initialised(given)
         return _stored(given) if given[0] in STORED else _built(given)
     except LazyLightningError as error:  # raised before torch was imported, or by a command of the run store
         if os.environ.get(DEBUG_VARIABLE):
@@ -52,7 +55,7 @@ def _text_without_torch(given: Sequence[str]) -> str | None:
         ConfigError: the subcommand is missing or unknown, or there is no configuration.
     """
     if "--version" in given[:1]:
-        return short_help.version_line()
+        return version_report()
     if given[:1] in (["--help"], ["-h"]):
         return short_help.program_help()
     name = next((argument for argument in given if not argument.startswith("-")), None)
@@ -80,6 +83,13 @@ def _stored(given: Sequence[str]) -> int:
 
     command: Callable[[Sequence[str]], int] = getattr(store, given[0])
     return command(given[1:])
+
+
+def _initialised(given: Sequence[str]) -> int:
+    """Writes a configuration for the user's data, which imports torch to read them."""
+    from lazy_lightning.cli.new_configuration import init
+
+    return init(given[1:])
 
 
 def _built(given: Sequence[str]) -> int:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
-from importlib.metadata import version
 
-from lazy_lightning import __version__
 from lazy_lightning.cli.bundled import bundled_configs
 from lazy_lightning.cli.subcommands import CONFIGURED, SUBCOMMANDS
 
@@ -72,11 +70,6 @@ KEYS: Mapping[str, Mapping[str, str]] = {
 _WIDTH = 100
 
 
-def version_line() -> str:
-    """Returns the name and the versions; that of torch from its metadata, because importing torch takes seconds."""
-    return f"lazy-lightning {__version__} (torch {version('torch')})"
-
-
 def program_help() -> str:
     """Returns the text of ``lazy-lightning --help``."""
     return "\n".join(
@@ -87,7 +80,9 @@ def program_help() -> str:
             "",
             *_table(SUBCOMMANDS),
             "",
-            "lazy-lightning SUBCOMMAND --help shows its options. To begin: lazy-lightning fit --config digits_fc.yaml",
+            "lazy-lightning SUBCOMMAND --help shows its options, lazy-lightning --version the versions.",
+            "To begin: lazy-lightning fit --config digits_fc.yaml",
+            "With data of your own: lazy-lightning init --data FILE",
         ]
     )
 

@@ -25,4 +25,9 @@ CONFIGURED: Mapping[str, str] = MappingProxyType(
 )
 """The subcommands with the option ``--config``."""
 
-SUBCOMMANDS: Mapping[str, str] = MappingProxyType({**CONFIGURED, **STORED})
+WRITING: Mapping[str, str] = MappingProxyType(
+    {"init": "writes a commented configuration for data of your own, an .npz, .csv or .parquet file"}
+)
+"""The subcommand that writes a configuration."""
+
+SUBCOMMANDS: Mapping[str, str] = MappingProxyType({**CONFIGURED, **WRITING, **STORED})
