@@ -317,7 +317,7 @@ def _flow_lines(choices: Choices) -> list[str]:
         "    tau: 0                     # memory time of the momentum; 0 is gradient flow",
         "    dt: 0.01                   # first tried step; the step size adapts from there",
         f"    chunk_size: {'200 ' if large else 'null'}           # samples evaluated at once; bounds the memory",
-        f"    stop: {{{stop}max_wall: {_SECONDS}}}   # {reason}{_SECONDS} seconds",
+        f"    stop: {{{stop}max_wall: {_SECONDS}}}   # {reason}at most {_SECONDS} seconds",
     ]
 
 
