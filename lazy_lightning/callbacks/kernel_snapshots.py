@@ -55,41 +55,51 @@ class KernelSnapshots(Sink):
         if not pl_module.trains_network:
             return
         x = kernel_set(pl_module, self.split, self.samples, least=2).x[:2]
+        _, rows = pl_module.ranks.own_of(self._members(pl_module))
         try:
-            self._kernel(pl_module, pl_module.w0, self._rows(pl_module)[:1], x)
+            pl_module.ranks.on_all(lambda: self._kernel(pl_module, pl_module.w0, rows[:1], x))
         except Exception as error:
             self._measurable = False
             report_failure(self, "a trial of two samples", error, "there will be no kernels.safetensors")
 
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
-        """Computes and writes the kernels."""
-        if trainer.log_dir is None or not trainer.is_global_zero or not pl_module.trains_network:
+        """Computes the kernels, on each rank those of its members, and writes them."""
+        if trainer.log_dir is None or not pl_module.trains_network or not self._measurable:
             return
-        if not self._measurable:
-            return
-        rows = self._rows(pl_module)
+        ranks, members = pl_module.ranks, self._members(pl_module)
         split = kernel_set(pl_module, self.split, self.samples, least=2)
+        kernels = ranks.gather_some(ranks.on_all(lambda: self._own_kernels(pl_module, members, split.x)), members)
+        if not trainer.is_global_zero:
+            return
         arrays = {
-            "start": self._kernel(pl_module, pl_module.w0, rows, split.x),
-            "end": self._kernel(pl_module, pl_module.w, rows, split.x),
+            **kernels,
             "labels": split.y,
             "index": split.index,
-            "member": rows,
-            "alpha": pl_module.ensemble.alpha_tensor()[rows.cpu()],
-            "seed": torch.tensor(pl_module.ensemble.seeds)[rows.cpu()],
+            "member": torch.tensor(members),
+            "alpha": pl_module.ensemble.alpha_tensor()[members],
+            "seed": torch.tensor(pl_module.ensemble.seeds)[members],
         }
         path = Path(trainer.log_dir) / KERNELS
         with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
             save_arrays(arrays, temporary, SCHEMA)
 
-    def _kernel(self, module: ObservableModule, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:
-        """Returns the kernels (M, n, n) of the members in ``rows``."""
+    def _own_kernels(self, module: ObservableModule, members: list[int], x: Tensor) -> dict[str, Tensor]:
+        """Returns the kernels (M_r, n, n) of those members that this rank trains."""
+        if not module.sample_ranks.is_first:
+            rows: list[int] = []  # the processes that train the same members have the same kernels
+        else:
+            _, rows = module.ranks.own_of(members)
+        return {name: self._kernel(module, w, rows, x) for name, w in (("start", module.w0), ("end", module.w))}
+
+    def _kernel(self, module: ObservableModule, w: Tensor, rows: list[int], x: Tensor) -> Tensor:
+        """Returns the kernels (M, n, n) of the members in ``rows``, which are rows of this rank."""
+        if not rows:
+            return w.new_zeros(0, len(x), len(x))
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         return empirical_ntk(module.network, w.detach()[rows], x, output="trace", buffers=buffers)
 
-    def _rows(self, module: ObservableModule) -> Tensor:
+    def _members(self, module: ObservableModule) -> list[int]:
         """Returns the indices of the first members of each alpha."""
         alphas = module.ensemble.alphas
-        rows = [i for i, alpha in enumerate(alphas) if alphas[:i].count(alpha) < self.seeds]
-        return torch.tensor(rows, device=module.w0.device)
+        return [i for i, alpha in enumerate(alphas) if alphas[:i].count(alpha) < self.seeds]

@@ -15,6 +15,7 @@ from lazy_lightning.callbacks.unwritten import warn_if_unwritten
 from lazy_lightning.figures.neuron_paths import Paths, Teacher, neuron_paths
 from lazy_lightning.figures.style import save
 from lazy_lightning.modules.observation import NetworkObserver, Observation
+from lazy_lightning.modules.ranks import Ranks
 from lazy_lightning.runs.atomic import written_atomically
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 NEURONS = "neurons.safetensors"
 SCHEMA = 1
+_RECORDED = ("places", "signs", "t")
 _HIDDEN, _HEAD = "hidden.weight", "head.weight"
 
 
@@ -36,10 +38,15 @@ class NeuronPaths(NetworkObserver):
     ``head.weight`` (1, m); it ignores others.
     """
 
+    state_by_member = False
+
     def __init__(self) -> None:
         self._places: list[Tensor] = []
         self._signs: list[Tensor] = []
         self._t: list[Tensor] = []
+        self._restored: dict[str, Tensor] = {}
+        self._ranks = Ranks()
+        self._members: list[int] = []
 
     def applies_to(self, module: ObservableModule) -> bool:
         """Returns whether the network has the parameters ``hidden.weight`` (m, 2) and ``head.weight`` (1, m)."""
@@ -49,12 +56,21 @@ class NeuronPaths(NetworkObserver):
         hidden, head = shapes.get(_HIDDEN, ()), shapes.get(_HEAD, ())
         return len(hidden) == 2 and hidden[1] == 2 and tuple(head) == (1, hidden[0])
 
+    def check(self, module: ObservableModule) -> None:
+        """Determines which of the recorded members this process trains, and continues their restored paths."""
+        self._ranks, self._members = module.ranks, _first_seeds(module)
+        if self._restored:
+            places, _ = self._ranks.own_of(self._members)
+            parts = [self._restored[name][places] for name in _RECORDED]
+            self._places, self._signs, self._t = (list(part.unbind(1)) for part in parts)
+            self._restored = {}
+
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """Records the positions and signs of the neurons; returns no columns."""
         if observation.index == 0:
             self._places, self._signs, self._t = [], [], []
-        rows = _first_seeds(module)
+        _, rows = self._ranks.own_of(self._members)
         weights = module.network.unpack(_chosen(module.w.detach(), rows))
         a, b = weights[_HIDDEN], weights[_HEAD].squeeze(1)
         factor = float(getattr(module.network.template.head, "scale", 1.0))
@@ -67,10 +83,12 @@ class NeuronPaths(NetworkObserver):
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Writes the arrays and draws the figure, also after a signal."""
-        if not self._places or trainer.log_dir is None or not trainer.is_global_zero:
+        if not self._ranks.any(bool(self._places)) or trainer.log_dir is None:
             return
-        rows = _first_seeds(pl_module)
-        arrays = self._arrays() | {
+        rows, paths = _first_seeds(pl_module), self._arrays()
+        if not trainer.is_global_zero:
+            return
+        arrays = paths | {
             "alpha": pl_module.ensemble.alpha_tensor()[rows],
             "seed": torch.tensor(pl_module.ensemble.seeds)[rows],
         }
@@ -89,17 +107,21 @@ class NeuronPaths(NetworkObserver):
             save(neuron_paths(members, teacher), figure)
 
     def _arrays(self) -> dict[str, Tensor]:
-        parts = {"places": self._places, "signs": self._signs, "t": self._t}
-        return {name: torch.stack([x.cpu() for x in part], dim=1).contiguous() for name, part in parts.items()}
+        """The paths of the first seeds of all ranks."""
+        parts = dict(zip(_RECORDED, (self._places, self._signs, self._t), strict=True))
+        own = self._ranks.on_all(
+            lambda: {name: torch.stack([x.cpu() for x in part], dim=1).contiguous() for name, part in parts.items()}
+        )
+        return self._ranks.gather_some(own, self._members)
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the paths for the checkpoint, so that a resumed run draws complete paths."""
-        return self._arrays() if self._places else {}
+        return self._arrays() if self._ranks.any(bool(self._places)) else {}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the paths from a checkpoint."""
         if state_dict:
-            self._places, self._signs, self._t = (list(state_dict[k].unbind(1)) for k in ("places", "signs", "t"))
+            self._restored = {name: state_dict[name] for name in _RECORDED}
 
 
 def _first_seeds(module: ObservableModule) -> list[int]:
@@ -109,7 +131,7 @@ def _first_seeds(module: ObservableModule) -> list[int]:
 
 def _chosen(values: Tensor, rows: list[int]) -> Tensor:
     """Selects rows without an index tensor, which would have to be transferred to the device."""
-    return torch.stack([values[row] for row in rows])
+    return torch.stack([values[row] for row in rows]) if rows else values[:0]
 
 
 def _teacher(module: ObservableModule) -> Teacher | None:

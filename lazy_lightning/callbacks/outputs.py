@@ -32,7 +32,7 @@ class OutputsWriter(Sink):
         """Writes the outputs, also after a signal."""
         if trainer.log_dir is None:
             return
-        own = {"train": pl_module.train_outputs, "test": pl_module.held_out()}
+        own = pl_module.ranks.on_all(lambda: {"train": pl_module.train_outputs, "test": pl_module.held_out()})
         whole = pl_module.whole(own)
         if not trainer.is_global_zero:
             return

@@ -27,8 +27,8 @@ class PredictionWriter(BasePredictionWriter):
     def write_on_epoch_end(  # type: ignore[override]
         self, trainer: Trainer, pl_module: ObservableModule, predictions: Sequence[Any], batch_indices: Sequence[Any]
     ) -> None:
-        """Concatenates the batches and writes one file."""
-        if trainer.log_dir is None:
+        """Concatenates the batches and writes one file, with the members of all ranks."""
+        if trainer.log_dir is None or not trainer.is_global_zero:
             return
         path = Path(trainer.log_dir) / "predictions.safetensors"
         test = pl_module.data.test

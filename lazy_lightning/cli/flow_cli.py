@@ -27,9 +27,7 @@ from lazy_lightning.callbacks import (
     FlowProgressBar,
     GracefulStop,
     HParams,
-    KernelSnapshots,
     LearningCurves,
-    NeuronPaths,
     OutputsWriter,
     RunCheckpoint,
     TangentDeparture,
@@ -53,9 +51,9 @@ from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
 from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, ObservedModule
+from lazy_lightning.modules.member_module import MemberModule
 from lazy_lightning.modules.member_strategy import NAME, MemberStrategy
 from lazy_lightning.modules.observation import Observer, Sink
-from lazy_lightning.modules.rank_mesh import sample_slices
 from lazy_lightning.runs.atomic import require_writable, written_atomically
 from lazy_lightning.runs.checkpoints import KEY, read_checkpoint
 from lazy_lightning.runs.run_files import CHECKPOINT
@@ -192,6 +190,7 @@ class FlowCLI(LightningCLI):
             chosen["logger"] = loggers_in(self._folder, chosen.get("logger") if self._resumed else True)
         if chosen.get("strategy") in ("ddp", NAME):
             chosen["strategy"] = MemberStrategy()  # with the stock strategy all ranks would train the same members
+            chosen["use_distributed_sampler"] = False  # every rank evaluates its members on all samples
         trainer = super().instantiate_trainer(**kwargs)
         trainer.default_root_dir_given = chosen.get("default_root_dir") is not None  # type: ignore[attr-defined]
         return trainer
@@ -204,7 +203,7 @@ class FlowCLI(LightningCLI):
                 mini-batches for a module that needs them.
         """
         if self.trainer.world_size > 1:
-            require_member_shards(self.trainer, self.model, str(self.subcommand))
+            require_member_shards(self.trainer, self.model)
         require_batches_that_fit(self.model, self.datamodule)
 
     # ------------------------------------------------------------------ running
@@ -264,7 +263,7 @@ class FlowCLI(LightningCLI):
 
     def after_validate(self) -> None:
         """Prints the metrics, because the trainer prints only those that are sent to a logger."""
-        if not self.trainer.logged_metrics:
+        if self.trainer.is_global_zero and not self.trainer.logged_metrics:
             for name, value in sorted(self.trainer.callback_metrics.items()):
                 print(f"{name:<40} {float(value):.6g}")
 
@@ -431,11 +430,11 @@ def refuse_ignored(config: Any) -> None:
             )
 
 
-def require_member_shards(trainer: Trainer, module: LightningModule, subcommand: str) -> None:
-    """Checks that a run on several devices trains a flow, whose members or training samples are distributed.
+def require_member_shards(trainer: Trainer, module: LightningModule) -> None:
+    """Checks that a run on several devices is one of members, which can be distributed over the devices.
 
     Raises:
-        ConfigError: it does something else, or there are fewer members than devices.
+        ConfigError: it is something else, or there are fewer members than devices.
     """
     devices = trainer.world_size
     if not isinstance(trainer.strategy, MemberStrategy):
@@ -444,18 +443,10 @@ def require_member_shards(trainer: Trainer, module: LightningModule, subcommand:
             f"{type(trainer.strategy).__name__}: set --trainer.strategy ddp, which distributes the members of the "
             "ensemble, or --trainer.devices 1"
         )
-    if subcommand not in ("fit", "kernel") or not isinstance(module, FlowModule):
-        what = subcommand if subcommand not in ("fit", "kernel") else type(module).__name__
+    if not isinstance(module, MemberModule):
         raise ConfigError(
-            f"{what} uses one device, got {devices}: set --trainer.devices 1 (fit and kernel distribute the members of "
-            "a flow over several)"
-        )
-    slices = sample_slices(module.shard, devices, len(module.ensemble))
-    alone = [type(c).__name__ for c in trainer.callbacks if isinstance(c, (NeuronPaths, KernelSnapshots))]  # type: ignore[attr-defined]
-    if alone and slices < devices:
-        raise ConfigError(
-            f"{' and '.join(alone)} write arrays of all members from one device, got {devices}: leave them out, or set "
-            "--trainer.devices 1"
+            f"{type(module).__name__} uses one device, got {devices}: set --trainer.devices 1 (the modules of "
+            "lazy_lightning distribute their members over several)"
         )
     module.check_devices(devices)
 

@@ -298,7 +298,7 @@ class FlowModule(ObservedModule):
         return self.resident(train._replace(x=train.x[:0]))._replace(x=train.x)
 
     def check_devices(self, devices: int) -> None:
-        """Lets pass a number of devices among which the run can be divided.
+        """Checks that the run can be divided among this number of devices.
 
         Raises:
             ConfigError: there are fewer members than devices that members are divided among.

@@ -24,6 +24,10 @@ class Trainable(Protocol):
     models: tuple[str, ...]
     w0: Tensor
     ensemble: Ensemble
+    """All members, of whatever rank; ``w0`` and the losses are of those of this process."""
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors (E, ...) of the members of all ranks, from tensors of this process's members."""
 
     @property
     def data(self) -> FlowData:
@@ -69,7 +73,7 @@ class LearningRateSearch:
 
     def search(self, module: Trainable) -> dict[str, list[float]]:
         """The best rate of every member, by model; members of one alpha share theirs."""
-        trials = [_trial(module, rate, self.steps) for rate in self.candidates]
+        trials = [module.whole(_trial(module, rate, self.steps)) for rate in self.candidates]
         return {name: self.best(torch.stack([t[name] for t in trials]), module.ensemble) for name in trials[0]}
 
     def best(self, losses: Tensor, ensemble: Ensemble) -> list[float]:
@@ -88,7 +92,7 @@ class LearningRateSearch:
 
 
 def _trial(module: Trainable, rate: float, steps: int) -> dict[str, Tensor]:
-    """The mean loss (E,) over the last quarter of the steps, by model."""
+    """The mean loss over the last quarter of the steps, by model; (E,) of the members of this process."""
     rows = {name: [nn.Parameter(row) for row in torch.zeros_like(module.w0)] for name in module.models}
     rates = {name: [rate] * len(module.w0) for name in rows}
     optimizer = module.optimizer_of(rows, rates)

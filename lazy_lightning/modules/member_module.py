@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self, cast
 
 import numpy as np
@@ -143,7 +143,33 @@ class MemberModule(LightningModule):
 
     def _divided_processes(self) -> tuple[Ranks, SampleRanks]:
         """The processes that divide the members, and those that divide the training samples."""
+        self.check_devices(self.trainer.world_size)
         return ranks_of(self.trainer), SampleRanks()
+
+    def check_devices(self, devices: int) -> None:
+        """Checks that the run can be divided among this number of devices.
+
+        Raises:
+            ConfigError: there are fewer members than devices that members are divided among.
+        """
+        Ranks(0, devices).rows(len(self.ensemble))
+
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors (E, ...) of all members of tensors of this rank's members, on the host if there are several ranks."""
+        return self.ranks.gather_members(tensors, len(self.ensemble))
+
+    def stack_members(self, checkpoint: dict[str, Any], members: int) -> dict[str, Any]:
+        """Returns a checkpoint in which each tensor of members has a leading member axis.
+
+        Args:
+            checkpoint: with the state of this module, as Lightning makes it.
+            members: how many the checkpoint holds.
+        """
+        return checkpoint
+
+    def split_members(self, checkpoint: dict[str, Any], members: int) -> dict[str, Any]:
+        """Returns a checkpoint as Lightning makes it; the inverse of :meth:`stack_members`."""
+        return checkpoint
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Moves the module, as ``to``, ``cpu`` and ``cuda`` do, with the tensors that no checkpoint holds.
@@ -275,14 +301,15 @@ class MemberModule(LightningModule):
 
     def _log_evaluated(self, prefix: str) -> None:
         alphas = np.asarray(self.ensemble.alphas)
-        for name, host in on_host(self._computed("evaluated")).items():
+        for name, host in on_host(self.whole(self._computed("evaluated"))).items():
             for alpha in dict.fromkeys(self.ensemble.alphas):
                 mean = torch.tensor(finite_mean(host[alphas == alpha]), dtype=torch.float64)
-                self.log(f"{prefix}/{name}/alpha={alpha:g}", mean)
+                # every rank has the mean of all members, so there is nothing to reduce
+                self.log(f"{prefix}/{name}/alpha={alpha:g}", mean, sync_dist=True, rank_zero_only=True)
 
     def predict_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """F of every member on a batch, (n, E) or (n, E, c)."""
-        return cast(Tensor, self(batch[0])).transpose(0, 1)
+        """F of every member, of whatever rank, on a batch, (n, E) or (n, E, c)."""
+        return self.whole({"outputs": self(batch[0])})["outputs"].transpose(0, 1)
 
 
 def on_host(columns: dict[str, Tensor]) -> dict[str, NDArray[np.float64]]:

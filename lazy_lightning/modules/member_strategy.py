@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
+from pytorch_lightning import Trainer
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
+from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
 from lazy_lightning.modules.observation import Observer
@@ -34,6 +36,23 @@ class MemberStrategy(DDPStrategy):
         group = torch.distributed.new_group(backend="gloo") if self.world_size > 1 else None
         self.ranks = Ranks(self.global_rank, self.world_size, group)
 
+    @property
+    def distributed_sampler_kwargs(self) -> dict[str, Any]:
+        """Every rank evaluates its members on all samples."""
+        return {"num_replicas": 1, "rank": 0}
+
+    def setup(self, trainer: Trainer) -> None:
+        """As the stock strategy, which in an evaluation would broadcast the members of rank 0."""
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().setup(trainer)
+            return
+        assert self.accelerator is not None  # connected by the trainer
+        assert self.model is not None
+        self.accelerator.setup(trainer)
+        self.precision_plugin.convert_module(self.model)
+        self.model_to_device()
+        self.setup_precision_plugin()
+
     def configure_ddp(self) -> None:
         """Leaves the module as it is: it is not wrapped, so its parameters are its own."""
 
@@ -41,6 +60,7 @@ class MemberStrategy(DDPStrategy):
         """Writes one file with the members of all ranks."""
         members, ranks = len(self._module.ensemble), self._module.ranks
         own = len(ranks.rows(members))
+        checkpoint = self._module.stack_members(checkpoint, own)
         parts = dict(_member_tensors(checkpoint, self._observer_keys(), own))
         if ranks.any(set(ranks.union(list(parts))) != set(parts)):  # an observer has failed on some ranks
             parts = {key: where for key, where in parts.items() if not key.startswith(_CALLBACKS)}
@@ -49,28 +69,29 @@ class MemberStrategy(DDPStrategy):
         for key, (holder, name) in parts.items():
             holder[name] = whole[key]
         try:
-            super().save_checkpoint(checkpoint, filepath, storage_options)
+            super().save_checkpoint(self._module.split_members(checkpoint, members), filepath, storage_options)
         finally:  # the optimizer's and the observers' own mappings
             for key, (holder, name) in parts.items():
                 holder[name] = tensors[key]
 
     def load_checkpoint(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """The checkpoint with this rank's members alone."""
-        checkpoint: dict[str, Any] = super().load_checkpoint(*args, **kwargs)
         members = len(self._module.ensemble)
+        checkpoint: dict[str, Any] = self._module.stack_members(super().load_checkpoint(*args, **kwargs), members)
         rows = self._module.ranks.rows(members)
         for _, (holder, name) in list(_member_tensors(checkpoint, self._observer_keys(), members)):
             # what does not fit is left to the check of the content, which names it
             if holder[name].ndim > 0 and len(holder[name]) == members:
                 holder[name] = holder[name][rows]
-        return checkpoint
+        return cast("dict[str, Any]", self._module.split_members(checkpoint, len(rows)))
 
     @property
     def _module(self) -> Any:
         return self.lightning_module
 
     def _observer_keys(self) -> set[str]:
-        return {each.state_key for each in self._module.trainer.callbacks if isinstance(each, Observer)}
+        observers = [each for each in self._module.trainer.callbacks if isinstance(each, Observer)]
+        return {observer.state_key for observer in observers if observer.state_by_member}
 
 
 def _member_tensors(
@@ -90,8 +111,8 @@ def _member_tensors(
     weights = {name: x for name, x in checkpoint["state_dict"].items() if not name.startswith(_METRICS)}
     for name in weights:
         yield f"state_dict/{name}", (checkpoint["state_dict"], name)
-    states = [each.get("state", {}) for each in checkpoint.get("optimizer_states", [])]
-    yield from _walk(states, "optimizer", of_members)
+    yield from _walk(checkpoint.get("optimizer_states", []), "optimizer", of_members)
+    yield from _walk(checkpoint.get("lr_schedulers", []), "scheduler", of_members)
     callbacks = checkpoint.get("callbacks", {})
     yield from _walk({key: callbacks[key] for key in sorted(observers & set(callbacks))}, _CALLBACKS, of_members)
 

@@ -29,6 +29,7 @@ from lazy_lightning.modules.member_groups import (
 )
 from lazy_lightning.modules.observation import Observation, Record
 from lazy_lightning.modules.observed_module import ObservedModule
+from lazy_lightning.modules.row_checkpoint import split_rows, stack_rows
 from lazy_lightning.modules.training_state import TrainingState
 from lazy_lightning.objective.companions import NETWORK, Companion, ComparisonModels, check_companions
 from lazy_lightning.objective.full_batch import Objective, chunks
@@ -108,6 +109,8 @@ class MiniBatchModule(ObservedModule):
         self._t: dict[str, NDArray[np.float64]] = {}
         self._state: TrainingState | None = None
         self._loss_start: Tensor | None = None
+        self._starts_of_all: Tensor | None = None
+        self._reasons_of_all: Tensor | None = None
 
     def _given_rates(
         self, learning_rates: Sequence[float] | None, search: LearningRateSearch | None
@@ -153,6 +156,7 @@ class MiniBatchModule(ObservedModule):
         for row in self.displacements.parameters():
             row.zero_()
         self._rates, self._state, self._goes_on = self._chosen_rates, None, False
+        self._reasons_of_all = None
 
     def displacement(self, model: str = NETWORK) -> Tensor:
         """(E, N) dw."""
@@ -213,7 +217,8 @@ class MiniBatchModule(ObservedModule):
         if self._rates is None and self._search is not None:
             self._rates = self._search.search(self)
             self.print(format_rates(self._rates, self.ensemble))
-        rates = self._rates or {name: [self._default_rate] * len(self.w0) for name in self.models}
+        chosen = self._rates or {name: [self._default_rate] * len(self.ensemble) for name in self.models}
+        rates = {name: [values[i] for i in self.own_rows] for name, values in chosen.items()}
         optimizer = self.optimizer_of({name: list(self._rows(name)) for name in self.models}, rates)
         if self._scheduler is None:
             return optimizer
@@ -239,6 +244,7 @@ class MiniBatchModule(ObservedModule):
             self._t[name] = self._t[name] + rates[name]
         if self._is_due():
             self._observe()
+        self.trainer.should_stop = self.ranks.any(self.stop_requested or self.trainer.should_stop)
 
     def rates(self) -> dict[str, NDArray[np.float64]]:
         """The present learning rates, (E,) by model."""
@@ -269,7 +275,7 @@ class MiniBatchModule(ObservedModule):
             return
         self.steps = 0
         self._t = {name: np.zeros(len(self.w0)) for name in self.models}
-        self._loss_start = None
+        self._loss_start = self._starts_of_all = None
         self._observe()
 
     def _require_an_end(self) -> None:
@@ -299,7 +305,7 @@ class MiniBatchModule(ObservedModule):
     @property
     def reasons(self) -> list[StopReason]:
         """Why each member has ended, if it has."""
-        return [] if self._state is None else [StopReason(code) for code in self._state.reason.tolist()]
+        return [] if self._reasons_of_all is None else [StopReason(code) for code in self._reasons_of_all.tolist()]
 
     @property
     def train_outputs(self) -> Tensor:
@@ -313,14 +319,23 @@ class MiniBatchModule(ObservedModule):
         assert self._loss_start is not None  # w0 has been observed, here or before the checkpoint
         return self._loss_start
 
+    @property
+    def whole_loss_start(self) -> Tensor:
+        """(E,) of the members of all ranks."""
+        assert self._starts_of_all is not None  # w0 has been observed, here or before the checkpoint
+        return self._starts_of_all
+
     def shares_done(self, record: Record) -> NDArray[np.float64]:
         """(E,): the share of the steps."""
-        return np.full(len(self.w0), min(1.0, self.steps / self._ends()))
+        return np.full(len(self.ensemble), min(1.0, self.steps / self._ends()))
 
     def _observe(self) -> None:
         with torch.no_grad():
             self._state = self._present_state()
-            final = bool((self._state.reason != int(StopReason.RUNNING)).all())
+            self._reasons_of_all = self.whole({"reason": self._state.reason})["reason"]
+            if self._starts_of_all is None:
+                self._starts_of_all = self.whole({"loss": self.loss_start})["loss"]
+            final = bool((self._reasons_of_all != int(StopReason.RUNNING)).all())
             columns: dict[str, Tensor] = {}
             observation = Observation(self.observations, self._state, self._state.as_trace(), None, final, columns)
             self.observe(observation, columns)
@@ -387,11 +402,12 @@ class MiniBatchModule(ObservedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Adds the clocks, the learning rates found, and what was subtracted as the loss at w0."""
         super().on_save_checkpoint(checkpoint)
+        clocks = self.whole({name: torch.from_numpy(t) for name, t in self._t.items()})
         checkpoint[KEY] |= {
             "steps": self.steps,
-            "t": {name: t.tolist() for name, t in self._t.items()},
+            "t": {name: t.tolist() for name, t in clocks.items()},
             "rates": self._rates,
-            "loss_start": self._loss_start,
+            "loss_start": self._starts_of_all,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -410,11 +426,12 @@ class MiniBatchModule(ObservedModule):
         if not self.trainer.training:  # its weights are evaluated, a fit begins anew
             return
         self._goes_on = True
-        self.steps, self._rates, self._loss_start = saved["steps"], saved["rates"], saved["loss_start"]
-        self._t = {name: np.array(t, dtype=np.float64) for name, t in saved["t"].items()}
+        self.steps, self._rates, starts = saved["steps"], saved["rates"], saved["loss_start"]
+        self._starts_of_all, self._loss_start = starts, None if starts is None else starts[self.own_rows]
+        self._t = {name: np.array(t, dtype=np.float64)[self.own_rows] for name, t in saved["t"].items()}
 
     def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-        members = len(self.w0)
+        members = len(self.ensemble)
         content.count(saved, "steps")
         clocks, rates = content.entry(saved, "t", dict), content.entry(saved, "rates", (dict, type(None)))
         for name in self.models:
@@ -427,6 +444,14 @@ class MiniBatchModule(ObservedModule):
         if self.trainer.training:
             content.steps_of_optimizer([row for name in self.models for row in self._rows(name)])
             self._check_scheduler(content)
+
+    def stack_members(self, checkpoint: dict[str, Any], members: int) -> dict[str, Any]:
+        """Returns a checkpoint in which the rows of each model are one tensor, with their optimizer's state."""
+        return stack_rows(checkpoint, self.models, members)
+
+    def split_members(self, checkpoint: dict[str, Any], members: int) -> dict[str, Any]:
+        """Returns a checkpoint with a parameter for each member of each model."""
+        return split_rows(checkpoint, self.models, members)
 
     def _check_scheduler(self, content: CheckpointContent) -> None:
         held = len(content.content["lr_schedulers"])

@@ -74,6 +74,12 @@ class Observer(GuardedCallback):
     needs_all_inputs: ClassVar[bool] = False
     """Whether it needs all training inputs on the device, so that it cannot observe where devices divide them."""
 
+    state_by_member: ClassVar[bool] = True
+    """Whether the first axis of each tensor (E, ...) in its state is that of this process's members.
+
+    Checkpoints hold such a state of all ranks' members; another one must be that of the whole run on every rank.
+    """
+
     column_names: ClassVar[tuple[str, ...]] = ()
     """Columns that it always gives; they are NaN if it fails at the first observation."""
 

@@ -103,10 +103,6 @@ class ObservedModule(MemberModule):
         """:attr:`loss_start` of the members of all ranks."""
         return self.loss_start
 
-    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Tensors (E, ...) of all members of tensors of this rank's members, on the host if there are several ranks."""
-        return self.ranks.gather_members(tensors, len(self.ensemble))
-
     def _of_all_members(self, columns: dict[str, Tensor]) -> dict[str, NDArray[np.float64]]:
         """Columns on the host; NaN for the members of a rank that does not have one."""
         own = on_host(columns)

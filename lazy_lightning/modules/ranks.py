@@ -66,13 +66,41 @@ class Ranks:
             return dict(tensors)
         return {name: self._gather_rows(x.detach().cpu().contiguous(), members) for name, x in tensors.items()}
 
+    def gather_some(self, tensors: Mapping[str, Tensor], members: Sequence[int]) -> dict[str, Tensor]:
+        """Tensors (M, ...) of some members, on the host of every rank.
+
+        Args:
+            tensors: (M_r, ...) of those that this rank has, in their order; M_r may be 0.
+            members: the M rows of the ensemble, see :meth:`own_of`.
+        """
+        if self.count == 1:
+            return dict(tensors)
+        held = [[i for i, row in enumerate(members) if row % self.count == rank] for rank in range(self.count)]
+        whole = {}
+        for name, x in tensors.items():
+            parts = self._gather_padded(x.detach().cpu().contiguous(), max(map(len, held)))
+            whole[name] = x.new_zeros(len(members), *x.shape[1:], device="cpu")
+            for places, part in zip(held, parts, strict=True):
+                whole[name][places] = part[: len(places)]
+        return whole
+
+    def own_of(self, members: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Of some rows of the ensemble those of this rank: their places in the list, and their rows on this rank.
+
+        >>> Ranks(1, 2).own_of([0, 3, 5])
+        ([1, 2], [1, 2])
+        """
+        places = [i for i, row in enumerate(members) if row % self.count == self.rank]
+        return places, [members[i] // self.count for i in places]
+
     def _gather_rows(self, own: Tensor, members: int) -> Tensor:
-        rows = -(-members // self.count)
+        parts = self._gather_padded(own, -(-members // self.count))
+        return torch.stack(parts, dim=1).flatten(0, 1)[:members]  # row j of rank r is member j * count + r
+
+    def _gather_padded(self, own: Tensor, rows: int) -> list[Tensor]:
         padded = own.new_zeros(rows, *own.shape[1:])
         padded[: len(own)] = own
-        parts = [torch.empty_like(padded) for _ in range(self.count)]
-        self.together(lambda: torch.distributed.all_gather(parts, padded, group=self.group))
-        return torch.stack(parts, dim=1).flatten(0, 1)[:members]  # row j of rank r is member j * count + r
+        return self._gather_vectors(padded)
 
     def union(self, names: Sequence[str]) -> list[str]:
         """The names of all ranks of the run, each once: usually the same, unless an observer failed on one of them."""
@@ -108,6 +136,24 @@ class Ranks:
         if self.world is not self:
             return self.world.any(own)
         return bool(self.sum(torch.tensor([float(own)]))[0] > 0) if self.count > 1 else own
+
+    def on_all(self, compute: Callable[[], _T]) -> _T:
+        """What this rank computes, if all ranks of the run can: a rank that fails alone would leave others waiting.
+
+        Raises:
+            RunError: it has failed on another rank; on the rank itself, its own error.
+        """
+        failure: Exception | None = None
+        try:
+            computed = compute()
+        except Exception as error:
+            failure = error
+        failed = self.any(failure is not None)
+        if failure is not None:
+            raise failure
+        if failed:
+            raise RunError("it has failed on another device, whose own message is above")
+        return computed
 
     def first(self, own: float) -> float:
         """What rank 0 of the run says; clocks differ between ranks."""

@@ -34,6 +34,11 @@ class SampleRanks:
         self.rank, self.count, self.group, self.first = rank, count, group, first
         self._together = together
 
+    @property
+    def is_first(self) -> bool:
+        """Whether this process is the first of them."""
+        return self.rank == 0
+
     def rows(self, samples: int) -> slice:
         """The samples of this process: contiguous, in numbers that differ by one at most.
 
