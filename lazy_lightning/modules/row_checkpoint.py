@@ -73,8 +73,9 @@ def _has_rows(checkpoint: Mapping[str, Any], models: Sequence[str], members: int
     state = checkpoint.get("state_dict")
     if not isinstance(state, Mapping):
         return False
-    rows = [[state.get(_name(model, i)) for i in range(members)] for model in models]
-    if any(not isinstance(row, Tensor) or row.shape != of_model[0].shape for of_model in rows for row in of_model):
+    rows = [state.get(_name(model, i)) for model in models for i in range(members)]
+    shapes = {row.shape if isinstance(row, Tensor) else None for row in rows}
+    if len(shapes) > 1 or None in shapes:
         return False
     groups = len(models) * members
     optimizers = checkpoint.get("optimizer_states", [])
