@@ -5,6 +5,9 @@
 # make faults  a thousand malformed configurations, checkpoints, data files and stores
 # make gpu     tests, speed and whole runs on a CUDA device, in under eight minutes
 # make lint    style and types
+# make docs    the documentation site, strictly: site/index.html opens without a server
+# make gallery the figures of docs/gallery from stored runs (ARGS="--root FOLDER"), and their page
+# make lower-bounds   a part of the tests on the oldest versions of the dependencies that pyproject.toml admits
 #
 # PYTHON chooses the interpreter of the virtual environment, VENV its place, ARGS adds options to `make fit`,
 # to the sweep of `make phase`, to `make gpu` (ARGS="--images FOLDER") and to `make faults` (ARGS="--count 5000 --seed 1"), PHASE is the sweep's folder.
@@ -17,7 +20,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: fit phase test claims faults gpu lint clean
+.PHONY: fit phase test claims faults gpu lint docs gallery lower-bounds clean
 .DELETE_ON_ERROR:
 
 fit: $(VENV)/.installed
@@ -45,8 +48,24 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
 
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet $(ARGS)
+
+gallery: $(VENV)/.installed
+	$(BIN)/python docs/gallery/make_gallery.py $(ARGS)
+
+# "name>=1.2" in pyproject.toml becomes "name==1.2.*". The environment is one of its own, made by the interpreter PYTHON.
+LOWER := .venv-lower
+lower-bounds:
+	$(PYTHON) -m venv $(LOWER)
+	sed -n 's/^ *"\([A-Za-z0-9_-]*\)\(\[[a-z]*\]\)*>=\([0-9.]*\).*/\1==\3.*/p' pyproject.toml | grep -v hatchling > $(LOWER)/lowest.txt
+	$(LOWER)/bin/python -m pip --disable-pip-version-check install --quiet --constraint $(LOWER)/lowest.txt --editable ".[test]"
+	$(LOWER)/bin/python -m pytest -n 2 -m "not slow" -W ignore::DeprecationWarning -W ignore::FutureWarning $(or $(ARGS),$(LOWER_TESTS))
+LOWER_TESTS := tests $(foreach part,claims emulated faults modules nn ntk test_kernel_command.py test_member_ranks.py \
+	test_mini_batch_command.py test_packaging.py test_resume_command.py test_sample_shards.py test_sweep_command.py,--ignore=tests/$(part))
+
 clean:
-	rm -rf build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf build dist site .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -not -path '*/.venv/*' -prune -exec rm -rf {} +
 
 # Each stamp is younger than pyproject.toml once what that asks for is installed.

@@ -80,6 +80,12 @@ def test_real_targets_are_a_regression_on_mini_batches_or_by_flow(monkeypatch: p
     assert (type(cli.model).__name__, cli.datamodule.batch_size) == ("MiniBatchModule", 10)
 
 
+def test_whole_numbers_that_differ_are_amounts(monkeypatch: pytest.MonkeyPatch) -> None:
+    pd.DataFrame({"area": drawn(30), "price": np.arange(30) ** 2}).to_csv("houses.csv", index=False)
+    assert written("houses.csv")["data"]["init_args"]["labels"] == "regression"
+    built(["fit", "--config", "houses.yaml"], monkeypatch).datamodule.setup()
+
+
 def test_images_can_have_a_convolutional_network(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.random.default_rng(0).integers(0, 255, (24, 3, 16, 16), dtype=np.uint8)
     np.savez("images.npz", x=images, y=np.arange(24) % 2)

@@ -1,4 +1,4 @@
-"""Every command of the shell blocks in README.md and docs/*.md is taken by the program's parser; nothing is run."""
+"""Every command of the shell blocks in README.md and docs/ is parsed by the program; nothing is trained."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from command_line import TINY
@@ -25,7 +26,7 @@ from lazy_lightning.cli.user_messages import filter_warnings
 from lazy_lightning.experiments.sweep_spec import parse_sweep_spec
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = shutil.which("bash")
 PROGRAMS = ("lazy-lightning", "python", "make", "tensorboard")
 _STUBS = "\n".join(f'{name}() {{ printf "%s\\0" {name} "$@"; printf "\\n\\0"; }}' for name in PROGRAMS)
@@ -80,7 +81,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory, no_figures: None) -> Path:
     shutil.move(place / "made/digits_fc/version_0", place / "RUN")
     for name in ("runs/phase_diagram", "runs/cifar_vgg", "students"):
         made_sweep(place / name, widths=(30,), scales=(1.0,), seeds=2)
-    np.savez(place / "my_images.npz", x=np.zeros((4, 3, 32, 32), np.uint8), y=np.array([0, 1, 0, 1]))
+    images = np.random.default_rng(0).integers(0, 255, (8, 3, 32, 32), np.uint8)
+    np.savez(place / "my_images.npz", x=images, y=np.arange(8) % 2)
+    np.savez(place / "my.npz", x=np.random.default_rng(0).standard_normal((20, 4)), y=np.arange(20) % 2)
+    pd.DataFrame({"area": np.arange(20.0), "price": np.arange(20.0) ** 2}).to_csv(place / "houses.csv", index=False)
     return place
 
 
@@ -102,6 +106,13 @@ def test_command_is_parsed(command: Command, folder: Path, monkeypatch: pytest.M
     """By the program's own parser, with every class imported; no network is built and nothing is run."""
     monkeypatch.chdir(folder)
     words = own_words(command) or []
+    if words[0].startswith("-") or words[0] == "init":
+        for written in ("my.yaml", "houses.yaml", "my_images.yaml"):
+            Path(written).unlink(missing_ok=True)
+        assert main(words) == 0
+        return
+    if "my.yaml" in words and not Path("my.yaml").exists():
+        assert main(["init", "--data", "my.npz"]) == 0
     if words[0] in ("runs", "report"):
         monkeypatch.setattr(lazy_lightning.report, "write_report", drawn_nothing)
         assert main(words) == 0

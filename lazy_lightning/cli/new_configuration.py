@@ -156,6 +156,9 @@ def _labels(y: Tensor, names: Mapping[int, str], path: Path) -> tuple[str, dict[
         }
         return "regression", options, f"{count} real target{'s' if count > 1 else ''}{hint}"
     values, counts = torch.unique(y, return_counts=True)
+    if not names and len(values) > max(2, len(y) // 2):  # hardly any two are equal: amounts, not classes
+        task, numbers, told = _labels(y.double() + 0.0, names, path)
+        return task, numbers, told.partition(";")[0] + ", whole numbers of which hardly two are equal"
     if len(values) < 2:
         raise DataError(f"{path} contains one class alone: give samples of at least two, or real-valued targets")
     if int(counts.min()) < 2:
