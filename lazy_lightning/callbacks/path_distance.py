@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from lazy_lightning.callbacks.laziness_index import LazinessIndex
-from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.kernel_objective import KernelObjective
 from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.ntk.features import KernelFeatures, require_decomposable
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
 from lazy_lightning.ntk.laziness import path_bound
+from lazy_lightning.ntk.objective_closure import ObjectiveClosure
 from lazy_lightning.ntk.sharing import Sharing
 from lazy_lightning.objective.losses import MSE
 
@@ -141,20 +141,18 @@ class _Companion:
         self.v = nn.Parameter(features.new_zeros(len(starts.own), features.shape[1]))
         self.flow = module.companion_flow(self.v, steps=_STEPS)
         self.flow.compact = True
-        self._active: tuple[Tensor | None, KernelObjective] = (None, self.objective)
+        self._closure = ObjectiveClosure(self.v, self.objective, self.flow)
         if saved is not None:
             self.flow.load_state_dict(saved)
 
     def outputs_along(self, times: Tensor) -> Tensor:
         """Returns F_lin at the last of each member's times (K, E), as (E, n) or (E, n, c); NaN if not reached."""
-        self.flow.advance(times, self._evaluate)
+        self.flow.advance(self._landed(times), self._closure)
         state = self.flow.flow_state
         assert state.outputs is not None  # the objective reports them
         lost = (state.t < times[-1]) & (state.reason != int(StopReason.STATIONARY))
         return state.outputs.masked_fill(lost.view(-1, *(1,) * (state.outputs.ndim - 1)), torch.nan)
 
-    def _evaluate(self) -> Evaluation:
-        """Evaluates the members that have not reached their time; their features are copied once in a burst."""
-        if self.flow.active is not self._active[0]:
-            self._active = (self.flow.active, self.objective.select(self.flow.active))
-        return self._active[1].backward(self.v)
+    def _landed(self, times: Tensor) -> Tensor:
+        """All times for euler, whose steps are then those of the network; the last alone for the others."""
+        return times if self.flow.dynamics.integrator.name == "euler" else times[-1:]

@@ -11,19 +11,25 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.controllers import Controller, controller
+from lazy_lightning.flow.auto import MODE
+from lazy_lightning.flow.controllers import Controller
 from lazy_lightning.flow.cuda_graph import RecordedStep, Recording, RecordingError
-from lazy_lightning.flow.evaluation import Evaluation, as_evaluation
+from lazy_lightning.flow.euler import Euler
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.evaluator import Closure, Evaluator, fitting
 from lazy_lightning.flow.events import Event, Moment, TimesReached, as_event
+from lazy_lightning.flow.integrator import Integrator
+from lazy_lightning.flow.integrators import build_integrator
 from lazy_lightning.flow.parameters import ParameterRows
 from lazy_lightning.flow.part import on_device
 from lazy_lightning.flow.rules import StepRule, step_rule
-from lazy_lightning.flow.state import FlowState
-from lazy_lightning.flow.step import Dynamics, initial_state, settle, try_step
+from lazy_lightning.flow.state import MEMORY, FlowState
+from lazy_lightning.flow.step import Dynamics, confirm_ends, initial_state, settle, try_step
 from lazy_lightning.flow.stop_reason import StopReason
 
-Closure = Callable[[], Tensor | Evaluation]
 Step = Callable[[], Tensor]
+_INTEGRATOR = "integrator"
+"""In the parameter group: whose memory the state has; None for none."""
 
 
 class Trace(NamedTuple):
@@ -79,6 +85,12 @@ class MomentumFlow(torch.optim.Optimizer):
             faster where launches take longer than the arithmetic. The closure must then be the same object from call
             to call and evaluate the same function without host synchronisation; one that cannot be recorded is
             evaluated eagerly, with one warning.
+        integrator: ``"euler"`` with the controller; ``"explicit"``, a Runge-Kutta pair of order 5(4); ``"implicit"``,
+            multistep formulas of orders 1 to 5 through the tangent kernel, for which the closure must be a
+            :class:`TangentClosure`; ``"auto"``, explicit until a member is stiff, then implicit; or any
+            :class:`Integrator`.
+        tol: for the integrators other than euler, the error of a step that is allowed, an rms over the outputs F; None
+            for 1e-3.
 
     Raises:
         ConfigError: if an option is out of range.
@@ -114,6 +126,8 @@ class MomentumFlow(torch.optim.Optimizer):
         compact: bool = False,
         origin: Tensor | None = None,
         cuda_graphs: bool = False,
+        integrator: str | Integrator = "euler",
+        tol: float | None = None,
     ) -> None:
         if not 0 < dt < float("inf"):
             raise ConfigError(f"the first step size dt must be > 0 and finite, got {dt}")
@@ -124,7 +138,7 @@ class MomentumFlow(torch.optim.Optimizer):
         _check_tau(tau, members or 1)
         device = self.rows.parameters[0].device
         rule = step_rule(torch.as_tensor(tau, dtype=torch.float64, device=device), mu, rule)
-        self.dynamics = _dynamics(rule, controller, events, device)
+        self.dynamics = _dynamics(rule, build_integrator(integrator, controller, tol), events, device)
         _check_gain(self.dynamics.rule, members or 1, device)
         self.first_dt = dt
         self.steps = steps
@@ -137,6 +151,9 @@ class MomentumFlow(torch.optim.Optimizer):
         self._recording: Recording | None = None
         self._active_key: tuple[bool, ...] | None = None
         self._advancing = False
+        self.param_groups[0][_INTEGRATOR] = self.dynamics.integrator.name
+        self._fitted: Closure | None = None
+        self._modes: list[int] = []
         if origin is not None and any(origin.data_ptr() == p.data_ptr() for p in self.rows.parameters):
             raise ConfigError("origin must not share its memory with the parameters, which the flow moves: clone it")
         self._origin = self.rows.gather() if origin is None else origin
@@ -153,7 +170,7 @@ class MomentumFlow(torch.optim.Optimizer):
         held = self.state.get(self.rows.parameters[0])
         if not held:
             raise RuntimeError("the flow has no state yet: call step(closure) or start(closure) first")
-        return FlowState(**{"velocity": None, "outputs": None, **held})
+        return FlowState.from_tensors(held)
 
     @property
     def flow(self) -> FlowState:
@@ -184,20 +201,46 @@ class MomentumFlow(torch.optim.Optimizer):
         if self._clock is None:
             state = self.flow_state
             rows = [state.t, state.dt, state.tried.double(), state.running.double()]
-            self._clock = Clock.of(torch.stack(rows).tolist())
+            if MODE in state.memory:
+                rows.append(state.memory[MODE].double())
+            numbers = torch.stack(rows).tolist()
+            self._clock = Clock.of(numbers[:4])
+            self._modes = [int(mode) for mode in numbers[4]] if len(numbers) > 4 else [0] * state.members
         return self._clock
 
     # ------------------------------------------------------------------ stepping
 
     def start(self, closure: Closure) -> None:
         """Makes the one evaluation at w0, unless it has been made. :meth:`step` does so by itself."""
+        if self._fitted is not closure:
+            self._fitted = closure
+            chosen = fitting(self.dynamics.integrator, closure)
+            if chosen is not self.dynamics.integrator:
+                self.dynamics = replace(self.dynamics, integrator=chosen)
+                if not self.started:
+                    self.param_groups[0][_INTEGRATOR] = chosen.name
         if self.started:
+            self._renew_memory(closure)
             return
         buffer = self.rows.buffer(len(self._origin))
-        state = initial_state(self._origin, buffer, self._evaluator(closure), self.dynamics, self.first_dt)
+        state = initial_state(self._origin, buffer, Evaluator(self.rows, closure).initial, self.dynamics, self.first_dt)
         self._hold(state)
         self.rows.publish(buffer)
         self.rows.clear_gradients()
+
+    def _renew_memory(self, closure: Closure) -> None:
+        """Makes the integrator's memory by one evaluation, if the state was saved without it or by another one."""
+        group, name = self.param_groups[0], self.dynamics.integrator.name
+        if group[_INTEGRATOR] == name:
+            return
+        state = self.flow_state
+        buffer = self.rows.buffer(state.members)
+        self.active = None
+        evaluation, _ = Evaluator(self.rows, closure)(buffer.copy_(state.weights()))
+        state.memory = self.dynamics.integrator.memory(state, evaluation)
+        group[_INTEGRATOR] = name
+        self._hold(state)
+        self._publish(state)
 
     @torch.no_grad()
     def step(self, closure: Closure | None = None) -> Tensor:  # type: ignore[override]
@@ -227,6 +270,10 @@ class MomentumFlow(torch.optim.Optimizer):
         if rows is not None and len(rows) == 0:
             self.trace = None
             return whole.loss.clone()  # the state's own changes in place
+        if len(self.dynamics.integrator.parts) > 1:
+            self._step_by_parts(whole, closure)
+            self.active = rows
+            return whole.loss.clone()
         self.active = rows
         part = whole if rows is None else whole.select(rows)
         dynamics = self.dynamics if rows is None else self.dynamics.select(rows)
@@ -236,10 +283,40 @@ class MomentumFlow(torch.optim.Optimizer):
             part = self._burst(part, closure, dynamics, recording)
             if rows is not None:
                 whole.write(rows, part)
-        finally:  # a closure that raises leaves the last accepted weights, not a trial
-            self.rows.publish(whole.weights())
-            self.rows.clear_gradients()
+        finally:
+            self._publish(whole)
         return whole.loss.clone()  # the state's own changes in place
+
+    def _publish(self, whole: FlowState) -> None:
+        """Leaves the last accepted weights in the parameters, and not a trial, also if a closure has raised."""
+        self.rows.publish(whole.weights())
+        self.rows.clear_gradients()
+
+    def _step_by_parts(self, whole: FlowState, closure: Closure) -> None:
+        """One burst of each part of the integrator, on the running members that it follows."""
+        running, modes = self.clock().running, self._modes
+        present = [i for i, runs in enumerate(running) if runs]
+        traces: list[tuple[list[int], Trace]] = []
+        self._clock = None
+        try:
+            for index, integrator in enumerate(self.dynamics.integrator.parts):
+                own = [i for i in present if modes[i] == index]
+                if not own:
+                    continue
+                prefix = f"{integrator.name}."
+                self.active = rows = torch.tensor(own, device=whole.t.device)
+                part = whole.select(rows, prefix)
+                part = self._burst(part, closure, replace(self.dynamics, integrator=integrator).select(rows))
+                whole.write(rows, part, prefix)
+                assert self.trace is not None  # just made
+                traces.append((own, self.trace))
+            self.dynamics.integrator.switch(whole)
+            self.trace = _merged(traces, present if self._is_compact(present, whole) else range(whole.members), whole)
+        finally:
+            self._publish(whole)
+
+    def _is_compact(self, present: list[int], whole: FlowState) -> bool:
+        return len(present) < whole.members and (self.compact or whole.members == 1)
 
     def advance(self, times: Tensor, closure: Closure) -> Tensor:
         """Follows each member to a time of its own, or through several, and returns the loss (E,) at the last.
@@ -287,10 +364,10 @@ class MomentumFlow(torch.optim.Optimizer):
         state = self.flow_state
         gaps = torch.diff(torch.maximum(times, state.t), dim=0, prepend=state.t.unsqueeze(0))
         needed = torch.ceil(gaps / state.dt).sum(dim=0)
-        clock = torch.stack([state.t, state.dt, state.tried.double(), state.running.double(), needed]).tolist()
-        self._clock = Clock.of(clock[:4])
-        steps = [count for count, runs in zip(clock[4], self._clock.running, strict=True) if runs]
-        return max((_whole(count) for count in steps), default=0)
+        counts = needed.tolist()
+        steps = [count for count, runs in zip(counts, self.clock().running, strict=True) if runs]
+        cost = max(part.evaluations for part in self.dynamics.integrator.parts)
+        return max((_whole(count) * cost for count in steps), default=0)
 
     def _burst(
         self, state: FlowState, closure: Closure, dynamics: Dynamics, recording: Recording | None = None
@@ -300,9 +377,10 @@ class MomentumFlow(torch.optim.Optimizer):
             state, step = recording.state, recording.step
         else:
             step = self._step_of(state, closure, dynamics)
+        running = state.running
         times, losses = [], []
         noise = None
-        for _ in range(self.steps):
+        for _ in range(max(1, self.steps // dynamics.integrator.evaluations)):
             try:
                 found = step()
             except RecordingError as error:
@@ -317,24 +395,33 @@ class MomentumFlow(torch.optim.Optimizer):
             times.append(state.t.clone())
             losses.append(state.loss.clone())
         settle(state, noise, dynamics.events)
+        if dynamics.integrator.approximate:
+            self._confirm_ends(state, running & ~state.running, closure, dynamics)
         self.trace = Trace(torch.stack(times), torch.stack(losses))
         return state
 
+    def _confirm_ends(self, state: FlowState, ended: Tensor, closure: Closure, dynamics: Dynamics) -> None:
+        """Evaluates at the accepted weights if members have ``ended`` (E,) in this burst."""
+        if bool(ended.any()):
+            buffer = self.rows.buffer(state.members)
+            confirm_ends(state, ended, buffer, Evaluator(self.rows, closure), dynamics)
+
     def _step_of(self, state: FlowState, closure: Closure, dynamics: Dynamics, *, own: bool = False) -> Step:
         """One tried step of these members as a function; with a buffer of its ``own`` always at the same place."""
-        evaluate = self._evaluator(closure)
+        evaluate = Evaluator(self.rows, closure)
         buffer = torch.empty_like(state.displacement) if own else self.rows.buffer(state.members)
         return lambda: try_step(state, buffer, evaluate, dynamics)
 
     # ------------------------------------------------------------------ CUDA graphs
 
     def _may_record(self) -> bool:
-        return self.cuda_graphs and self.rows.parameters[0].is_cuda and not self._advancing
+        eager = self._advancing or self.dynamics.integrator.reads_the_host
+        return self.cuda_graphs and self.rows.parameters[0].is_cuda and not eager
 
     def _record(self, part: FlowState, closure: Closure, dynamics: Dynamics) -> Recording:
         """The recording for these members, closure and dynamics, at the state ``part``: the present one if it fits."""
         if self.active is None:
-            members: object = tuple(x.data_ptr() for x in part.tensors().values() if x is not None)
+            members: object = tuple(x.data_ptr() for x in part.tensors().values())
         else:
             members = self._active_key
         key = (id(closure), id(self.dynamics), members)
@@ -346,16 +433,6 @@ class MomentumFlow(torch.optim.Optimizer):
         elif self.active is not None:
             held.state.copy_from(part)
         return held
-
-    def _evaluator(self, closure: Closure) -> Callable[[Tensor], tuple[Evaluation, Tensor]]:
-        def evaluate(weights: Tensor) -> tuple[Evaluation, Tensor]:
-            self.rows.publish(weights)
-            self.rows.clear_gradients()
-            with torch.enable_grad():
-                returned = closure()
-            return as_evaluation(returned, len(weights)), self.rows.gradient()
-
-        return evaluate
 
     def _running_rows(self, state: FlowState) -> Tensor | None:
         """The members still running, or None for all; the one read from the device in a call of step is the clock's."""
@@ -396,7 +473,18 @@ class MomentumFlow(torch.optim.Optimizer):
 
     def _hold(self, state: FlowState) -> None:
         self._clock = None
-        self.state[self.rows.parameters[0]] = {k: v for k, v in state.tensors().items() if v is not None}
+        self.state[self.rows.parameters[0]] = state.tensors()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The flow to the bit. Once all members have ended, without the integrator's memory, which may be large."""
+        saved: dict[str, Any] = super().state_dict()
+        if self.started and self.flow_state.memory and not any(self.clock().running):
+            saved["state"] = {
+                key: {name: x for name, x in held.items() if not name.startswith(MEMORY)}
+                for key, held in saved["state"].items()
+            }
+            saved["param_groups"][0][_INTEGRATOR] = None
+        return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores a flow to the bit: unlike the base class it never casts clocks or counts to the weights' dtype.
@@ -406,6 +494,11 @@ class MomentumFlow(torch.optim.Optimizer):
         """
         super().load_state_dict(state_dict)
         self._clock = None
+        group = self.param_groups[0]
+        group.setdefault(_INTEGRATOR, Euler.name)  # 0.1.0 had no other
+        fallback = self.dynamics.integrator.fallback
+        if fallback is not None and group[_INTEGRATOR] == fallback.name:
+            self.dynamics = replace(self.dynamics, integrator=fallback)
         saved = state_dict["state"]
         if not saved:
             return
@@ -439,6 +532,19 @@ def _check_tau(tau: float | Sequence[float], members: int) -> None:
         )
 
 
+def _merged(traces: list[tuple[list[int], Trace]], members: Sequence[int], whole: FlowState) -> Trace:
+    """One trace of these members: those of fewer attempts stay at their last; those that do not run at their state."""
+    longest = max(len(trace.t) for _, trace in traces)
+    place = {member: i for i, member in enumerate(members)}
+    rows = torch.tensor(list(members), device=whole.t.device)
+    t, loss = whole.t[rows].repeat(longest, 1), whole.loss[rows].repeat(longest, 1)
+    for own, trace in traces:
+        columns = torch.tensor([place[member] for member in own], device=whole.t.device)
+        last = torch.arange(longest, device=whole.t.device).clamp(max=len(trace.t) - 1)
+        t[:, columns], loss[:, columns] = trace.t[last], trace.loss[last]
+    return Trace(t, loss)
+
+
 def _whole(steps: float) -> int:
     """A count of steps as an integer of at least 1; one that is not finite counts as very many."""
     return max(1, int(min(steps, 1e9))) if steps == steps else 1
@@ -456,10 +562,10 @@ def _check_gain(rule: StepRule, members: int, device: torch.device) -> None:
 
 def _dynamics(
     rule: StepRule,
-    steering: str | Controller,
+    integrator: Integrator,
     events: Sequence[Event | Callable[[Moment], Tensor]],
     device: torch.device,
 ) -> Dynamics:
     there = tuple(as_event(event).to(device) for event in events)
     t_max = min((event.landing for event in there), default=float("inf"))
-    return Dynamics(on_device(rule, device), on_device(controller(steering), device), there, t_max)
+    return Dynamics(on_device(rule, device), on_device(integrator, device), there, t_max)

@@ -31,6 +31,17 @@ class StepRule(FlowPart, ABC):
     def gain(self, t: Tensor, dt: Tensor) -> Tensor:
         """(E,) float64 in (0, 1], for a step from t to t + dt, both (E,) float64."""
 
+    def memory_time(self, t: Tensor) -> Tensor:
+        """(E,) or () float64 tau(t) >= 0 in v' = -(v + g)/tau, w' = v, for the integrators other than ``euler``.
+
+        Raises:
+            ConfigError: a rule that does not override this is followed by ``euler`` alone.
+        """
+        raise ConfigError(
+            f"the rule {self!r} has no memory_time, which the integrators other than euler need: add the method, or "
+            "set integrator to euler"
+        )
+
 
 class Momentum(StepRule):
     """Momentum flow, v' = -(v + g)/tau and w' = v; v by its exact update for a frozen gradient.
@@ -53,6 +64,10 @@ class Momentum(StepRule):
     def gain(self, t: Tensor, dt: Tensor) -> Tensor:
         """1 - exp(-dt/tau), 1 where tau is 0."""
         return torch.where(self.tau == 0, 1.0, -torch.expm1(-dt / self.tau))  # 0/0 where a member stands at t_max
+
+    def memory_time(self, t: Tensor) -> Tensor:
+        """tau, whatever t is."""
+        return self.tau
 
     def select(self, rows: Tensor) -> Momentum:
         """The same rule for some of the members."""
@@ -86,6 +101,10 @@ class NesterovFlow(StepRule):
     def gain(self, t: Tensor, dt: Tensor) -> Tensor:
         """1 - (t/(t + dt))^mu."""
         return -torch.expm1(-self.mu * torch.log1p(dt / t))
+
+    def memory_time(self, t: Tensor) -> Tensor:
+        """t/mu."""
+        return t / self.mu
 
 
 def step_rule(

@@ -39,17 +39,20 @@ class Schedule:
         """
         return max(1, min(self.max_burst, math.floor(tried * (self.step_factor - 1))))
 
-    def burst(self, tried: int, t: Sequence[float], dt: Sequence[float], growth: float) -> int:
+    def burst(self, tried: int, t: Sequence[float], dt: Sequence[float], growth: float, evaluations: int = 1) -> int:
         """How many steps may be tried before the host must look: none of the running members can be late.
 
         Args:
             tried: tried steps so far.
             t: flow time of each running member.
             dt: its next step size.
-            growth: the controller's largest growth of dt in a step.
+            growth: the integrator's largest growth of dt in an attempt at a step.
+            evaluations: how many evaluations, which ``tried`` counts, an attempt takes.
         """
         by_steps = self.steps_to_next(tried)
-        by_time = min((self._steps_to_grid(*pair, growth) for pair in zip(t, dt, strict=True)), default=by_steps)
+        by_time = min(
+            (evaluations * self._steps_to_grid(*pair, growth) for pair in zip(t, dt, strict=True)), default=by_steps
+        )
         return min(by_steps, max(by_time, self.min_burst))
 
     def grid_index(self, t: float) -> int | None:

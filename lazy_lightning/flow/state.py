@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
 
 import torch
 from torch import Tensor
 
 from lazy_lightning.flow.stop_reason import StopReason
+
+MEMORY = "memory."
+"""Before the names of the integrator's tensors in :meth:`FlowState.tensors`."""
 
 
 @dataclass
@@ -52,6 +56,8 @@ class FlowState:
     milestone: Tensor
     """(E, 4) float64 t, tried steps, loss and ‖grad L‖ after the last burst that made progress, see
     :class:`~lazy_lightning.flow.events.Stalled`."""
+    memory: dict[str, Tensor] = field(default_factory=dict)
+    """(E, ...) each: what the integrator carries from one attempt to the next, by name."""
 
     @property
     def members(self) -> int:
@@ -63,25 +69,46 @@ class FlowState:
         """(E,) bool, on the device."""
         return self.reason == int(StopReason.RUNNING)
 
-    def select(self, rows: Tensor) -> FlowState:
-        """A copy of some members' state."""
-        return replace(self, **{name: x[rows] for name, x in self.tensors().items() if x is not None})
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FlowState:
+        """The state whose :meth:`tensors` these are; velocity and outputs may be left out."""
+        plain = {name: x for name, x in tensors.items() if not name.startswith(MEMORY)}
+        memory = {name.removeprefix(MEMORY): x for name, x in tensors.items() if name.startswith(MEMORY)}
+        return cls(**{"velocity": None, "outputs": None, **plain}, memory=memory)
 
-    def write(self, rows: Tensor, part: FlowState) -> None:
+    def select(self, rows: Tensor, prefix: str = "") -> FlowState:
+        """A copy of some members' state; with a prefix, of the memory under it alone, and without it."""
+        there = MEMORY + prefix
+        return FlowState.from_tensors(
+            {
+                name.replace(there, MEMORY, 1): x[rows]
+                for name, x in self.tensors().items()
+                if not name.startswith(MEMORY) or name.startswith(there)
+            }
+        )
+
+    def write(self, rows: Tensor, part: FlowState, prefix: str = "") -> None:
         """Writes a state made by :meth:`select` back to its rows."""
-        for name, x in self.tensors().items():
-            if x is not None and name not in ("origin", "loss_start"):  # these never change
-                x.index_copy_(0, rows, getattr(part, name))
+        given = part.tensors()
+        for name, x in self._changing():
+            short = name.replace(MEMORY + prefix, MEMORY, 1)
+            if not name.startswith(MEMORY) or name.startswith(MEMORY + prefix):
+                x.index_copy_(0, rows, given[short])
 
     def copy_from(self, other: FlowState) -> None:
-        """Takes the values of a state of the same members, where the own tensors lie."""
-        for name, x in self.tensors().items():
-            if x is not None and name not in ("origin", "loss_start"):  # these never change
-                x.copy_(getattr(other, name))
+        """Takes the values of a state of the same members, in place."""
+        given = other.tensors()
+        for name, x in self._changing():
+            x.copy_(given[name])
 
-    def tensors(self) -> dict[str, Tensor | None]:
-        """Its fields by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors that it has by name, those of the integrator's memory as ``memory.NAME``."""
+        plain = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "memory"}
+        memory = {MEMORY + name: x for name, x in self.memory.items()}
+        return {name: x for name, x in (plain | memory).items() if x is not None}
+
+    def _changing(self) -> list[tuple[str, Tensor]]:
+        return [(name, x) for name, x in self.tensors().items() if name not in ("origin", "loss_start")]
 
     def present_milestone(self) -> Tensor:
         """(E, 4) what :attr:`milestone` becomes when progress is made now."""

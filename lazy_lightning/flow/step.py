@@ -1,36 +1,26 @@
-"""One tried step of the flow: move, evaluate once, judge, keep or go back. No host synchronisation."""
+"""One attempt at a step of the flow, with its clocks and the ends of members. No host synchronisation of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from lazy_lightning.flow.controllers import Change, Controller
-from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.events import Event, Moment, stop
+from lazy_lightning.flow.integrator import Attempt, Evaluate, Integrator, finite, keep_evaluation, negligible
 from lazy_lightning.flow.part import select_rows
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
 from lazy_lightning.flow.stop_reason import StopReason
 
-_NOISE, _JUMP = 0.02, 4.0
-"""A smooth flow does not come to this r, and to this many times the r before, in one step: dt grows gradually."""
-_UNBOUNDED = 1 / torch.finfo(torch.float64).eps
-"""r where the new gradient is exactly zero: finite, so that a controller which accepts any step accepts that."""
-
-Evaluate = Callable[[Tensor], tuple[Evaluation, Tensor]]
-"""From weights (E, N) to the evaluation there and the gradient (E, N)."""
-
 
 @dataclass(frozen=True)
 class Dynamics:
-    """How to step: the rule, who judges the step, and what ends a member."""
+    """What is followed, how, and what ends a member."""
 
     rule: StepRule
-    controller: Controller
+    integrator: Integrator
     events: tuple[Event, ...]
     t_max: float | Tensor = float("inf")
     """Steps are shortened to land on it; a tensor (K, E) has times for each member, landed on one after the other."""
@@ -38,9 +28,9 @@ class Dynamics:
     def select(self, rows: Tensor) -> Dynamics:
         """The same for some of the members."""
         t_max = self.t_max[..., rows] if isinstance(self.t_max, Tensor) else self.t_max
-        rule, controller = select_rows(self.rule, rows), select_rows(self.controller, rows)
+        rule, integrator = select_rows(self.rule, rows), self.integrator.select(rows)
         events = tuple(event.select(rows) for event in self.events)
-        return replace(self, rule=rule, controller=controller, events=events, t_max=t_max)
+        return replace(self, rule=rule, integrator=integrator, events=events, t_max=t_max)
 
 
 def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics, dt: float) -> FlowState:
@@ -49,19 +39,19 @@ def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluate, dynami
     evaluation, gradient = evaluate(weights_at.copy_(origin))
     norm = torch.linalg.vector_norm(gradient, dim=1).double()
     loss = evaluation.loss.clone()
-    finite = _finite(norm, loss)
+    usable = finite(norm, loss)
     given = evaluation.gradient_scale
     scale = norm if given is None else torch.maximum(norm, given.to(norm).where(given.isfinite(), 0.0))
-    reason = torch.where(finite, int(StopReason.RUNNING), int(StopReason.NON_FINITE)).to(torch.int8)
+    reason = torch.where(usable, int(StopReason.RUNNING), int(StopReason.NON_FINITE)).to(torch.int8)
     if given is not None:  # no sample pulls at all: not the rest of pulls that cancel
         unmoved = scale == 0 if evaluation.flat is None else (scale == 0) & ~evaluation.flat
         reason.masked_fill_(unmoved, int(StopReason.NO_GRADIENT))
     clock = torch.zeros(members, dtype=torch.float64, device=device)
     count = torch.zeros(members, dtype=torch.int64, device=device)
-    return FlowState(
+    state = FlowState(
         origin=origin,
         displacement=torch.zeros_like(origin),
-        gradient=torch.where(finite.unsqueeze(1), gradient, 0.0),  # a NaN would spread to dw through 0 * NaN
+        gradient=torch.where(usable.unsqueeze(1), gradient, 0.0),  # a NaN would spread to dw through 0 * NaN
         velocity=torch.zeros_like(origin) if dynamics.rule.has_velocity else None,
         outputs=None if evaluation.outputs is None else evaluation.outputs.clone(),
         loss=loss,
@@ -76,41 +66,29 @@ def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluate, dynami
         reason=reason,
         milestone=torch.stack([clock, clock, loss.double(), norm], dim=1),
     )
+    state.dt.copy_(dynamics.integrator.first_dt(state, dynamics.rule))
+    state.memory.update(dynamics.integrator.memory(state, evaluation))
+    return state
 
 
 def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics) -> Tensor:
-    """Tries one step of every running member, in place; members that stopped stay where they are.
+    """Attempts one step of every running member, in place; members that stopped stay where they are.
 
-    Returns (E,) whether the step has shown that the gradient is nothing but rounding, for :func:`settle`.
+    Returns (E,) whether the step has shown that the gradient is rounding error alone, for :func:`settle`.
 
-    Costs one gradient evaluation, some fifty operations on (E,) numbers, and for gradient flow 17 passes over
-    (E, N): dw + dt v (3), + w0 (3), g_new - g (3) and its norm (1), the norm of g_new (1), dw (3), g (3).
+    Costs what the integrator's attempt costs, and some thirty operations on (E,) numbers.
     """
-    running = state.running
+    running, integrator = state.running, dynamics.integrator
     dt, landing = state.dt, _landing(state.t, dynamics.t_max)
     if isinstance(landing, Tensor) or landing != float("inf"):
         dt = torch.minimum(dt, landing - state.t)
-    velocity, rate = _propose(state, dt, dynamics.rule)
-    torch.addcmul(state.displacement, velocity, rate.unsqueeze(1), out=weights_at).add_(state.origin)
-
-    evaluation, gradient = evaluate(weights_at)
-
-    norm = torch.linalg.vector_norm(gradient, dim=1).double()
-    real = state.gradient_norm > _negligible(state)
-    near = real if evaluation.flat is None else real & ~evaluation.flat
-    r = relative_gradient_change(
-        state.gradient, gradient, state.gradient_norm, norm, near * _UNBOUNDED, scratch=weights_at
-    )
-    noise = real < (r >= (_JUMP * state.gradient_change).clamp_min(_NOISE))  # and not real
-    output = _output_change(state, evaluation) if dynamics.controller.watches_outputs else None
-    decision = dynamics.controller(dt, Change(r, output))
-    accept = decision.accept & _finite(norm, evaluation.loss) & running
-
-    _move(state, velocity, rate, gradient, evaluation, norm, accept)
-    _advance_clock(state, dt, decision.dt, r, accept, running, landing)
-    stop(state.reason, dynamics.events, Moment(state.t, state.tried, state.loss_start, evaluation), accept, running)
-    _halt(state, real, noise)
-    return noise
+    outcome = integrator.attempt(Attempt(state, dynamics.rule, dt, running, weights_at, evaluate, dynamics.events))
+    accept = outcome.accept
+    _advance_clock(state, dt, outcome.dt, outcome.change, accept, running, landing, integrator.evaluations)
+    moment = Moment(state.t, state.tried, state.loss_start, outcome.evaluation)
+    stop(state.reason, dynamics.events, moment, accept, running)
+    _halt(state, outcome.real, outcome.noise)
+    return outcome.noise
 
 
 def _landing(t: Tensor, t_max: float | Tensor) -> float | Tensor:
@@ -121,12 +99,6 @@ def _landing(t: Tensor, t_max: float | Tensor) -> float | Tensor:
     if not isinstance(t_max, Tensor):
         return t_max
     return torch.where(t_max > t, t_max, torch.inf).amin(dim=0)
-
-
-def _negligible(state: FlowState) -> Tensor:
-    """(E,) gradients that are nothing but rounding are at most this long; longer ones may be honest."""
-    share: float = torch.finfo(state.gradient.dtype).eps ** 0.75
-    return share * state.gradient_scale
 
 
 def _halt(state: FlowState, real: Tensor, noise: Tensor) -> None:
@@ -153,7 +125,7 @@ def settle(state: FlowState, noise: Tensor | None, events: tuple[Event, ...]) ->
     """
     if state.velocity is not None:
         speed = torch.linalg.vector_norm(state.velocity, dim=1)
-        small = torch.maximum(state.gradient_norm, speed) <= _negligible(state)
+        small = torch.maximum(state.gradient_norm, speed) <= negligible(state)
         at_rest = state.gradient_norm + speed == 0
         if noise is not None:
             at_rest |= noise & small
@@ -164,67 +136,38 @@ def settle(state: FlowState, noise: Tensor | None, events: tuple[Event, ...]) ->
             state.reason.masked_fill_(found & state.running, int(event.reason))
 
 
-def relative_gradient_change(
-    old: Tensor, new: Tensor, old_norm: Tensor, new_norm: Tensor, vanished: Tensor, scratch: Tensor | None = None
-) -> Tensor:
-    """r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖), (E,) float64; ``vanished`` where either gradient is exactly zero.
+def confirm_ends(state: FlowState, ended: Tensor, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics) -> None:
+    """Evaluates members that have ``ended`` (E,) in this burst at their weights; those whose event does not hold go on.
 
-    A flow approaches a stationary point without end, so a step that lands on one is too long, and r beyond bounds. In
-    the flat part of a piecewise linear loss, or where the old gradient was negligible, nothing is gained by refining
-    it: 0.
-
-    Norms of float32 gradients are squared in float64: at large alpha, where g ~ 1/alpha, they would underflow. The
-    difference is written to ``scratch`` (E, N) if given: new memory of that size costs more than the subtraction.
+    For integrators whose loss and outputs are approximate. One evaluation of all members.
     """
-    distance = torch.linalg.vector_norm(torch.sub(new, old, out=scratch), dim=1).double()
-    scale = old_norm * new_norm
-    return torch.where(scale == 0, vanished, distance * distance / scale)
-
-
-def _finite(norm: Tensor, loss: Tensor) -> Tensor:
-    return (norm + loss) * 0 == 0  # NaN and inf alike; a third of the operations of two isfinite
-
-
-def _propose(state: FlowState, dt: Tensor, rule: StepRule) -> tuple[Tensor, Tensor]:
-    """The trial velocity (E, N) and the factor (E,) with which it is added to dw."""
-    dtype = state.gradient.dtype
-    if state.velocity is None:
-        return state.gradient, (-dt).to(dtype)  # v = -g: the sign rides on dt, no pass over memory
-    gain = rule.gain(state.t, dt).to(dtype).unsqueeze(1)
-    return torch.lerp(state.velocity, -state.gradient, gain), dt.to(dtype)
-
-
-def _move(
-    state: FlowState,
-    velocity: Tensor,
-    rate: Tensor,
-    gradient: Tensor,
-    evaluation: Evaluation,
-    norm: Tensor,
-    accept: Tensor,
-) -> None:
-    """Takes the step where it was accepted. The same addcmul as in the trial, so w is the w that was evaluated."""
-    state.displacement.addcmul_(velocity, (rate * accept).unsqueeze(1))
-    if state.velocity is not None:
-        _keep(state.velocity, velocity, accept)
-    _keep(state.gradient, gradient, accept)
-    _keep(state.gradient_norm, norm, accept)
-    torch.maximum(state.gradient_scale, state.gradient_norm, out=state.gradient_scale)
-    _keep(state.loss, evaluation.loss, accept)
-    if state.outputs is not None and evaluation.outputs is not None:
-        _keep(state.outputs, evaluation.outputs, accept)
-
-
-def _keep(old: Tensor, new: Tensor, accept: Tensor) -> None:
-    torch.where(accept.view(-1, *(1,) * (old.ndim - 1)), new, old, out=old)
+    torch.add(state.origin, state.displacement, out=weights_at)
+    evaluation, gradient = evaluate(weights_at)
+    norm = torch.linalg.vector_norm(gradient, dim=1).double()
+    keep_evaluation(state, evaluation, gradient, norm, ended)
+    moment = Moment(state.t, state.tried, state.loss_start, evaluation)
+    confirmed, checked = torch.zeros_like(ended), torch.zeros_like(ended)
+    for event in dynamics.events:
+        found = event(moment)
+        if found is not None:
+            checked |= state.reason == int(event.reason)
+            confirmed |= found
+    state.reason.masked_fill_(ended & checked & ~confirmed, int(StopReason.RUNNING))
 
 
 def _advance_clock(
-    state: FlowState, dt: Tensor, proposed: Tensor, r: Tensor, accept: Tensor, running: Tensor, landing: float | Tensor
+    state: FlowState,
+    dt: Tensor,
+    proposed: Tensor,
+    r: Tensor,
+    accept: Tensor,
+    running: Tensor,
+    landing: float | Tensor,
+    evaluations: int,
 ) -> None:
     lands = None if dt is state.dt else accept & (dt == landing - state.t)
     state.t.add_(dt * accept)
-    state.tried.add_(running)
+    state.tried.add_(running, alpha=evaluations)
     state.accepted.add_(accept)
     moves = running
     if lands is not None:
@@ -233,11 +176,3 @@ def _advance_clock(
         moves = running & ~(accept & (dt < state.dt))
     torch.where(moves, proposed, state.dt, out=state.dt)
     torch.where(running, r, state.gradient_change, out=state.gradient_change)
-
-
-def _output_change(state: FlowState, evaluation: Evaluation) -> Tensor:
-    if state.outputs is None or evaluation.outputs is None:
-        raise TypeError(
-            "this controller bounds the change of the outputs, so the closure must return an Evaluation with outputs"
-        )
-    return (evaluation.outputs - state.outputs).abs().flatten(1).amax(dim=1)

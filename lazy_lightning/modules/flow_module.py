@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import compress
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -15,9 +15,11 @@ from torch import Tensor, nn
 
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.controllers import Controller, controller
-from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.controllers import Controller
+from lazy_lightning.flow.euler import Euler
 from lazy_lightning.flow.events import Event, as_event
+from lazy_lightning.flow.integrator import Integrator
+from lazy_lightning.flow.integrators import build_integrator
 from lazy_lightning.flow.momentum_flow import Clock, MomentumFlow
 from lazy_lightning.flow.rules import StepRule, step_rule
 from lazy_lightning.flow.schedule import Schedule
@@ -37,27 +39,12 @@ from lazy_lightning.modules.ranks import Ranks
 from lazy_lightning.modules.sample_ranks import SampleRanks
 from lazy_lightning.modules.shared_trajectory import DecisionOfFirst, take_state_of_first
 from lazy_lightning.modules.stopping_criteria import StoppingCriteria
+from lazy_lightning.ntk.objective_closure import ObjectiveClosure, ObjectiveWithKernel
 from lazy_lightning.objective.full_batch import Objective
 from lazy_lightning.objective.losses import Loss
 from lazy_lightning.objective.sharded_batch import ShardedObjective
 from lazy_lightning.runs.checkpoint_validation import CheckpointContent
 from lazy_lightning.runs.checkpoints import KEY
-
-
-class FullBatchObjective(Protocol):
-    """What a flow descends."""
-
-    def select(self, rows: Tensor | None) -> FullBatchObjective:
-        """Of some members."""
-        ...
-
-    def backward(self, w: Tensor) -> Evaluation:
-        """Evaluates, and leaves the gradient in ``w.grad``."""
-        ...
-
-    def gradient_scale(self, w: Tensor) -> Tensor:
-        """(E,) float64 the norm that the gradient would have if the samples' contributions did not cancel."""
-        ...
 
 
 class FlowModule(ObservedModule):
@@ -91,6 +78,10 @@ class FlowModule(ObservedModule):
         shard: what several devices divide among them: the ``members``, which exchange nothing while they train; the
             training ``samples``, for a set that is too large for one device, with one exchange of gradients a step; or
             ``both``.
+        integrator: ``euler`` with the controller; ``explicit``, ``implicit`` or ``auto``, which choose their steps by
+            ``tol``; or any :class:`~lazy_lightning.flow.Integrator`.
+        tol: for the integrators other than euler, the error of F that a step may make, an rms over the training
+            outputs; null for 1e-3.
 
     Raises:
         ConfigError: for a value out of range, or a loss that does not fit the labels.
@@ -114,6 +105,8 @@ class FlowModule(ObservedModule):
         rule: StepRule | None = None,
         events: list[Event] | None = None,
         shard: Shard = "members",
+        integrator: str | Integrator = "euler",
+        tol: float | None = None,
     ) -> None:
         stop = stop or StoppingCriteria()
         margin = 1.0 if stop.margin is None else stop.margin
@@ -125,7 +118,7 @@ class FlowModule(ObservedModule):
         self._flow_options: dict[str, Any] = {
             "mu": mu,
             "rule": rule,
-            "controller": check_controller(controller),
+            "integrator": build_integrator(integrator, controller, tol),
             "dt": check_first_step(dt),
             "events": (*self.stop.events(self.loss, self.events), *self.events),
         }
@@ -210,7 +203,9 @@ class FlowModule(ObservedModule):
     def _options(self) -> dict[str, Any]:
         options = {**self._flow_options, "tau": self._own_memory_times()}
         if self.sample_ranks.count > 1:
-            options["controller"] = DecisionOfFirst(options["controller"], self.sample_ranks)
+            euler = options["integrator"]
+            assert isinstance(euler, Euler)  # checked with the devices
+            options["integrator"] = Euler(DecisionOfFirst(euler.controller, self.sample_ranks))
         return options
 
     def _own_memory_times(self) -> float | list[float]:
@@ -254,19 +249,11 @@ class FlowModule(ObservedModule):
         self.objective = self._build_objective()
         self.flow.closure = self._closure()
 
-    def _closure(self) -> Callable[[], Evaluation]:
-        """Evaluates the running members; what that takes is selected once for each set of them."""
-        flow, objective = self.flow, self.objective
-        selected: list[tuple[Tensor | None, FullBatchObjective]] = []
+    def _closure(self) -> ObjectiveClosure:
+        """Evaluates the running members."""
+        return ObjectiveClosure(self.w, self.objective, self.flow)
 
-        def closure() -> Evaluation:
-            if not selected or selected[0][0] is not flow.active:
-                selected[:] = [(flow.active, objective.select(flow.active))]
-            return selected[0][1].backward(self.w)
-
-        return closure
-
-    def _build_objective(self) -> FullBatchObjective:
+    def _build_objective(self) -> Objective | ObjectiveWithKernel | ShardedObjective:
         reports_margins = any(event.needs_margins for event in self.flow.dynamics.events)
         if self.sample_ranks.count == 1:
             return self._objective_on(self.train_split, reports_margins)
@@ -309,9 +296,16 @@ class FlowModule(ObservedModule):
         """Lets pass a training set that can be divided.
 
         Raises:
-            ConfigError: there are fewer samples than slices.
+            ConfigError: there are fewer samples than slices, or the integrator is not euler.
         """
-        SampleRanks(0, sample_slices(self.shard, devices, len(self.ensemble))).rows(samples)
+        slices = sample_slices(self.shard, devices, len(self.ensemble))
+        SampleRanks(0, slices).rows(samples)
+        integrator = self._flow_options["integrator"]
+        if slices > 1 and not isinstance(integrator, Euler):
+            raise ConfigError(
+                f"model.integrator is {integrator.name}, but a training set that is divided among devices (model.shard "
+                f"{self.shard}) is followed by euler alone: set model.integrator to euler, or model.shard to members"
+            )
 
     def _divided_processes(self) -> tuple[Ranks, SampleRanks]:
         devices = self.trainer.world_size
@@ -330,7 +324,8 @@ class FlowModule(ObservedModule):
             self._exchange_clocks()
             self.trainer.should_stop = self._all_stopped()
             return
-        self.flow.start(self._evaluate_start)
+        assert self.flow.closure is not None  # set in on_fit_start
+        self.flow.start(self.flow.closure)
         self._share_starts()
         if self.tau != 0.0:
             self._warn_of_long_memory()
@@ -342,10 +337,6 @@ class FlowModule(ObservedModule):
         sentence = warning_of_long_memory(self._own_memory_times(), t1, self.own_members)
         if sentence is not None:
             warnings.warn(sentence, stacklevel=2)
-
-    def _evaluate_start(self) -> Evaluation:
-        """At w0, with the scale by which a gradient is told from rounding."""
-        return self.objective.backward(self.w)._replace(gradient_scale=self.objective.gradient_scale(self.w))
 
     def training_step(self, batch: Any, batch_idx: int) -> None:
         """One burst, then one observation."""
@@ -359,8 +350,10 @@ class FlowModule(ObservedModule):
     def _burst_length(self) -> int:
         clock = self._clock()
         t, dt = (list(compress(values, clock.running)) for values in (clock.t, clock.dt))
-        growth = self.flow.dynamics.controller.growth
-        steps = self.schedule.burst(max(compress(clock.tried, clock.running), default=0), t, dt, growth)
+        integrator = self.flow.dynamics.integrator
+        cost = max(part.evaluations for part in integrator.parts)
+        tried = max(compress(clock.tried, clock.running), default=0)
+        steps = self.schedule.burst(tried, t, dt, integrator.growth, cost)
         if self.stop.max_wall is not None and self._seconds_per_step:
             left = self.stop.max_wall - self.seconds_so_far()
             steps = min(steps, max(1, int(left / self._seconds_per_step)))
@@ -422,11 +415,6 @@ def check_first_step(dt: object) -> float:
     if not isinstance(dt, (int, float)) or isinstance(dt, bool) or not 0 < dt < float("inf"):
         raise ConfigError(f"dt is {dt!r}, expected the first step size to try, a finite number > 0")
     return float(dt)
-
-
-def check_controller(spec: str | Controller) -> Controller:
-    """Resolves a preset's name now, so that a wrong one is told before any data is read."""
-    return controller(spec)
 
 
 def check_events(events: Sequence[Event] | None) -> tuple[Event, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -35,7 +37,7 @@ class KernelObjective:
     reports_margins: bool = True
     sharing: Sharing | None = None
 
-    def select(self, rows: Tensor | None) -> KernelObjective:
+    def select(self, rows: Tensor | None) -> Self:
         """The objective of some members; None for all."""
         if rows is None:
             return self
@@ -56,6 +58,44 @@ class KernelObjective:
         margins = self.loss.margins(shown, self.y) if self.reports_margins else None
         loss = total / self.centering.loss_divisor(len(self.y), v.dtype)
         return Evaluation(loss, shown, margins, self.loss.flat(shown, self.y))
+
+    def outputs_at(self, v: Tensor) -> Tensor:
+        """F at ``v`` (E, N), (E, n) for one output and (E, n, c) for more."""
+        moved = kernel_outputs(self.features, v.detach(), self.centering, self.start, self.outputs, self.sharing)
+        return drop_single_output(moved)
+
+    def filtered(self, v: Tensor, cotangent: Callable[[Tensor, Tensor], Tensor]) -> Evaluation:
+        """Evaluates at ``v`` and leaves Phi^T u / (alpha n) in ``v.grad``, u = ``cotangent(F, d ell / dF)``."""
+        outputs = self.outputs_at(v)
+        u = cotangent(outputs, self.slopes(outputs))
+        v.grad = self._gradient(v, u.reshape(len(v), -1, self.outputs))
+        return self.report(outputs)
+
+    def report(self, outputs: Tensor) -> Evaluation:
+        """The evaluation that outputs F (E, n, ...) belong to."""
+        margins = self.loss.margins(outputs, self.y) if self.reports_margins else None
+        total = self.loss.per_sample(outputs, self.y).sum(dim=-1)
+        divisor = self.centering.loss_divisor(len(self.y), outputs.dtype)
+        return Evaluation(total / divisor, outputs, margins, self.loss.flat(outputs, self.y))
+
+    def slopes(self, outputs: Tensor) -> Tensor:
+        """d ell / dF at F (E, n, ...), of the same shape."""
+        return self.loss.slopes(outputs, self.y)
+
+    def curvature_root(self, outputs: Tensor) -> Tensor:
+        """The root of d^2 ell / dF^2 at F (R, n, ...), see :meth:`Loss.curvature_root`."""
+        return self.loss.curvature_root(outputs, self.y)
+
+    def kernel(self, v: Tensor, rows: Tensor) -> Tensor:
+        """(R, n c, n c) Phi Phi^T of the members ``rows``; the same at every ``v``."""
+        own = rows if self.sharing is None else self.sharing.own[rows]
+        used, which = torch.unique(own, return_inverse=True)
+        features = self.features[used]
+        kernel = features @ features.mT
+        if kernel.shape[-1] != len(self.y) * self.outputs:  # the outputs share a kernel
+            identity = torch.eye(self.outputs, dtype=kernel.dtype, device=kernel.device)
+            kernel = torch.einsum("uij,kl->uikjl", kernel, identity).flatten(3).flatten(1, 2)
+        return kernel[which]
 
     @torch.enable_grad()
     def gradient_scale(self, v: Tensor) -> Tensor:

@@ -17,12 +17,12 @@ from lazy_lightning.flow.events import Event
 from lazy_lightning.flow.momentum_flow import MomentumFlow
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.ensemble import Ensemble
-from lazy_lightning.modules.flow_module import FullBatchObjective
 from lazy_lightning.modules.observation import Record
 from lazy_lightning.modules.ranks import Ranks
 from lazy_lightning.modules.sample_ranks import SampleRanks
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.nn.shared_starts import SharedStarts
+from lazy_lightning.ntk.objective_closure import FullBatchObjective
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.losses import Loss, Task
 

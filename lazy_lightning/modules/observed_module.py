@@ -33,7 +33,7 @@ from lazy_lightning.runs.checkpoint_validation import CheckpointContent
 from lazy_lightning.runs.checkpoints import KEY, RunCheckpointIO
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.flow_module import FullBatchObjective
+    from lazy_lightning.ntk.objective_closure import FullBatchObjective
 
 _METRICS = "metrics."
 """What the names of the metrics' tensors begin with."""

@@ -13,6 +13,7 @@ from lazy_lightning.ntk.infinite_width import InfiniteWidthKernels, infinite_wid
 from lazy_lightning.ntk.intrinsic_dimension import Dimension, intrinsic_dimension, intrinsic_dimension_of_points
 from lazy_lightning.ntk.kernel_file import kernel_file
 from lazy_lightning.ntk.layer_rules import register_rule
+from lazy_lightning.ntk.objective_closure import ObjectiveClosure
 from lazy_lightning.ntk.operator import NTKOperator
 from lazy_lightning.ntk.regression import KernelRegression, Predictions
 from lazy_lightning.ntk.spectrum import (
@@ -34,6 +35,7 @@ __all__ = [
     "KernelRegression",
     "LabelOverlap",
     "NTKOperator",
+    "ObjectiveClosure",
     "Predictions",
     "centered_kernel",
     "effective_rank",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class Objective:
     samples: int | None = None
     """The n of the loss, where ``x`` is a slice of the training set; None for len(x)"""
 
-    def select(self, rows: Tensor | None) -> Objective:
+    def select(self, rows: Tensor | None) -> Self:
         """The objective of some members; None for all."""
         if rows is None:
             return self
@@ -68,6 +69,47 @@ class Objective:
         total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0)
         margins = self.loss.margins(whole, self.y) if self.reports_margins else None
         return Evaluation(total * weight, whole, margins, self.loss.flat(whole, self.y))
+
+    def outputs_at(self, w: Tensor) -> Tensor:
+        """F at ``w`` (E, N), (E, n) for one output and (E, n, c) for more, without a graph."""
+        with torch.no_grad():
+            f = raw_outputs(self.network, w, self.x, self.buffers, self.chunk_size)
+            return drop_single_output(self.centering(f, self.f0))
+
+    def filtered(self, w: Tensor, cotangent: Callable[[Tensor, Tensor], Tensor]) -> Evaluation:
+        """Evaluates at ``w`` (E, N) and adds J^T u / (alpha n) to ``w.grad``, u = ``cotangent(F, d ell / dF)``.
+
+        u = d ell / dF gives grad L. In chunks each takes a second forward pass, since u depends on all samples.
+        """
+        weight = self.weight
+        if self.chunk_size is None or self.chunk_size >= len(self.x):
+            centered = drop_single_output(self.centering(self.network(w, self.x, self.buffers), self.f0))
+            whole = centered.detach()
+            u = cotangent(whole, self.slopes(whole))
+            centered.backward(u * weight.view(-1, *(1,) * (u.ndim - 1)))  # type: ignore[no-untyped-call]
+            return self.report(whole)
+        whole = self.outputs_at(w)
+        u = cotangent(whole, self.slopes(whole))
+        u = u * weight.view(-1, *(1,) * (u.ndim - 1))
+        for part in chunks(len(self.x), self.chunk_size):
+            f = self.network(w, self.x[part], self.buffers)
+            centered = drop_single_output(self.centering(f, self.f0[:, part]))
+            centered.backward(u[:, part])  # type: ignore[no-untyped-call]
+        return self.report(whole)
+
+    def report(self, outputs: Tensor) -> Evaluation:
+        """The evaluation that outputs F (E, n, ...) belong to, without the network."""
+        margins = self.loss.margins(outputs, self.y) if self.reports_margins else None
+        total = self.loss.per_sample(outputs, self.y).sum(dim=-1)
+        return Evaluation(total * self.weight, outputs, margins, self.loss.flat(outputs, self.y))
+
+    def slopes(self, outputs: Tensor) -> Tensor:
+        """d ell / dF at F (E, n, ...), of the same shape."""
+        return self.loss.slopes(outputs, self.y)
+
+    def curvature_root(self, outputs: Tensor) -> Tensor:
+        """The root of d^2 ell / dF^2 at F (R, n, ...), see :meth:`Loss.curvature_root`."""
+        return self.loss.curvature_root(outputs, self.y)
 
     def gradient_scale(self, w: Tensor) -> Tensor:
         """(E,) float64 the norm of grad L at ``w`` if the samples' contributions did not cancel.

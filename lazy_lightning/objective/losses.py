@@ -65,6 +65,36 @@ class Loss(ABC):
         """
         return class_margins(F, y) if is_class_index(y) else signed_margins(F, y)
 
+    @property
+    def has_curvature(self) -> bool:
+        """Whether d^2 ell / dF^2 is more than zero somewhere, so that an implicit integrator can use it."""
+        return True
+
+    @torch.enable_grad()
+    def slopes(self, F: Tensor, y: Tensor) -> Tensor:
+        """d ell / dF, of the shape of F (..., n) or (..., n, c)."""
+        point = F.detach().requires_grad_(True)
+        (slopes,) = torch.autograd.grad(self.per_sample(point, y).sum(), point)
+        return slopes
+
+    @torch.enable_grad()
+    def curvature_root(self, F: Tensor, y: Tensor) -> Tensor:
+        """S with S S^T = d^2 ell / dF^2 of each sample, without its negative part.
+
+        Here by automatic differentiation, c backward passes and an eigendecomposition of c x c matrices.
+
+        Returns:
+            (E, n) for F (E, n); for F (E, n, c) either (E, n c), the diagonal of a separable loss, or (E, n, c, c).
+        """
+        point = F.detach().requires_grad_(True)
+        (slopes,) = torch.autograd.grad(self.per_sample(point, y).sum(), point, create_graph=True)
+        columns = [slopes] if F.ndim == 2 else list(slopes.unbind(-1))
+        rows = [torch.autograd.grad(column.sum(), point, retain_graph=True)[0] for column in columns]
+        if F.ndim == 2:
+            return rows[0].clamp_min(0.0).sqrt()
+        values, vectors = torch.linalg.eigh(torch.stack(rows, dim=-1))
+        return vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
+
     def flat(self, F: Tensor, y: Tensor) -> Tensor | None:
         """Whether every sample lies where a piecewise linear loss is constant, (...,); None for a smooth loss.
 
@@ -121,6 +151,11 @@ class Hinge(Loss):
         """F y, or its least value over the one-versus-all outputs; (..., n)."""
         return signed_margins(F, one_versus_all(F, y) if is_class_index(y) else y)
 
+    @property
+    def has_curvature(self) -> bool:
+        """False: it is piecewise linear."""
+        return False
+
     def flat(self, F: Tensor, y: Tensor) -> Tensor | None:
         """Whether all margins are at least 1, (...,)."""
         return (self.margins(F, y) >= 1).all(dim=-1)
@@ -147,6 +182,17 @@ class SoftHinge(Hinge):
         """Softplus of the gap."""
         return nnf.softplus(gap, self.beta, SOFTPLUS_THRESHOLD)
 
+    @property
+    def has_curvature(self) -> bool:
+        """True."""
+        return True
+
+    def curvature_root(self, F: Tensor, y: Tensor) -> Tensor:
+        """The root of beta s (1 - s), s the sigmoid of beta times the gap, (E, n) or (E, n c)."""
+        signs = one_versus_all(F, y) if is_class_index(y) else y
+        steep = torch.sigmoid(self.beta * (1 - _product(F, signs)))
+        return (self.beta * steep * (1 - steep)).sqrt().flatten(1)
+
     def flat(self, F: Tensor, y: Tensor) -> Tensor | None:
         """None: it is smooth."""
         return None
@@ -161,6 +207,16 @@ class QuadraticHinge(Hinge):
     def penalty(self, gap: Tensor) -> Tensor:
         """Half the square of the positive part."""
         return torch.relu(gap).square() / 2
+
+    @property
+    def has_curvature(self) -> bool:
+        """True."""
+        return True
+
+    def curvature_root(self, F: Tensor, y: Tensor) -> Tensor:
+        """1 below the margin and 0 beyond, (E, n) or (E, n c)."""
+        signs = one_versus_all(F, y) if is_class_index(y) else y
+        return (_product(F, signs) < 1).to(F.dtype).flatten(1)
 
     def flat(self, F: Tensor, y: Tensor) -> Tensor | None:
         """None: its slope goes to zero gradually."""
@@ -180,6 +236,10 @@ class MSE(Loss):
         target = one_hot(F, y).to(F.dtype) if is_class_index(y) else y
         _check_shapes(F, target)
         return _sum_outputs((F - target).square() / 2, target)
+
+    def curvature_root(self, F: Tensor, y: Tensor) -> Tensor:
+        """1, (E, n) or (E, n c)."""
+        return torch.ones_like(F).flatten(1)
 
     def margins(self, F: Tensor, y: Tensor) -> Tensor:
         """As :meth:`Loss.margins`; the values of float targets are read once a tensor, to refuse real numbers."""
@@ -210,6 +270,18 @@ class CrossEntropy(Loss):
             right, others = _right_and_others(F, y)
             return nnf.softplus(others.logsumexp(-1) - right, 1.0, SOFTPLUS_THRESHOLD)
         return _sum_outputs(nnf.softplus(-_product(F, y), 1.0, SOFTPLUS_THRESHOLD), y)
+
+    def curvature_root(self, F: Tensor, y: Tensor) -> Tensor:
+        """The root of diag(p) - p p^T, (E, n, c, c); of p (1 - p) for labels +-1, (E, n) or (E, n c).
+
+        With u = sqrt(p), of norm one, it is diag(u) (1 - u u^T) diag(u), and 1 - u u^T is its own square.
+        """
+        if not is_class_index(y):
+            p = torch.sigmoid(-_product(F, y))
+            return (p * (1 - p)).sqrt().flatten(1)
+        u = F.softmax(-1).sqrt()
+        identity = torch.eye(F.shape[-1], dtype=F.dtype, device=F.device)
+        return u.unsqueeze(-1) * (identity - u.unsqueeze(-1) * u.unsqueeze(-2))
 
 
 def is_class_index(y: Tensor) -> bool:

@@ -246,6 +246,11 @@ class CheckpointContent:
                 self.refuse(f"{place} is in {value.dtype}, expected {expected}")
             if name in (*_MATRICES, "outputs") and value.dtype != origin.dtype:
                 self.refuse(f"{place} is in {value.dtype}, its weights in {origin.dtype}")
+        for name in held:
+            if isinstance(name, str) and name.startswith("memory."):  # of the integrator
+                value = held[name]
+                if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != members:
+                    self.refuse(f"the flow's {name} is not a tensor with {members} members first")
         self._flow_numbers(held, origin)
 
     def _flow_numbers(self, held: Mapping[str, Tensor], origin: Tensor) -> None:

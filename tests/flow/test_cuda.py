@@ -7,6 +7,7 @@ from device_waits import no_device_waits
 from problems import problem
 
 from lazy_lightning.flow import MarginsMet, StepsTried
+from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.step import try_step
 
 pytestmark = [
@@ -43,7 +44,7 @@ def test_step_replays_from_a_cuda_graph(tau):
 
     flow, closure = start(tau=tau)
     state, dynamics = flow.flow_state, flow.dynamics
-    buffer, evaluate = torch.empty_like(state.displacement), flow._evaluator(closure)
+    buffer, evaluate = torch.empty_like(state.displacement), Evaluator(flow.rows, closure)
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):

@@ -9,6 +9,7 @@ from problems import problem
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lazy_lightning.flow import ConstantStep, GradientChangeController, LossReached, MarginsMet, StepsTried, TimeReached
+from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.step import try_step
 
 READS = {"_local_scalar_dense", "item", "nonzero", "is_nonzero", "equal", "masked_select", "unique", "allclose"}
@@ -63,7 +64,7 @@ def test_tried_step_reads_nothing_back(case, policy, rule):
     events = [LossReached(0.5), TimeReached(3.0), StepsTried(9)] + [MarginsMet()] * setting.objective.reports_margins
     flow, closure = setting.flow(controller=policy, events=events, steps=1, **rule)
     flow.step(closure)
-    buffer, evaluate = flow.rows.buffer(2), flow._evaluator(closure)
+    buffer, evaluate = flow.rows.buffer(2), Evaluator(flow.rows, closure)
     assert reads_of(lambda: try_step(flow.flow_state, buffer, evaluate, flow.dynamics)) == []
 
 

@@ -1,0 +1,107 @@
+"""Euler's method with a step-size controller: one evaluation a step, the papers' rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.flow.controllers import Change, Controller
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.integrator import Attempt, Integrator, Outcome, finite, keep, keep_evaluation, negligible
+from lazy_lightning.flow.part import on_device, select_rows
+from lazy_lightning.flow.rules import StepRule
+from lazy_lightning.flow.state import FlowState
+
+_NOISE, _JUMP = 0.02, 4.0
+"""A smooth flow does not come to this r, and to this many times the r before, in one step: dt grows gradually."""
+_UNBOUNDED = 1 / torch.finfo(torch.float64).eps
+"""r where the new gradient is exactly zero: finite, so that a controller which accepts any step accepts that."""
+
+
+@dataclass(frozen=True)
+class Euler(Integrator):
+    """w <- w + dt v with the new v; a :class:`~lazy_lightning.flow.Controller` accepts the step and chooses dt.
+
+    Of first order. For gradient flow an attempt takes 17 passes over (E, N) beside its evaluation: dw + dt v (3), + w0
+    (3), g_new - g (3) and its norm (1), the norm of g_new (1), dw (3), g (3).
+    """
+
+    controller: Controller
+    name: ClassVar[str] = "euler"
+
+    @property
+    def growth(self) -> float:  # type: ignore[override]
+        """That of the controller."""
+        return self.controller.growth
+
+    def select(self, rows: Tensor) -> Euler:
+        """The same for some of the members."""
+        chosen = select_rows(self.controller, rows)
+        return self if chosen is self.controller else Euler(chosen)
+
+    def to(self, device: torch.device) -> Euler:
+        """The same on a device."""
+        return Euler(on_device(self.controller, device))
+
+    def attempt(self, attempt: Attempt) -> Outcome:
+        """Moves, evaluates once, compares the gradients, and keeps the step or goes back."""
+        state, dt = attempt.state, attempt.dt
+        velocity, rate = propose(state, dt, attempt.rule)
+        torch.addcmul(state.displacement, velocity, rate.unsqueeze(1), out=attempt.weights).add_(state.origin)
+
+        evaluation, gradient = attempt.evaluate(attempt.weights)
+
+        norm = torch.linalg.vector_norm(gradient, dim=1).double()
+        real = state.gradient_norm > negligible(state)
+        near = real if evaluation.flat is None else real & ~evaluation.flat
+        r = relative_gradient_change(
+            state.gradient, gradient, state.gradient_norm, norm, near * _UNBOUNDED, scratch=attempt.weights
+        )
+        noise = real < (r >= (_JUMP * state.gradient_change).clamp_min(_NOISE))  # and not real
+        output = _output_change(state, evaluation) if self.controller.watches_outputs else None
+        decision = self.controller(dt, Change(r, output))
+        accept = decision.accept & finite(norm, evaluation.loss) & attempt.running
+
+        # The same addcmul as in the trial, so w is the w that was evaluated.
+        state.displacement.addcmul_(velocity, (rate * accept).unsqueeze(1))
+        if state.velocity is not None:
+            keep(state.velocity, velocity, accept)
+        keep_evaluation(state, evaluation, gradient, norm, accept)
+        return Outcome(accept, decision.dt, r, evaluation, real, noise)
+
+
+def propose(state: FlowState, dt: Tensor, rule: StepRule) -> tuple[Tensor, Tensor]:
+    """The trial velocity (E, N) and the factor (E,) with which it is added to dw."""
+    dtype = state.gradient.dtype
+    if state.velocity is None:
+        return state.gradient, (-dt).to(dtype)  # v = -g: the sign is in dt, no pass over memory
+    gain = rule.gain(state.t, dt).to(dtype).unsqueeze(1)
+    return torch.lerp(state.velocity, -state.gradient, gain), dt.to(dtype)
+
+
+def relative_gradient_change(
+    old: Tensor, new: Tensor, old_norm: Tensor, new_norm: Tensor, vanished: Tensor, scratch: Tensor | None = None
+) -> Tensor:
+    """r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖), (E,) float64; ``vanished`` where either gradient is exactly zero.
+
+    A flow approaches a stationary point without end, so a step that lands on one is too long, and r beyond bounds. In
+    the flat part of a piecewise linear loss, or where the old gradient was negligible, nothing is gained by refining
+    it: 0.
+
+    Norms of float32 gradients are squared in float64: at large alpha, where g ~ 1/alpha, they would underflow. The
+    difference is written to ``scratch`` (E, N) if given: new memory of that size costs more than the subtraction.
+    """
+    distance = torch.linalg.vector_norm(torch.sub(new, old, out=scratch), dim=1).double()
+    scale = old_norm * new_norm
+    return torch.where(scale == 0, vanished, distance * distance / scale)
+
+
+def _output_change(state: FlowState, evaluation: Evaluation) -> Tensor:
+    if state.outputs is None or evaluation.outputs is None:
+        raise TypeError(
+            "this controller bounds the change of the outputs, so the closure must return an Evaluation with outputs"
+        )
+    return (evaluation.outputs - state.outputs).abs().flatten(1).amax(dim=1)

@@ -1,0 +1,247 @@
+"""The explicit Runge-Kutta pair of order 5(4) by Dormand and Prince, with the error measured on the outputs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.flow.euler import relative_gradient_change
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.events import Moment
+from lazy_lightning.flow.integrator import (
+    Attempt,
+    Integrator,
+    Outcome,
+    check_tolerance,
+    finite,
+    keep,
+    keep_evaluation,
+    negligible,
+)
+from lazy_lightning.flow.location import Crossing, first_crossing
+from lazy_lightning.flow.rules import StepRule
+from lazy_lightning.flow.state import FlowState
+
+# J. R. Dormand, P. J. Prince, "A family of embedded Runge-Kutta formulae", J. Comput. Appl. Math. 6 (1980) 19.
+_NODES = (0.0, 1 / 5, 3 / 10, 4 / 5, 8 / 9, 1.0, 1.0)
+_STAGES = (
+    (1 / 5,),
+    (3 / 40, 9 / 40),
+    (44 / 45, -56 / 15, 32 / 9),
+    (19372 / 6561, -25360 / 2187, 64448 / 6561, -212 / 729),
+    (9017 / 3168, -355 / 33, 46732 / 5247, 49 / 176, -5103 / 18656),
+    (35 / 384, 0.0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84),
+)
+_ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
+"""The weights of order 5 less those of order 4."""
+_SAFETY, _SHRINK, _GROW = 0.9, 0.2, 5.0
+_PROPORTIONAL, _INTEGRAL = 0.17, 0.04
+"""Exponents of the present and the previous error in the controller of Hairer and Wanner, Solving ODEs II, IV.2."""
+_STIFF = 2.0
+"""dt times the largest curvature above which a step counts as stiff; the pair is unstable above 3.25."""
+_NOISE, _JUMP = 0.02, 4.0
+
+
+@dataclass(frozen=True)
+class ExplicitPair(Integrator):
+    """Order 5 for w' = v, v' = -(v + g)/tau (w' = -g where tau is 0), with proportional-integral control of dt.
+
+    An attempt costs six gradients and one forward pass: the error of a step is the change of F between the results of
+    order 5 and 4, an rms over the outputs, compared with ``tol``. An error norm over weights would weigh the stiff
+    directions, in which F moves most, like all others. Where the closure reports no outputs, ``tol`` is the error of dw
+    relative to dw.
+
+    Args:
+        tol: the error that a step may make.
+    """
+
+    tol: float = 1e-3
+    name: ClassVar[str] = "explicit"
+    evaluations: ClassVar[int] = 7
+    growth: ClassVar[float] = _GROW  # type: ignore[misc]
+
+    def __post_init__(self) -> None:
+        check_tolerance(self.tol)
+
+    def memory(self, state: FlowState, evaluation: Evaluation) -> dict[str, Tensor]:
+        """The error of the last accepted step, the count of steps near the limit of stability, and the margins."""
+        memory = {"error": torch.full_like(state.t, 1e-4), "stiff": torch.zeros_like(state.tried)}
+        if evaluation.margins is not None:
+            memory["margins"] = evaluation.margins.clone()
+        return memory
+
+    def first_dt(self, state: FlowState, rule: StepRule) -> Tensor:
+        """As of :func:`time_of_first_fall`."""
+        return time_of_first_fall(state, rule)
+
+    def attempt(self, attempt: Attempt) -> Outcome:
+        """Six stages, the error on the outputs, then keeps the step or goes back."""
+        state, dt = attempt.state, attempt.dt
+        stages = _Stages(attempt)
+        for row in _STAGES[:-1]:
+            stages.evaluate(row)
+        last_weights = attempt.weights.clone()
+        evaluation, gradient = stages.evaluate(_STAGES[-1])
+
+        norm = torch.linalg.vector_norm(gradient, dim=1).double()
+        moved = torch.sub(attempt.weights, state.origin)
+        stiff = _stiffness(dt, stages.slopes, attempt.weights - last_weights)
+        error = self._error(attempt, stages, evaluation, moved)
+        real = state.gradient_norm > negligible(state)
+        r = relative_gradient_change(state.gradient, gradient, state.gradient_norm, norm, real * 1.0, last_weights)
+        noise = real < (r >= (_JUMP * state.gradient_change).clamp_min(_NOISE))  # and not real
+
+        usable = finite(norm, evaluation.loss) & attempt.running & (error < torch.inf)
+        accept = usable & (error <= 1)
+        following = dt * self._factor(error, state.memory["error"])
+        crossing = crossing_of(attempt, evaluation)
+        accept, following = relocate(attempt, crossing, evaluation, accept, following, self.tol)
+
+        keep(state.displacement, moved, accept)
+        if state.velocity is not None:
+            keep(state.velocity, stages.final_velocity(gradient), accept)
+        keep_evaluation(state, evaluation, gradient, norm, accept)
+        self._remember(state, evaluation, error, stiff, accept)
+        change = torch.where(usable | ~attempt.running, r, torch.nan)
+        return Outcome(accept, following, change, evaluation, real, noise)
+
+    def _error(self, attempt: Attempt, stages: _Stages, evaluation: Evaluation, moved: Tensor) -> Tensor:
+        """(E,) float64 the error of the step over ``tol``. Overwrites the buffer of trial weights."""
+        if evaluation.outputs is None:
+            error = stages.error()
+            relative = torch.linalg.vector_norm(error, dim=1) / torch.linalg.vector_norm(moved, dim=1)
+            return relative.double() / self.tol
+        other = attempt.evaluate.outputs if hasattr(attempt.evaluate, "outputs") else None
+        trial = attempt.weights.add_(stages.error())
+        outputs = attempt.evaluate(trial)[0].outputs if other is None else other(trial)
+        assert outputs is not None  # the evaluation has some
+        return rms(outputs - evaluation.outputs) / self.tol
+
+    def _factor(self, error: Tensor, before: Tensor) -> Tensor:
+        """(E,) by which dt changes."""
+        safe = error.clamp_min(1e-10)
+        grown = (_SAFETY * safe**-_PROPORTIONAL * before**_INTEGRAL).clamp(_SHRINK, _GROW)
+        shrunk = (_SAFETY * safe**-0.2).clamp(_SHRINK, 1.0)
+        factor = torch.where(error <= 1, grown, shrunk)
+        return torch.where(error < torch.inf, factor, 0.1)
+
+    def _remember(self, state: FlowState, evaluation: Evaluation, error: Tensor, stiff: Tensor, accept: Tensor) -> None:
+        memory = state.memory
+        keep(memory["error"], error.clamp_min(1e-4), accept)
+        memory["stiff"].add_((stiff > _STIFF) & accept)
+        if evaluation.margins is not None and "margins" in memory:
+            keep(memory["margins"], evaluation.margins, accept)
+
+
+class _Stages:
+    """The stages of one attempt: slopes of w and, with momentum, of v."""
+
+    def __init__(self, attempt: Attempt) -> None:
+        self._attempt = attempt
+        state = attempt.state
+        self._dt = attempt.dt.to(state.gradient.dtype)
+        self.slopes: list[Tensor] = []
+        self._v_slopes: list[Tensor] = []
+        self._velocity: Tensor | None = None
+        if state.velocity is not None:
+            tau = self._memory_time(0)
+            self._velocity = torch.where(tau == 0, -state.gradient, state.velocity)
+        self._append(0, state.gradient, self._velocity)
+
+    def evaluate(self, row: tuple[float, ...]) -> tuple[Evaluation, Tensor]:
+        """Evaluates the stage with these weights of the slopes before; the buffer then holds its weights."""
+        stage, state = len(row), self._attempt.state
+        trial = self._combined(state.displacement, self.slopes, row, self._attempt.weights).add_(state.origin)
+        evaluation, gradient = self._attempt.evaluate(trial)
+        velocity = None if self._velocity is None else self._combined(self._velocity, self._v_slopes, row)
+        self._last_velocity = velocity
+        self._append(stage, gradient, velocity)
+        return evaluation, gradient
+
+    def error(self) -> Tensor:
+        """(E, N) the result of order 5 less that of order 4."""
+        return self._combined(torch.zeros_like(self.slopes[0]), self.slopes, _ERROR)
+
+    def final_velocity(self, gradient: Tensor) -> Tensor:
+        """(E, N) v at the end of the step, whose gradient this is."""
+        assert self._last_velocity is not None  # asked for with momentum alone
+        return torch.where(self._memory_time(-1) == 0, -gradient, self._last_velocity)
+
+    def _append(self, stage: int, gradient: Tensor, velocity: Tensor | None) -> None:
+        if velocity is None:
+            self.slopes.append(-gradient)
+            return
+        tau = self._memory_time(stage)
+        self.slopes.append(torch.where(tau == 0, -gradient, velocity))
+        self._v_slopes.append(torch.where(tau == 0, 0.0, -(velocity + gradient) / tau))
+
+    def _memory_time(self, stage: int) -> Tensor:
+        attempt = self._attempt
+        tau = attempt.rule.memory_time(attempt.state.t + _NODES[stage] * attempt.dt).to(self._dt)
+        return tau.expand(len(self._dt)).unsqueeze(1)
+
+    def _combined(
+        self, base: Tensor, slopes: list[Tensor], row: tuple[float, ...], out: Tensor | None = None
+    ) -> Tensor:
+        """base + dt sum_j row_j slope_j, (E, N)."""
+        total = base if out is None else out.copy_(base)
+        for weight, slope in zip(row, slopes, strict=True):
+            if weight:
+                factor = (self._dt * weight).unsqueeze(1)
+                total = torch.addcmul(total, slope, factor, out=None if total is base else total)
+        return total
+
+
+def rms(outputs: Tensor) -> Tensor:
+    """(E,) float64 the root of the mean square over samples and outputs."""
+    return outputs.double().flatten(1).square().mean(dim=1).sqrt()
+
+
+def _stiffness(dt: Tensor, slopes: list[Tensor], moved: Tensor) -> Tensor:
+    """(E,) dt times the largest curvature, from the last two stages, which are at the same time."""
+    bend = torch.linalg.vector_norm(slopes[-1] - slopes[-2], dim=1).double()
+    return dt * bend / torch.linalg.vector_norm(moved, dim=1).double()
+
+
+def crossing_of(attempt: Attempt, evaluation: Evaluation) -> Crossing:
+    """Where in the step an event first holds."""
+    state = attempt.state
+    start = Evaluation(state.loss, state.outputs, state.memory.get("margins"))
+    before = Moment(state.t, state.tried, state.loss_start, start)
+    after = Moment(state.t + attempt.dt, state.tried, state.loss_start, evaluation)
+    return first_crossing(attempt.events, before, after)
+
+
+def relocate(
+    attempt: Attempt, crossing: Crossing, evaluation: Evaluation, accept: Tensor, following: Tensor, tol: float
+) -> tuple[Tensor, Tensor]:
+    """Rejects an accepted step that passes an event by more than ``tol`` in F or a thirtieth of t; then aims at it.
+
+    The step that is tried instead ends just behind the event, so that it holds there.
+
+    Returns:
+        (E,) whether the step is accepted, and (E,) the next dt.
+    """
+    state, dt = attempt.state, attempt.dt
+    if state.outputs is None or evaluation.outputs is None:
+        allowed = torch.full_like(dt, tol)
+    else:
+        allowed = (tol / rms(evaluation.outputs - state.outputs)).clamp(max=1.0)
+    allowed = torch.minimum(allowed, 0.03 * (state.t + dt) / dt)
+    passed = accept & crossing.found & (1 - crossing.fraction > allowed)
+    aimed = dt * (crossing.fraction + allowed / 2)
+    return accept & ~passed, torch.where(passed, aimed, following)
+
+
+def time_of_first_fall(state: FlowState, rule: StepRule) -> Tensor:
+    """(E,) float64 the time in which the loss falls by a hundredth at its initial rate, at most the state's dt."""
+    loss, slope = state.loss.double(), state.gradient_norm.square()
+    first = 0.01 * loss / slope
+    if state.velocity is not None:
+        tau = rule.memory_time(first)
+        inertial = (0.02 * tau * loss / slope).sqrt()  # at v = 0 the loss falls by ‖g‖^2 t^2 / (2 tau)
+        first = torch.where(tau > 0, torch.minimum(torch.maximum(first, inertial), tau), first)
+    return torch.where(first > 0, torch.minimum(first, state.dt), state.dt)

@@ -1,0 +1,177 @@
+"""The contract between the flow and an integrator: what it gets for an attempt at a step, and what it returns."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.events import Event
+from lazy_lightning.flow.part import FlowPart
+from lazy_lightning.flow.rules import StepRule
+from lazy_lightning.flow.state import FlowState
+
+Evaluate = Callable[[Tensor], tuple[Evaluation, Tensor]]
+"""Maps weights (E, N) to the evaluation there and the gradient (E, N)."""
+Filter = Callable[[Tensor, Tensor], Tensor]
+"""Maps F (E, n c) and its slopes d ell / dF (E, n c) to the cotangent (E, n c) that is pulled back in their place."""
+
+
+class TangentEvaluate(Protocol):
+    """The evaluations that an implicit integrator needs besides the gradient; n samples of c outputs, m = n c."""
+
+    def __call__(self, weights: Tensor) -> tuple[Evaluation, Tensor]:
+        """The evaluation at the weights (E, N) and the gradient (E, N)."""
+        ...
+
+    def outputs(self, weights: Tensor) -> Tensor | None:
+        """F (E, n, ...) at the weights (E, N), by a forward pass alone; None if the closure cannot give it."""
+        ...
+
+    def filtered(self, weights: Tensor, cotangent: Filter) -> tuple[Evaluation, Tensor]:
+        """As a call, with another cotangent u pulled back: (E, N) J^T u / (alpha n) in place of the gradient."""
+        ...
+
+    def report(self, outputs: Tensor) -> Evaluation:
+        """The evaluation that outputs F (E, n, ...) belong to, without a network."""
+        ...
+
+    def kernel(self, weights: Tensor, rows: Tensor) -> Tensor:
+        """(R, m, m) the tangent kernel J J^T of the members ``rows`` (R,) at the weights (E, N)."""
+        ...
+
+    def slopes(self, outputs: Tensor) -> Tensor:
+        """d ell / dF at F (E, n, ...), of the same shape."""
+        ...
+
+    def curvature_root(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """S with S S^T = d^2 ell / dF^2 at F (R, n, ...): (R, n) for one output, else (R, n, c, c)."""
+        ...
+
+
+class Attempt(NamedTuple):
+    """One attempt at a step of all members."""
+
+    state: FlowState
+    """The members at their last accepted step; the integrator updates it in place where a step is accepted, all but
+    its clocks."""
+    rule: StepRule
+    """The dynamics that are followed."""
+    dt: Tensor
+    """(E,) float64 the step size, already shortened where the step would pass a time to land on."""
+    running: Tensor
+    """(E,) bool the members that take part; the others must stay as they are."""
+    weights: Tensor
+    """(E, N) a buffer for trial weights w0 + dw."""
+    evaluate: Evaluate
+    """Evaluates the closure; a :class:`TangentEvaluate` where the flow was made with an integrator that needs one."""
+    events: tuple[Event, ...]
+    """The conditions that end members, for an integrator that locates them within a step."""
+
+
+class Outcome(NamedTuple):
+    """What came of an attempt."""
+
+    accept: Tensor
+    """(E,) bool: a step from t to t + dt has been completed and kept. False for a rejected or an unfinished step."""
+    dt: Tensor
+    """(E,) float64 the next step size to try."""
+    change: Tensor
+    """(E,) float64 r, the relative change of the gradient, or what the integrator puts in its place; not finite where
+    the trial was not."""
+    evaluation: Evaluation
+    """The evaluation at the weights that were accepted."""
+    real: Tensor
+    """(E,) bool: the gradient before the step exceeded rounding errors, see :func:`negligible`."""
+    noise: Tensor
+    """(E,) bool: the step has shown that the gradient is rounding error alone."""
+
+
+class Integrator(FlowPart, ABC):
+    """Follows the flow from one time to the next; derive from it to write one of your own.
+
+    An integrator is stateless, see :class:`~lazy_lightning.flow.part.FlowPart`. What it carries from one attempt to the
+    next is kept in ``state.memory``, tensors with the member axis first, which follow members that leave, devices and
+    checkpoints.
+    """
+
+    name: ClassVar[str]
+    """How a configuration names it."""
+    evaluations: ClassVar[int] = 1
+    """Evaluations that one attempt costs, by which the count of tried steps grows."""
+    growth: float
+    """The largest factor by which dt grows in one attempt: bounds how far t can move in a burst."""
+    needs_tangent: ClassVar[bool] = False
+    """Whether ``attempt.evaluate`` must be a :class:`TangentEvaluate`."""
+    reads_the_host: ClassVar[bool] = False
+    """Whether an attempt reads numbers from the device, so that it cannot be recorded as a CUDA graph."""
+    approximate: ClassVar[bool] = False
+    """Whether ``state.outputs`` and ``state.loss`` are those of the accepted weights to the integrator's tolerance
+    alone; the flow then evaluates members anew at their end."""
+
+    @property
+    def parts(self) -> tuple[Integrator, ...]:
+        """The integrators that follow some members each, chosen by ``state.memory["mode"]``; by default itself."""
+        return (self,)
+
+    @property
+    def fallback(self) -> Integrator | None:
+        """What is used instead where ``needs_tangent`` cannot be met; None to refuse."""
+        return None
+
+    def switch(self, state: FlowState) -> None:
+        """Chooses, after a burst, which part follows each member from now on, in place."""
+
+    def memory(self, state: FlowState, evaluation: Evaluation) -> dict[str, Tensor]:
+        """The tensors to be kept in ``state.memory``, from state and evaluation at t = 0; by default none."""
+        return {}
+
+    def first_dt(self, state: FlowState, rule: StepRule) -> Tensor:
+        """(E,) float64 the first step size to try, from the state at t = 0, which has that of the configuration."""
+        return state.dt
+
+    @abstractmethod
+    def attempt(self, attempt: Attempt) -> Outcome:
+        """Evaluates, and moves the members whose step is accepted."""
+
+
+def negligible(state: FlowState) -> Tensor:
+    """(E,) float64: a gradient that is rounding error alone is at most this long; a longer one may be exact."""
+    share: float = torch.finfo(state.gradient.dtype).eps ** 0.75
+    return share * state.gradient_scale
+
+
+def finite(norm: Tensor, loss: Tensor) -> Tensor:
+    """(E,) bool: both are finite; a third of the operations of two ``isfinite``."""
+    return (norm + loss) * 0 == 0
+
+
+def keep(old: Tensor, new: Tensor, accept: Tensor) -> None:
+    """Writes the rows of ``new`` to ``old`` where ``accept`` (E,), in place."""
+    torch.where(accept.view(-1, *(1,) * (old.ndim - 1)), new, old, out=old)
+
+
+def keep_evaluation(state: FlowState, evaluation: Evaluation, gradient: Tensor, norm: Tensor, accept: Tensor) -> None:
+    """Writes gradient (E, N), its norm (E,), loss and outputs to the state where ``accept`` (E,), in place."""
+    keep(state.gradient, gradient, accept)
+    keep(state.gradient_norm, norm, accept)
+    torch.maximum(state.gradient_scale, state.gradient_norm, out=state.gradient_scale)
+    keep(state.loss, evaluation.loss, accept)
+    if state.outputs is not None and evaluation.outputs is not None:
+        keep(state.outputs, evaluation.outputs, accept)
+
+
+def check_tolerance(tol: object) -> float:
+    """A tolerance > 0 and finite.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(tol, (int, float)) or isinstance(tol, bool) or not 0 < tol < float("inf"):
+        raise ConfigError(f"tol is {tol!r}, expected the error of F that a step may make, a finite number > 0 (1e-3)")
+    return float(tol)

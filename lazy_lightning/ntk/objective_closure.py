@@ -1,0 +1,155 @@
+"""ObjectiveClosure: an objective and its tangent kernel as the closure of a MomentumFlow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, Self
+
+from torch import Tensor
+
+from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.nn.shared_starts import SharedStarts
+from lazy_lightning.ntk.frozen_kernel import frozen_kernels
+from lazy_lightning.objective.full_batch import Objective
+from lazy_lightning.objective.losses import Loss
+
+Cotangent = Callable[[Tensor, Tensor], Tensor]
+
+
+class FullBatchObjective(Protocol):
+    """What a flow descends; :class:`~lazy_lightning.objective.full_batch.Objective` is one."""
+
+    @property
+    def loss(self) -> Loss:
+        """Of one sample."""
+        ...
+
+    def select(self, rows: Tensor | None) -> Self:
+        """The objective of some members."""
+        ...
+
+    def backward(self, w: Tensor) -> Evaluation:
+        """Evaluates, and leaves the gradient in ``w.grad``."""
+        ...
+
+    def gradient_scale(self, w: Tensor) -> Tensor:
+        """(E,) float64 the norm that the gradient would have if the samples' contributions did not cancel."""
+        ...
+
+    def filtered(self, w: Tensor, cotangent: Cotangent) -> Evaluation:
+        """Evaluates, and leaves J^T u / (alpha n) in ``w.grad``."""
+        ...
+
+    def outputs_at(self, w: Tensor) -> Tensor:
+        """F, by a forward pass alone."""
+        ...
+
+    def report(self, outputs: Tensor) -> Evaluation:
+        """The evaluation that outputs belong to."""
+        ...
+
+    def slopes(self, outputs: Tensor) -> Tensor:
+        """d ell / dF."""
+        ...
+
+    def curvature_root(self, outputs: Tensor) -> Tensor:
+        """The root of d^2 ell / dF^2."""
+        ...
+
+
+class ObjectiveWithKernel(FullBatchObjective, Protocol):
+    """An objective that knows its tangent kernel."""
+
+    def kernel(self, w: Tensor, rows: Tensor) -> Tensor:
+        """(R, m, m) the tangent kernel of some members."""
+        ...
+
+
+class Flow(Protocol):
+    """Of the flow that evaluates the closure: which members run."""
+
+    active: Tensor | None
+
+
+class ObjectiveClosure:
+    """Evaluates the running members of a flow; what that takes is selected once for each set of them.
+
+    Args:
+        w: (E, N) the parameter that the flow moves.
+        objective: of all members.
+        flow: whose ``active`` members are evaluated.
+    """
+
+    def __init__(self, w: Tensor, objective: Objective | ObjectiveWithKernel, flow: Flow) -> None:
+        self._w, self._objective, self._flow = w, objective, flow
+        self._selected: tuple[Tensor | None, Objective | ObjectiveWithKernel] = (None, objective)
+
+    @property
+    def objective(self) -> Objective | ObjectiveWithKernel:
+        """The objective of the running members."""
+        active = self._flow.active
+        if self._selected[0] is not active:
+            self._selected = (active, self._objective.select(active))
+        return self._selected[1]
+
+    def __call__(self) -> Evaluation:
+        """Evaluates, and leaves grad L in ``w.grad``."""
+        return self.objective.backward(self._w)
+
+    def initial(self) -> Evaluation:
+        """As a call, at w0, with the scale that distinguishes a gradient from rounding errors."""
+        return self()._replace(gradient_scale=self.objective.gradient_scale(self._w))
+
+    def outputs(self) -> Tensor:
+        """F (E, n, ...), by a forward pass alone."""
+        return self.objective.outputs_at(self._w)
+
+    def filtered(self, cotangent: Cotangent) -> Evaluation:
+        """Evaluates, and leaves J^T u / (alpha n) in ``w.grad``, u = ``cotangent(F, d ell / dF)``."""
+        return self.objective.filtered(self._w, cotangent)
+
+    def report(self, outputs: Tensor) -> Evaluation:
+        """The evaluation that outputs F (E, n, ...) belong to."""
+        return self.objective.report(outputs)
+
+    def slopes(self, outputs: Tensor) -> Tensor:
+        """d ell / dF at F (E, n, ...)."""
+        return self.objective.slopes(outputs)
+
+    def kernel(self, rows: Tensor) -> Tensor:
+        """(R, m, m) the tangent kernel of the members ``rows`` among those that run."""
+        objective, w = self.objective, self._w.detach()
+        return network_kernel(objective, w, rows) if isinstance(objective, Objective) else objective.kernel(w, rows)
+
+    def curvature_root(self, outputs: Tensor, rows: Tensor) -> Tensor:
+        """The root of d^2 ell / dF^2 at F (R, n, ...)."""
+        return self.objective.curvature_root(outputs)
+
+    def check(self) -> None:
+        """Lets pass a loss with curvature.
+
+        Raises:
+            ConfigError: the loss is piecewise linear.
+        """
+        loss = self._objective.loss
+        if not loss.has_curvature:
+            raise ConfigError(
+                f"the loss {loss.name} is piecewise linear, and has no curvature for an implicit integrator: set "
+                "integrator to euler, or loss to softhinge(20) or quadratic_hinge"
+            )
+
+
+def network_kernel(objective: Objective, w: Tensor, rows: Tensor) -> Tensor:
+    """(R, n c, n c) the tangent kernel of the members ``rows`` at ``w`` (E, N), once for members of equal weights."""
+    weights, buffers = w[rows], {name: b[rows] for name, b in objective.buffers.items()}
+    starts = SharedStarts.of_weights(weights, buffers)
+    kernels = frozen_kernels(
+        objective.network,
+        weights[starts.first],
+        starts.rows(buffers),
+        objective.x,
+        None,
+        outputs=objective.f0.shape[-1],
+    )
+    return kernels[starts.own]
