@@ -154,6 +154,7 @@ class MomentumFlow(torch.optim.Optimizer):
         self.param_groups[0][_INTEGRATOR] = self.dynamics.integrator.name
         self._fitted: Closure | None = None
         self._modes: list[int] = []
+        self.saves_memory_of_ended = False
         if origin is not None and any(origin.data_ptr() == p.data_ptr() for p in self.rows.parameters):
             raise ConfigError("origin must not share its memory with the parameters, which the flow moves: clone it")
         self._origin = self.rows.gather() if origin is None else origin
@@ -476,9 +477,13 @@ class MomentumFlow(torch.optim.Optimizer):
         self.state[self.rows.parameters[0]] = state.tensors()
 
     def state_dict(self) -> dict[str, Any]:
-        """The flow to the bit. Once all members have ended, without the integrator's memory, which may be large."""
+        """The flow to the bit. Once all members have ended, without the integrator's memory, which may be large.
+
+        It is then made anew where they go on; ``saves_memory_of_ended`` keeps it.
+        """
         saved: dict[str, Any] = super().state_dict()
-        if self.started and self.flow_state.memory and not any(self.clock().running):
+        memory = self.started and self.flow_state.memory
+        if memory and not self.saves_memory_of_ended and not any(self.clock().running):
             saved["state"] = {
                 key: {name: x for name, x in held.items() if not name.startswith(MEMORY)}
                 for key, held in saved["state"].items()

@@ -191,7 +191,7 @@ class FlowModule(ObservedModule):
 
     def configure_optimizers(self) -> MomentumFlow:
         """One flow over (E, N)."""
-        return MomentumFlow(
+        flow = MomentumFlow(
             [self.w],
             members=len(self.w0),
             compact=True,
@@ -199,6 +199,8 @@ class FlowModule(ObservedModule):
             cuda_graphs=self.cuda_graphs and self.sample_ranks.count == 1,  # an exchange is not recorded
             **self._options(),
         )
+        flow.saves_memory_of_ended = self.ranks.count > 1  # a checkpoint joins the same tensors of all ranks
+        return flow
 
     def _options(self) -> dict[str, Any]:
         options = {**self._flow_options, "tau": self._own_memory_times()}

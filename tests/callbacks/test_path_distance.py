@@ -56,7 +56,7 @@ def linearised(module, seen, **rule):
     f0 = module.initial_outputs(x)
     objective = Objective(members.network, module.loss, module.centering, x, y, f0, members.buffers)
     w = nn.Parameter(members.w0.clone())
-    flow = MomentumFlow([w], members=len(w), dt=1e100, steps=50, controller=module._flow_options["controller"], **rule)
+    flow = MomentumFlow([w], members=len(w), dt=1e100, steps=50, integrator=module._flow_options["integrator"], **rule)
     for times in seen.times:
         flow.advance(times, lambda: objective.backward(w))
         assert torch.equal(flow.flow_state.t, times[-1])

@@ -91,8 +91,8 @@ def test_by_configuration(model: type, own_folder: None, tmp_path: Path, monkeyp
     monkeypatch.setattr(MomentumFlow, "__init__", noting)
     Path("own.yaml").write_text(CONFIGURATION.format(model=model.__name__))
     assert main(["fit", "--config", "own.yaml"]) == 0
-    assert [type(options["controller"]).__name__ for options in used] == ["Proportional"]
-    assert used[0]["controller"].target == 2e-3
+    assert [type(options["integrator"].controller).__name__ for options in used] == ["Proportional"]
+    assert used[0]["integrator"].controller.target == 2e-3
 
 
 def test_what_is_no_controller_is_refused() -> None:
