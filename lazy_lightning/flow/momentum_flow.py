@@ -200,14 +200,17 @@ class MomentumFlow(torch.optim.Optimizer):
         A call of :meth:`step` that follows knows from it which members run, and reads nothing.
         """
         if self._clock is None:
-            state = self.flow_state
-            rows = [state.t, state.dt, state.tried.double(), state.running.double()]
-            if MODE in state.memory:
-                rows.append(state.memory[MODE].double())
-            numbers = torch.stack(rows).tolist()
-            self._clock = Clock.of(numbers[:4])
-            self._modes = [int(mode) for mode in numbers[4]] if len(numbers) > 4 else [0] * state.members
+            self._read_clock()
+        assert self._clock is not None  # just read
         return self._clock
+
+    def _read_clock(self, *further: Tensor) -> list[list[float]]:
+        """Reads the clock, the part that follows each member, and further (E,) float64 numbers, which it returns."""
+        state = self.flow_state
+        mode = state.memory[MODE].double() if MODE in state.memory else torch.zeros_like(state.t)
+        rows = torch.stack([state.t, state.dt, state.tried.double(), state.running.double(), mode, *further]).tolist()
+        self._clock, self._modes = Clock.of(rows[:4]), [int(number) for number in rows[4]]
+        return rows[5:]
 
     # ------------------------------------------------------------------ stepping
 
@@ -365,7 +368,7 @@ class MomentumFlow(torch.optim.Optimizer):
         state = self.flow_state
         gaps = torch.diff(torch.maximum(times, state.t), dim=0, prepend=state.t.unsqueeze(0))
         needed = torch.ceil(gaps / state.dt).sum(dim=0)
-        counts = needed.tolist()
+        (counts,) = self._read_clock(needed)
         steps = [count for count, runs in zip(counts, self.clock().running, strict=True) if runs]
         cost = max(part.evaluations for part in self.dynamics.integrator.parts)
         return max((_whole(count) * cost for count in steps), default=0)
