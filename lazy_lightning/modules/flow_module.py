@@ -295,7 +295,7 @@ class FlowModule(ObservedModule):
         Ranks(0, devices // sample_slices(self.shard, devices, len(self.ensemble))).rows(len(self.ensemble))
 
     def check_samples(self, samples: int, devices: int) -> None:
-        """Lets pass a training set that can be divided.
+        """Checks that the training set can be divided among a number of devices.
 
         Raises:
             ConfigError: there are fewer samples than slices, or the integrator is not euler.

@@ -93,7 +93,7 @@ class KernelModule(FlowModule):
     # ------------------------------------------------------------------ building
 
     def check_devices(self, devices: int) -> None:
-        """As of any flow, of which a kernel divides the members alone.
+        """As for any flow; a kernel flow divides the members alone.
 
         Raises:
             ConfigError: ``shard`` is something else, or there are fewer members than devices.

@@ -15,10 +15,10 @@ _AXES = ("members", "samples")
 
 
 def check_shard(shard: object) -> Shard:
-    """Lets pass what several devices can divide among them.
+    """Returns the value of ``shard``, after a check.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: it is none of members, samples and both.
     """
     if shard not in get_args(Shard):
         raise ConfigError(f"shard is {shard!r}, expected what several devices divide: {', '.join(get_args(Shard))}")
@@ -26,7 +26,7 @@ def check_shard(shard: object) -> Shard:
 
 
 def sample_slices(shard: Shard, processes: int, members: int) -> int:
-    """Into how many slices the training set is divided.
+    """Returns the number of slices into which the training set is divided.
 
     With ``both`` the members are spread over as many processes as leaves two slices at least, since members need no
     exchange: two slices, or the next divisor of the number of processes that leaves no process without a member.
@@ -42,7 +42,7 @@ def sample_slices(shard: Shard, processes: int, members: int) -> int:
 
 
 def divided_processes(trainer: Any, shard: Shard, members: int) -> tuple[Ranks, SampleRanks]:
-    """The processes of a trainer along both axes; must be called by all of them.
+    """Returns the processes of a trainer along both axes; all of them must call it together.
 
     Raises:
         ConfigError: there are several, and the strategy of the trainer is another than ours.

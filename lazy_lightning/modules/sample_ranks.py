@@ -40,7 +40,7 @@ class SampleRanks:
         return self.rank == 0
 
     def rows(self, samples: int) -> slice:
-        """The samples of this process: contiguous, in numbers that differ by one at most.
+        """Returns the samples of this process: contiguous, in numbers that differ by one at most.
 
         Raises:
             ConfigError: there are fewer samples than processes.
@@ -62,7 +62,7 @@ class SampleRanks:
         return x
 
     def of_first(self, x: Tensor) -> Tensor:
-        """Overwrites ``x`` by what the first process has."""
+        """Overwrites ``x`` by that of the first process, and returns it."""
         if self.count > 1:
             self._together(lambda: torch.distributed.broadcast(x, self.first, group=self.group))
         return x
