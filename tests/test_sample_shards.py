@@ -146,6 +146,21 @@ def test_members_and_samples_on_a_mesh_of_four_ranks_equal_one_process(one, tmp_
     assert_same_run(one, fit_on(4, tmp_path, *OBSERVED, *BOTH))
 
 
+def test_explicit_steps_on_slices_equal_one_process(tmp_path):
+    """Also where the configuration chooses auto, whose implicit part needs the kernel of all samples."""
+    steps = ["--model.controller", "gradient_change", "--model.stop.max_steps", "200", "--model.integrator"]
+    assert main(arguments(tmp_path / "one", *steps, "explicit")) == 0
+    two = fit_on(2, tmp_path / "two", *steps, "auto", *SAMPLES)
+    assert curves(two).accepted.max() > 10
+    assert_same_run(tmp_path / "one", two)
+
+
+def test_implicit_steps_on_slices_are_one_sentence(capsys):
+    steps = ["--model.controller", "gradient_change", "--model.integrator", "implicit", "--trainer.logger", "false"]
+    said = error_of([*RUN, *steps, *SAMPLES, *DDP, "2"], capsys)
+    assert "model.integrator is implicit, which needs the tangent kernel of all training samples" in said
+
+
 def test_checkpoint_of_three_slices_goes_on_with_two_and_with_one(three, tmp_path):
     more = [*OBSERVED, "--model.stop.max_steps", "80", "--ckpt_path", str(folder(three) / "checkpoint.ckpt")]
     assert main(arguments(tmp_path / "one", *more)) == 0

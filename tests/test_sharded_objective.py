@@ -12,8 +12,6 @@ from test_objective import CASES, N, setting
 
 from lazy_lightning.callbacks import KernelDrift, PathDistance
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow import ConstantStep
-from lazy_lightning.flow.controllers import Change
 from lazy_lightning.modules.observers import ObserverRunner
 from lazy_lightning.modules.rank_mesh import sample_slices
 from lazy_lightning.modules.sample_ranks import SampleRanks
@@ -61,6 +59,8 @@ def test_slices_of_any_size_equal_all_samples(name, count):
         return found, w.grad
 
     expected, gradient = evaluate(base.objective)
+    for outputs in slices(base, count)(lambda objective: objective.outputs_at(base.w0 * 1.1)):
+        assert_close(outputs[rows], expected.outputs)
     for found, own in slices(base, count)(evaluate):
         assert_close(own, gradient)
         assert_close(found.loss, expected.loss)
@@ -109,9 +109,6 @@ def test_decisions_are_those_of_the_first_process_in_their_own_types():
         def of_first(self, x):
             return x.copy_(torch.tensor([[0.0, 1.0], [0.25, 0.5]], dtype=torch.float64))
 
-    judge = DecisionOfFirst(ConstantStep(), Second(1, 2)).select(torch.tensor([0, 1])).to(torch.device("cpu"))
-    accept, dt = judge(torch.ones(2, dtype=torch.float64), Change(torch.zeros(2, dtype=torch.float64), None))
+    accept, dt = DecisionOfFirst(Second(1, 2))(torch.tensor([True, True]), torch.ones(2, dtype=torch.float64))
     assert accept.tolist() == [False, True]
     assert dt.tolist() == [0.25, 0.5]
-    assert judge.growth == 1.0
-    assert not judge.watches_outputs

@@ -64,13 +64,14 @@ class Euler(Integrator):
         output = _output_change(state, evaluation) if self.controller.watches_outputs else None
         decision = self.controller(dt, Change(r, output))
         accept = decision.accept & finite(norm, evaluation.loss) & attempt.running
+        accept, following = attempt.decide(accept, decision.dt)
 
         # The same addcmul as in the trial, so w is the w that was evaluated.
         state.displacement.addcmul_(velocity, (rate * accept).unsqueeze(1))
         if state.velocity is not None:
             keep(state.velocity, velocity, accept)
         keep_evaluation(state, evaluation, gradient, norm, accept)
-        return Outcome(accept, decision.dt, r, evaluation, real, noise)
+        return Outcome(accept, following, r, evaluation, real, noise)
 
 
 def propose(state: FlowState, dt: Tensor, rule: StepRule) -> tuple[Tensor, Tensor]:

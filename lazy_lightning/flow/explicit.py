@@ -98,7 +98,7 @@ class ExplicitPair(Integrator):
         accept = usable & (error <= 1)
         following = dt * self._factor(error, state.memory["error"])
         crossing = crossing_of(attempt, evaluation)
-        accept, following = relocate(attempt, crossing, evaluation, accept, following, self.tol)
+        accept, following = attempt.decide(*relocate(attempt, crossing, evaluation, accept, following, self.tol))
 
         keep(state.displacement, moved, accept)
         if state.velocity is not None:

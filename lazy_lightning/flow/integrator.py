@@ -18,6 +18,8 @@ from lazy_lightning.flow.state import FlowState
 
 Evaluate = Callable[[Tensor], tuple[Evaluation, Tensor]]
 """Maps weights (E, N) to the evaluation there and the gradient (E, N)."""
+Decide = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""Maps a decision about steps, (E,) bool accept and (E,) float64 the next dt, to the one that holds."""
 Filter = Callable[[Tensor, Tensor], Tensor]
 """Maps F (E, n c) and its slopes d ell / dF (E, n c) to the cotangent (E, n c) that is pulled back in their place."""
 
@@ -54,6 +56,11 @@ class TangentEvaluate(Protocol):
         ...
 
 
+def own_decision(accept: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the decision as it is: no other process follows these members."""
+    return accept, dt
+
+
 class Attempt(NamedTuple):
     """One attempt at a step of all members."""
 
@@ -72,6 +79,9 @@ class Attempt(NamedTuple):
     """Evaluates the closure; a :class:`TangentEvaluate` where the flow was made with an integrator that needs one."""
     events: tuple[Event, ...]
     """The conditions that end members, for an integrator that locates them within a step."""
+    decide: Decide = own_decision
+    """Called with the decision about the step before it is kept: where several processes follow the same members, that
+    of the first holds for all."""
 
 
 class Outcome(NamedTuple):

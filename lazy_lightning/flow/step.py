@@ -8,7 +8,16 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.flow.events import Event, Moment, stop
-from lazy_lightning.flow.integrator import Attempt, Evaluate, Integrator, finite, keep_evaluation, negligible
+from lazy_lightning.flow.integrator import (
+    Attempt,
+    Decide,
+    Evaluate,
+    Integrator,
+    finite,
+    keep_evaluation,
+    negligible,
+    own_decision,
+)
 from lazy_lightning.flow.part import select_rows
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
@@ -24,6 +33,8 @@ class Dynamics:
     events: tuple[Event, ...]
     t_max: float | Tensor = float("inf")
     """Steps are shortened to land on it; a tensor (K, E) has times for each member, landed on one after the other."""
+    decide: Decide = own_decision
+    """Of :class:`~lazy_lightning.flow.integrator.Attempt`."""
 
     def select(self, rows: Tensor) -> Dynamics:
         """The same for some of the members."""
@@ -82,7 +93,9 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics:
     dt, landing = state.dt, _landing(state.t, dynamics.t_max)
     if isinstance(landing, Tensor) or landing != float("inf"):
         dt = torch.minimum(dt, landing - state.t)
-    outcome = integrator.attempt(Attempt(state, dynamics.rule, dt, running, weights_at, evaluate, dynamics.events))
+    outcome = integrator.attempt(
+        Attempt(state, dynamics.rule, dt, running, weights_at, evaluate, dynamics.events, dynamics.decide)
+    )
     accept = outcome.accept
     _advance_clock(state, dt, outcome.dt, outcome.change, accept, running, landing, integrator.evaluations)
     moment = Moment(state.t, state.tried, state.loss_start, outcome.evaluation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import compress
 from typing import Any, cast
 
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Controller
-from lazy_lightning.flow.euler import Euler
 from lazy_lightning.flow.events import Event, as_event
 from lazy_lightning.flow.integrator import Integrator
 from lazy_lightning.flow.integrators import build_integrator
@@ -39,7 +39,7 @@ from lazy_lightning.modules.ranks import Ranks
 from lazy_lightning.modules.sample_ranks import SampleRanks
 from lazy_lightning.modules.shared_trajectory import DecisionOfFirst, take_state_of_first
 from lazy_lightning.modules.stopping_criteria import StoppingCriteria
-from lazy_lightning.ntk.objective_closure import ObjectiveClosure, ObjectiveWithKernel
+from lazy_lightning.ntk.objective_closure import FullBatchObjective, ObjectiveClosure
 from lazy_lightning.objective.full_batch import Objective
 from lazy_lightning.objective.losses import Loss
 from lazy_lightning.objective.sharded_batch import ShardedObjective
@@ -200,15 +200,12 @@ class FlowModule(ObservedModule):
             **self._options(),
         )
         flow.saves_memory_of_ended = self.ranks.count > 1  # a checkpoint joins the same tensors of all ranks
+        if self.sample_ranks.count > 1:
+            flow.dynamics = replace(flow.dynamics, decide=DecisionOfFirst(self.sample_ranks))
         return flow
 
     def _options(self) -> dict[str, Any]:
-        options = {**self._flow_options, "tau": self._own_memory_times()}
-        if self.sample_ranks.count > 1:
-            euler = options["integrator"]
-            assert isinstance(euler, Euler)  # checked with the devices
-            options["integrator"] = Euler(DecisionOfFirst(euler.controller, self.sample_ranks))
-        return options
+        return {**self._flow_options, "tau": self._own_memory_times()}
 
     def _own_memory_times(self) -> float | list[float]:
         times = memory_times(self.tau, self.ensemble, self.network.template)
@@ -255,7 +252,7 @@ class FlowModule(ObservedModule):
         """Evaluates the running members."""
         return ObjectiveClosure(self.w, self.objective, self.flow)
 
-    def _build_objective(self) -> Objective | ObjectiveWithKernel | ShardedObjective:
+    def _build_objective(self) -> FullBatchObjective:
         reports_margins = any(event.needs_margins for event in self.flow.dynamics.events)
         if self.sample_ranks.count == 1:
             return self._objective_on(self.train_split, reports_margins)
@@ -298,15 +295,16 @@ class FlowModule(ObservedModule):
         """Checks that the training set can be divided among a number of devices.
 
         Raises:
-            ConfigError: there are fewer samples than slices, or the integrator is not euler.
+            ConfigError: there are fewer samples than slices, or the integrator needs the kernel of all samples.
         """
         slices = sample_slices(self.shard, devices, len(self.ensemble))
         SampleRanks(0, slices).rows(samples)
         integrator = self._flow_options["integrator"]
-        if slices > 1 and not isinstance(integrator, Euler):
+        if slices > 1 and integrator.needs_tangent and integrator.fallback is None:
             raise ConfigError(
-                f"model.integrator is {integrator.name}, but a training set that is divided among devices (model.shard "
-                f"{self.shard}) is followed by euler alone: set model.integrator to euler, or model.shard to members"
+                f"model.integrator is {integrator.name}, which needs the tangent kernel of all training samples on one "
+                f"device, but model.shard is {self.shard}: set model.integrator to euler, explicit or auto, or "
+                "model.shard to members"
             )
 
     def _divided_processes(self) -> tuple[Ranks, SampleRanks]:

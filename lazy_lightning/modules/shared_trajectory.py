@@ -7,56 +7,28 @@ whether a step is accepted.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from lazy_lightning.errors import RunError
-from lazy_lightning.flow.controllers import Controller
-from lazy_lightning.flow.part import on_device, select_rows
 from lazy_lightning.flow.state import FlowState
 from lazy_lightning.modules.sample_ranks import SampleRanks
 
 
-class DecisionOfFirst(Controller):
-    """A controller whose decisions are those of the first process.
+class DecisionOfFirst:
+    """The decision of the first process about each step, for all that train the same members.
 
     Args:
-        controller: judges the steps.
-        ranks: the processes that train the same members.
+        ranks: these processes.
     """
 
-    def __init__(self, controller: Controller, ranks: SampleRanks) -> None:
-        self._controller, self._ranks = controller, ranks
+    def __init__(self, ranks: SampleRanks) -> None:
+        self._ranks = ranks
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._controller, name)
-
-    @property
-    def growth(self) -> float:  # type: ignore[override]
-        """As of the controller."""
-        return self._controller.growth
-
-    @property
-    def watches_outputs(self) -> bool:  # type: ignore[override]
-        """As of the controller."""
-        return self._controller.watches_outputs
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The decision of the first process, in one exchange."""
-        decision = self._controller(*args, **kwargs)
-        known = {name: x for name, x in decision._asdict().items() if isinstance(x, Tensor)}
-        rows = self._ranks.of_first(torch.stack([x.double() for x in known.values()]))
-        return decision._replace(**{name: row.to(x.dtype) for row, (name, x) in zip(rows, known.items(), strict=True)})
-
-    def select(self, rows: Tensor) -> DecisionOfFirst:
-        """The same for some of the members."""
-        return DecisionOfFirst(select_rows(self._controller, rows), self._ranks)
-
-    def to(self, device: torch.device) -> DecisionOfFirst:
-        """The same on a device."""
-        return DecisionOfFirst(on_device(self._controller, device), self._ranks)
+    def __call__(self, accept: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns accept (E,) bool and the next dt (E,) float64 of the first process, by one exchange."""
+        accepted, following = self._ranks.of_first(torch.stack([accept.double(), dt]))
+        return accepted != 0, following
 
 
 def take_state_of_first(state: FlowState, ranks: SampleRanks) -> bool:
@@ -73,8 +45,7 @@ def take_state_of_first(state: FlowState, ranks: SampleRanks) -> bool:
         return False
     displacement = state.displacement.clone()
     for tensor in state.tensors().values():
-        if tensor is not None:
-            ranks.of_first(tensor)
+        ranks.of_first(tensor)
     slack = torch.finfo(displacement.dtype).eps ** 0.5 * state.displacement.abs().amax()
     far = ((state.displacement - displacement).abs().amax() > slack).double().reshape(1)
     if float(ranks.sum(far)) > 0:
@@ -88,7 +59,7 @@ def take_state_of_first(state: FlowState, ranks: SampleRanks) -> bool:
 
 def fingerprint(state: FlowState) -> Tensor:
     """(K,) int64 the sum of the bits of each tensor, which does not depend on the order of the summation."""
-    return torch.stack([_bits(x).sum() for x in state.tensors().values() if x is not None])
+    return torch.stack([_bits(x).sum() for x in state.tensors().values()])
 
 
 def _bits(x: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, Self
+from typing import Protocol, Self, cast
 
 from torch import Tensor
 
@@ -37,12 +37,16 @@ class FullBatchObjective(Protocol):
         """(E,) float64 the norm that the gradient would have if the samples' contributions did not cancel."""
         ...
 
-    def filtered(self, w: Tensor, cotangent: Cotangent) -> Evaluation:
-        """Evaluates, and leaves J^T u / (alpha n) in ``w.grad``."""
-        ...
-
     def outputs_at(self, w: Tensor) -> Tensor:
         """F, by a forward pass alone."""
+        ...
+
+
+class ObjectiveWithKernel(FullBatchObjective, Protocol):
+    """An objective that knows its tangent kernel, with what else an implicit integrator needs."""
+
+    def filtered(self, w: Tensor, cotangent: Cotangent) -> Evaluation:
+        """Evaluates, and leaves J^T u / (alpha n) in ``w.grad``."""
         ...
 
     def report(self, outputs: Tensor) -> Evaluation:
@@ -56,10 +60,6 @@ class FullBatchObjective(Protocol):
     def curvature_root(self, outputs: Tensor) -> Tensor:
         """The root of d^2 ell / dF^2."""
         ...
-
-
-class ObjectiveWithKernel(FullBatchObjective, Protocol):
-    """An objective that knows its tangent kernel."""
 
     def kernel(self, w: Tensor, rows: Tensor) -> Tensor:
         """(R, m, m) the tangent kernel of some members."""
@@ -81,12 +81,12 @@ class ObjectiveClosure:
         flow: whose ``active`` members are evaluated.
     """
 
-    def __init__(self, w: Tensor, objective: Objective | ObjectiveWithKernel, flow: Flow) -> None:
+    def __init__(self, w: Tensor, objective: FullBatchObjective, flow: Flow) -> None:
         self._w, self._objective, self._flow = w, objective, flow
-        self._selected: tuple[Tensor | None, Objective | ObjectiveWithKernel] = (None, objective)
+        self._selected: tuple[Tensor | None, FullBatchObjective] = (None, objective)
 
     @property
-    def objective(self) -> Objective | ObjectiveWithKernel:
+    def objective(self) -> FullBatchObjective:
         """The objective of the running members."""
         active = self._flow.active
         if self._selected[0] is not active:
@@ -107,32 +107,41 @@ class ObjectiveClosure:
 
     def filtered(self, cotangent: Cotangent) -> Evaluation:
         """Evaluates, and leaves J^T u / (alpha n) in ``w.grad``, u = ``cotangent(F, d ell / dF)``."""
-        return self.objective.filtered(self._w, cotangent)
+        return self._with_kernel.filtered(self._w, cotangent)
 
     def report(self, outputs: Tensor) -> Evaluation:
         """The evaluation that outputs F (E, n, ...) belong to."""
-        return self.objective.report(outputs)
+        return self._with_kernel.report(outputs)
 
     def slopes(self, outputs: Tensor) -> Tensor:
         """d ell / dF at F (E, n, ...)."""
-        return self.objective.slopes(outputs)
+        return self._with_kernel.slopes(outputs)
 
     def kernel(self, rows: Tensor) -> Tensor:
         """(R, m, m) the tangent kernel of the members ``rows`` among those that run."""
-        objective, w = self.objective, self._w.detach()
+        objective, w = self._with_kernel, self._w.detach()
         return network_kernel(objective, w, rows) if isinstance(objective, Objective) else objective.kernel(w, rows)
 
     def curvature_root(self, outputs: Tensor, rows: Tensor) -> Tensor:
         """The root of d^2 ell / dF^2 at F (R, n, ...)."""
-        return self.objective.curvature_root(outputs)
+        return self._with_kernel.curvature_root(outputs)
+
+    @property
+    def _with_kernel(self) -> Objective | ObjectiveWithKernel:
+        return cast("Objective | ObjectiveWithKernel", self.objective)  # see check
 
     def check(self) -> None:
-        """Lets pass a loss with curvature.
+        """Lets pass an objective with a kernel and a loss with curvature.
 
         Raises:
-            ConfigError: the loss is piecewise linear.
+            ConfigError: the samples are divided among devices, or the loss is piecewise linear.
         """
         loss = self._objective.loss
+        if not isinstance(self._objective, Objective) and not hasattr(self._objective, "kernel"):
+            raise ConfigError(
+                "an implicit integrator needs the tangent kernel of all training samples on one device, but devices "
+                "hold slices of them: set integrator to euler, explicit or auto, or shard to members"
+            )
         if not loss.has_curvature:
             raise ConfigError(
                 f"the loss {loss.name} is piecewise linear, and has no curvature for an implicit integrator: set "

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.objective.full_batch import Objective, random_weights, uncancelled_norm
+from lazy_lightning.objective.losses import Loss
 
 Sum = Callable[[Tensor], Tensor]
 """Adds a tensor up over the processes, in place, with the same result to the bit on each; returns it."""
@@ -38,7 +40,12 @@ class ShardedObjective:
     sum_over_processes: Sum
     reports_margins: bool = True
 
-    def select(self, rows: Tensor | None) -> ShardedObjective:
+    @property
+    def loss(self) -> Loss:
+        """Of one sample."""
+        return self.own.loss
+
+    def select(self, rows: Tensor | None) -> Self:
         """The objective of some members; None for all."""
         return self if rows is None else replace(self, own=self.own.select(rows))
 
@@ -48,10 +55,14 @@ class ShardedObjective:
         assert w.grad is not None  # just computed
         assert part.outputs is not None
         w.grad, outputs = self._join(w.grad, part.outputs)
-        loss = self.own.loss
+        loss = self.loss
         total = loss.per_sample(outputs, self.y).sum(dim=-1) * self.own.weight
         margins = loss.margins(outputs, self.y) if self.reports_margins else None
         return Evaluation(total, outputs, margins, loss.flat(outputs, self.y))
+
+    def outputs_at(self, w: Tensor) -> Tensor:
+        """F at ``w`` (E, N) on all samples, without a graph."""
+        return self.sum_over_processes(self._padded(self.own.outputs_at(w)))
 
     def gradient_scale(self, w: Tensor) -> Tensor:
         """(E,) float64 as of :meth:`Objective.gradient_scale`."""
@@ -61,12 +72,14 @@ class ShardedObjective:
         return uncancelled_norm(gradient, squares / own.f0[0, 0].numel() / samples, own.centering.alpha)
 
     def _join(self, gradient: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
-        """The sum of the gradients (E, N), and the outputs on all samples (E, n, ...) of those on the slices.
-
-        Outputs of other slices are zeros in what is added up, so the sum leaves each as it is.
-        """
-        whole = outputs.new_zeros(outputs.shape[0], len(self.y), *outputs.shape[2:])
-        whole[:, self.rows] = outputs
+        """The sum of the gradients (E, N), and the outputs on all samples (E, n, ...) of those on the slices."""
+        whole = self._padded(outputs)
         fused = self.sum_over_processes(torch.cat([gradient.flatten(), whole.flatten()]))
         weights = gradient.numel()
         return fused[:weights].view_as(gradient), fused[weights:].view_as(whole)
+
+    def _padded(self, outputs: Tensor) -> Tensor:
+        """Outputs (E, n, ...) of all samples, zero outside of this process's slice."""
+        whole = outputs.new_zeros(outputs.shape[0], len(self.y), *outputs.shape[2:])
+        whole[:, self.rows] = outputs
+        return whole
