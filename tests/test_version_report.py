@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -37,3 +38,14 @@ def test_gpus_are_those_that_nvidia_smi_lists(tmp_path: Path, monkeypatch: pytes
 
 def test_a_missing_package_is_no_error() -> None:
     assert version_report.package_version("no-such-package") == "not installed"
+
+
+def test_a_reader_that_ends_early_gets_no_traceback() -> None:
+    """As in `lazy-lightning --version | head -1`."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", "lazy_lightning", "--version"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert program.stdout is not None
+    program.stdout.close()
+    _, shown = program.communicate(timeout=60)
+    assert shown == ""

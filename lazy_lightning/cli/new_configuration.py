@@ -31,7 +31,7 @@ _LARGE_INPUT = 20_000_000
 _FEWEST_PIXELS = 16
 """Height and width from which the CNN is offered."""
 _EPOCHS = 20
-_SECONDS = 300
+_MOST_STEPS = 10_000
 
 
 class _Parser(argparse.ArgumentParser):
@@ -320,7 +320,7 @@ def _flow_lines(choices: Choices) -> list[str]:
         "    tau: 0                     # memory time of the momentum; 0 is gradient flow",
         "    dt: 0.01                   # first tried step; the step size adapts from there",
         f"    chunk_size: {'200 ' if large else 'null'}           # samples evaluated at once; bounds the memory",
-        f"    stop: {{{stop}max_wall: {_SECONDS}}}   # {reason}at most {_SECONDS} seconds",
+        f"    stop: {{{stop}max_steps: {_MOST_STEPS}}}   # {reason}at most {_MOST_STEPS} tried steps",
     ]
 
 

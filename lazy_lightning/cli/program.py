@@ -33,7 +33,7 @@ def main(args: Sequence[str] | None = None) -> int:
     try:
         text = _text_without_torch(given)
         if text is not None:
-            print(text)
+            print(text, flush=True)
             return 0
         if given[0] in WRITING:
             return _initialised(given)
@@ -46,6 +46,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return _exit_code(stop)
     except KeyboardInterrupt:
         return _interrupted()
+    except BrokenPipeError:  # the reader of the output has ended, as in lazy-lightning --version | head -1
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _text_without_torch(given: Sequence[str]) -> str | None:
