@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 import lazy_lightning.data
 from lazy_lightning.data import Digits, FlowData, Stripe
@@ -173,6 +173,11 @@ def test_every_class_is_in_the_table() -> None:
     assert set(OWN_OPTIONS) == set(lazy_lightning.data.__all__) - {"FlowData", "Split"} - WRAPPERS
 
 
+def built(parser: ArgumentParser, parsed: Namespace) -> Namespace:
+    """By the method's present name, which jsonargparse 4.44 does not have yet."""
+    return parser.instantiate(parsed) if hasattr(parser, "instantiate") else parser.instantiate_classes(parsed)
+
+
 @pytest.mark.parametrize("name", OWN_OPTIONS)
 def test_yaml_parses_and_instantiates(name: str, tmp_path: Path) -> None:
     import yaml
@@ -184,7 +189,7 @@ def test_yaml_parses_and_instantiates(name: str, tmp_path: Path) -> None:
     parser.add_argument("--config", action="config")
     parser.add_subclass_arguments(FlowData, "data")
     parsed = parser.parse_args(["--config", str(config)])
-    made = parser.instantiate(parsed).data
+    made = built(parser, parsed).data
     assert type(made) is getattr(lazy_lightning.data, name)
     assert {key: parsed.data.init_args[key] for key in options} == options
     assert made.n_train == 20
@@ -200,4 +205,4 @@ def test_labels_on_the_command_line(text: str, labels: Any) -> None:
     sizes = ["--data=MNIST", "--data.n_train=2", "--data.n_test=2", "--data.files=x.npz"]
     parsed = parser.parse_args([*sizes, f"--data.labels={text}"])
     assert parsed.data.init_args.labels == labels
-    assert str(parser.instantiate(parsed).data.files) == "x.npz"
+    assert str(built(parser, parsed).data.files) == "x.npz"
