@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from command_line import TINY, error_of
+from command_line import CONF, TINY, error_of
 from rank_processes import run_ranks
 from safetensors.torch import load_file
 
 from lazy_lightning.cli import main
 from lazy_lightning.modules import FlowModule
+from lazy_lightning.modules.ranks import Ranks
 
 MEMBERS = 7
 RUN = [
@@ -119,3 +123,32 @@ def test_fewer_members_than_devices_is_one_sentence(capsys):
 def test_several_devices_without_ddp_are_refused(capsys):
     said = error_of([*RUN, "--trainer.logger", "false", "--trainer.devices", "2"], capsys)
     assert "--trainer.strategy ddp" in said
+
+
+def test_a_rank_that_waits_for_another_uses_no_core(tmp_path):
+    def time_a_wait(rank: int) -> None:
+        step, exchange = FlowModule.training_step, Ranks.together
+
+        def sleep_once(self: FlowModule, batch: int, batch_idx: int) -> None:
+            if batch_idx == 3:
+                time.sleep(2.0)
+            step(self, batch, batch_idx)
+
+        def timed(self: Ranks, what: Callable[[], Any]) -> Any:
+            wall, cpu = time.perf_counter(), time.process_time()
+            found = exchange(self, what)
+            waits.append((time.perf_counter() - wall, time.process_time() - cpu))
+            (tmp_path / "waits.json").write_text(json.dumps(waits))
+            return found
+
+        waits: list[tuple[float, float]] = []
+        if rank == 0:
+            FlowModule.training_step = sleep_once  # type: ignore[method-assign]
+        else:
+            Ranks.together = timed  # type: ignore[method-assign]
+
+    run = arguments(tmp_path, "--config", str(CONF / "no_figures.yaml"), *DDP, "2")
+    assert run_ranks(2, run, tmp_path / "log", time_a_wait) == [0, 0]
+    wall, cpu = max(json.loads((tmp_path / "waits.json").read_text()))
+    assert wall > 1.0
+    assert cpu < 0.1 * wall

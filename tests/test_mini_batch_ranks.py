@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +16,7 @@ from rank_processes import run_ranks
 from safetensors.torch import load_file
 
 from lazy_lightning.cli import main
+from lazy_lightning.modules import MiniBatchModule
 
 RUN = [
     "--config", "digits_minibatch.yaml", "--config", str(CONF / "no_figures.yaml"), "--trainer.accelerator", "cpu",
@@ -121,3 +124,26 @@ def test_predictions_of_two_ranks_are_one_file_in_the_order_of_one_process(one, 
     ours, expected = (load_file(file) for file in files)
     assert expected["outputs"].shape[:2] == (40, 4)
     torch.testing.assert_close(ours, expected, rtol=1e-9, atol=1e-11)
+
+
+def test_a_signal_that_reaches_one_rank_stops_all_after_the_same_step(one, tmp_path):
+    def interrupt_in_the_fourth_step(rank: int) -> None:
+        step = MiniBatchModule.optimizer_step
+
+        def optimizer_step(self: MiniBatchModule, *args, **kwargs) -> None:
+            if self.steps == 3:
+                os.kill(os.getpid(), signal.SIGTERM)
+            step(self, *args, **kwargs)
+
+        if rank == 1:
+            MiniBatchModule.optimizer_step = optimizer_step  # type: ignore[method-assign]
+
+    run = arguments("fit", tmp_path, *DDP, "2")
+    codes = run_ranks(2, run, tmp_path / "log", interrupt_in_the_fourth_step)
+    assert codes == [0, 130], (tmp_path / "log" / "0").read_text()
+    checkpoint = folder(tmp_path) / "checkpoint.ckpt"
+    assert torch.load(checkpoint, weights_only=True)["lazy_lightning"]["steps"] == 4
+    assert main(arguments("fit", tmp_path / "rest", "--ckpt_path", str(checkpoint))) == 0
+    last, expected = (curves(place).tail(4).reset_index(drop=True) for place in (tmp_path / "rest", one))
+    columns = [name for name in expected if name != "observation"]
+    pd.testing.assert_frame_equal(last[columns], expected[columns], rtol=1e-9, atol=1e-11)

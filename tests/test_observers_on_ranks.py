@@ -101,3 +101,25 @@ def test_paths_and_measurements_of_two_ranks_go_on_in_one_process_and_on_three_r
 def test_every_observer_is_compared():
     known = {name for name, each in vars(callbacks).items() if isinstance(each, type) and issubclass(each, Observer)}
     assert known <= {*COLUMNS, *ARRAYS}
+
+
+def test_what_fails_on_one_rank_alone_keeps_no_other_waiting(tmp_path):
+    def fail(rank: int) -> None:
+        def raise_error(*args, **kwargs):
+            raise RuntimeError("only here")
+
+        observe = callbacks.NeuronPaths.observe
+
+        def fail_later(self, module, observation):
+            return raise_error() if observation.index == 2 else observe(self, module, observation)
+
+        if rank == 1:
+            callbacks.KernelSnapshots._kernel = raise_error  # type: ignore[method-assign]
+            callbacks.NeuronPaths.observe = fail_later  # type: ignore[method-assign]
+
+    codes = run_ranks(2, arguments(tmp_path, *DDP, "2"), tmp_path / "log", fail)
+    printed = (tmp_path / "log" / "0").read_text()
+    assert codes == [1, 1], printed
+    assert "what NeuronPaths writes (RunError: the devices have recorded paths of different lengths" in printed
+    assert not any((folder(tmp_path) / name).exists() for name in ARRAYS.values())
+    assert (folder(tmp_path) / "outputs.safetensors").is_file()

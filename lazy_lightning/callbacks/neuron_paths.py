@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
+from lazy_lightning.errors import RunError
 from lazy_lightning.figures.neuron_paths import Paths, Teacher, neuron_paths
 from lazy_lightning.figures.style import save
 from lazy_lightning.modules.observation import NetworkObserver, Observation
@@ -83,10 +84,10 @@ class NeuronPaths(NetworkObserver):
     @torch.no_grad()
     def on_train_end(self, trainer: Trainer, pl_module: ObservableModule) -> None:  # type: ignore[override]
         """Writes the arrays and draws the figure, also after a signal."""
-        if not self._ranks.any(bool(self._places)) or trainer.log_dir is None:
+        if trainer.log_dir is None:
             return
         rows, paths = _first_seeds(pl_module), self._arrays()
-        if not trainer.is_global_zero:
+        if not paths or not trainer.is_global_zero:
             return
         arrays = paths | {
             "alpha": pl_module.ensemble.alpha_tensor()[rows],
@@ -107,7 +108,16 @@ class NeuronPaths(NetworkObserver):
             save(neuron_paths(members, teacher), figure)
 
     def _arrays(self) -> dict[str, Tensor]:
-        """The paths of the first seeds of all ranks."""
+        """Returns the paths of the first seeds of all ranks, as arrays; nothing if none have been recorded.
+
+        Raises:
+            RunError: the observer has failed on one of the ranks, so that its paths are shorter.
+        """
+        lengths = self._ranks.union([str(len(self._places))])
+        if len(lengths) > 1:
+            raise RunError(f"the devices have recorded paths of different lengths: {', '.join(lengths)} observations")
+        if not self._places:
+            return {}
         parts = dict(zip(_RECORDED, (self._places, self._signs, self._t), strict=True))
         own = self._ranks.on_all(
             lambda: {name: torch.stack([x.cpu() for x in part], dim=1).contiguous() for name, part in parts.items()}
@@ -116,7 +126,7 @@ class NeuronPaths(NetworkObserver):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the paths for the checkpoint, so that a resumed run draws complete paths."""
-        return self._arrays() if self._ranks.any(bool(self._places)) else {}
+        return self._arrays()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the paths from a checkpoint."""
