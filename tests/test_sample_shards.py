@@ -192,9 +192,15 @@ def test_fewer_samples_than_devices_is_one_sentence_before_a_process_is_started(
     assert "2 samples for 3 devices" in error_of(few, capsys)
 
 
-def test_a_kernel_is_not_divided_into_samples(capsys):
-    kernel = ["kernel", *RUN[1:], "--trainer.logger", "false", *SAMPLES, *DDP, "2"]
-    assert "KernelModule holds the kernel of all training samples" in error_of(kernel, capsys)
+@pytest.mark.parametrize("shard", ["samples", "both"])
+def test_tiles_of_a_kernel_on_several_ranks_give_the_flow_of_one_process(shard, tmp_path):
+    count = {"samples": 2, "both": 4}[shard]
+    kernel = ["kernel", *RUN[1:], "--trainer.logger.save_dir"]
+    assert main([*kernel, str(tmp_path / "one")]) == 0
+    place = tmp_path / shard
+    codes = run_ranks(count, [*kernel, str(place), "--model.shard", shard, *DDP, str(count)], tmp_path / "log")
+    assert codes == [0] * count, (tmp_path / "log" / "0").read_text()
+    assert_same_run(tmp_path / "one", place)
 
 
 def test_another_shard_is_one_sentence(capsys):

@@ -9,6 +9,7 @@ from typing import Any, Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.flow_module import FlowModule
 from lazy_lightning.modules.kernel_objective import KernelObjective, kernel_outputs
@@ -92,18 +93,9 @@ class KernelModule(FlowModule):
 
     # ------------------------------------------------------------------ building
 
-    def check_devices(self, devices: int) -> None:
-        """As for any flow; a kernel flow divides the members alone.
-
-        Raises:
-            ConfigError: ``shard`` is something else, or there are fewer members than devices.
-        """
-        if self.shard != "members" and devices > 1:
-            raise ConfigError(
-                f"KernelModule holds the kernel of all training samples on each device, but model.shard is {self.shard}"
-                ": set --model.shard members, or --trainer.devices 1"
-            )
-        super().check_devices(devices)
+    def _resident_training_set(self) -> Split:
+        """All of it: processes that divide the samples compute tiles of the kernel in turn, and hold all of it."""
+        return self.resident(self._observed_training_set())
 
     def setup(self, stage: str) -> None:
         """Builds the networks, whose initial weights stay in ``w0``, and the weights ``w`` of the kernel's model."""
@@ -202,6 +194,7 @@ class KernelModule(FlowModule):
             outputs=self.data.num_outputs,
             kernel_outputs=self.kernel_outputs,
             layers=cast("LayerChoice", self.layers),
+            ranks=self.sample_ranks,
         )
 
     def _train_inputs(self) -> Tensor:

@@ -63,6 +63,10 @@ class SampleRanks:
 
     def of_first(self, x: Tensor) -> Tensor:
         """Overwrites ``x`` by that of the first process, and returns it."""
+        return self.of(0, x)
+
+    def of(self, rank: int, x: Tensor) -> Tensor:
+        """Overwrites ``x`` by that of the process with this rank among them, and returns it."""
         if self.count > 1:
-            self._together(lambda: torch.distributed.broadcast(x, self.first, group=self.group))
+            self._together(lambda: torch.distributed.broadcast(x, self.first + rank, group=self.group))
         return x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from lazy_lightning.ntk.progress_bar import with_progress_bar
 from lazy_lightning.ntk.tangent_map import TangentMap, kernel_products
 from lazy_lightning.ntk.tangent_model import Parameters, TangentModel, explain_functorch_error
 from lazy_lightning.ntk.tangents import Tangents
+from lazy_lightning.ntk.tile_ranks import TileRanks, exchanged_totals, shared_tile_size
 from lazy_lightning.ntk.tiles import Tile, kernel_tiles, tile_size
 
 OUTPUTS = ("full", "diagonal", "trace", "mean")
@@ -41,6 +42,7 @@ def empirical_ntk(
     out: Tensor | NDArray[Any] | None = None,
     memory: int | None = None,
     progress: bool | None = None,
+    ranks: TileRanks | None = None,
 ) -> Tensor:
     """The tangent kernel between samples, summed over layers.
 
@@ -66,6 +68,8 @@ def empirical_ntk(
         out: where to write: a tensor on any device, or an array, also one on disk (see :func:`kernel_file`).
         memory: bytes for intermediate results; a quarter of what is free by default.
         progress: a progress bar; by default in a terminal when it takes more than two seconds.
+        ranks: processes that all make this call, and compute the tiles in turn. Each gets the whole kernel, and writes
+            it to its own ``out``: where only one shall keep it, the others give a tensor on the device ``meta``.
 
     Returns:
         (n1, n2, c, c) for ``full``, (n1, n2, c) for ``diagonal``, (n1, n2) for ``trace`` and ``mean``; (E, ...) of
@@ -86,10 +90,17 @@ def empirical_ntk(
     target = pair.target(out)
     written = target.unsqueeze(0) if pair.model.single else target
     if method == "jvp":
+        if ranks is not None and ranks.count > 1:
+            raise ConfigError("method='jvp' has no tiles that processes could share: use auto, or leave ranks out")
         _write_columns(pair, written, layers, progress)
         return target
-    for block in pair.tiles(pair.plan(method, layers), tile, memory, progress):
-        pair.write(written, block, block.total)
+    plan = pair.plan(method, layers)
+    if ranks is None or ranks.count == 1:
+        for block in pair.tiles(plan, tile, memory, progress):
+            pair.write(written, block, block.total)
+        return target
+    for block, total in pair.shared_tiles(plan, tile, memory, progress, ranks):
+        pair.write(written, block, total)
     return target
 
 
@@ -204,13 +215,31 @@ class _Pair(NamedTuple):
     def plan(self, method: Method, layers: LayerChoice) -> Plan:
         return plan_for(self.model, self.x1, method, layers)
 
-    def tiles(self, plan: Plan, tile: int | None, memory: int | None, progress: bool | None) -> Iterator[Tile]:
+    def shared_tiles(
+        self, plan: Plan, tile: int | None, memory: int | None, progress: bool | None, ranks: TileRanks
+    ) -> Iterator[tuple[Tile, Tensor]]:
+        """The tiles, which the processes compute in turn, with their sums over the layers."""
+        samples = max(len(self.x1), 0 if self.x2 is None else len(self.x2))
+        size = tile or shared_tile_size(tile_size(None, self.model.device), samples, ranks.count)
+        own = self.tiles(plan, size, memory, progress, lambda number: number % ranks.count == ranks.rank)
+        like = torch.empty((), dtype=self.model.dtype, device=self.model.device)
+        contracted = {"full": (self.outputs, self.outputs), "diagonal": (self.outputs,)}
+        return exchanged_totals(own, ranks, self.model.members, contracted.get(self.contraction, ()), like)
+
+    def tiles(
+        self,
+        plan: Plan,
+        tile: int | None,
+        memory: int | None,
+        progress: bool | None,
+        is_own: Callable[[int], bool] = lambda number: True,
+    ) -> Iterator[Tile]:
         left = Tangents(self.model, plan, self.x1, self.contraction)
         right = None
         if self.x2 is not None:
             there = plan if self.alike else plan.fitted(self.model, self.x2)
             right = Tangents(self.model, there, self.x2, self.contraction)
-        blocks = kernel_tiles(left, right, tile=tile, memory=memory)
+        blocks = kernel_tiles(left, right, tile=tile, memory=memory, is_own=is_own)
         pairs = len(left) * len(left if right is None else right)
         return with_progress_bar(blocks, pairs, "tangent kernel", progress, size=lambda block: block.pairs)
 

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.ntk.empirical import empirical_ntk
+from lazy_lightning.ntk.factors import Output
 from lazy_lightning.ntk.joint_kernel import joint_kernel
 from lazy_lightning.ntk.kernel_plan import LayerChoice
+from lazy_lightning.ntk.tile_ranks import TileRanks
 
 OutputMode = Literal["full", "mean"]
 
@@ -25,6 +27,7 @@ def frozen_kernels(
     outputs: int,
     kernel_outputs: OutputMode = "full",
     layers: LayerChoice = None,
+    ranks: TileRanks | None = None,
 ) -> Tensor:
     """(E, n1 c, n2 c) between all pairs of samples and outputs, or (E, n1, n2) where the outputs share a kernel.
 
@@ -37,7 +40,9 @@ def frozen_kernels(
         outputs: c.
         kernel_outputs: ``full`` for the first, ``mean`` for the second form; the same for c = 1.
         layers: the part of some layers alone.
+        ranks: processes that compute the tiles in turn, and all get the whole.
     """
     full = kernel_outputs == "full" and outputs > 1
-    kernel = empirical_ntk(network, weights, x1, x2, output="full" if full else "mean", layers=layers, buffers=buffers)
+    output: Output = "full" if full else "mean"
+    kernel = empirical_ntk(network, weights, x1, x2, output=output, layers=layers, buffers=buffers, ranks=ranks)
     return joint_kernel(kernel) if full else kernel

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -42,19 +43,25 @@ class Tile(NamedTuple):
 
 
 def kernel_tiles(
-    left: Tangents, right: Tangents | None = None, *, tile: int | None = None, memory: int | None = None
+    left: Tangents,
+    right: Tangents | None = None,
+    *,
+    tile: int | None = None,
+    memory: int | None = None,
+    is_own: Callable[[int], bool] = lambda number: True,
 ) -> Iterator[Tile]:
     """Tiles that cover the kernel between the samples of ``left`` and ``right``, or of ``left`` with itself.
 
     In the symmetric case each pair of blocks comes once, from the upper triangle. Factors are made once and kept if
     they fit in ``memory`` bytes (a quarter of what is free by default); otherwise those of as many samples as fit,
-    and again for each block of rows.
+    and again for each block of rows. A tile whose number ``is_own`` refuses has no content.
 
     Raises:
         ConfigError: if ``tile`` is not positive.
     """
     size = tile_size(tile, left.model.device)
     block = _samples_at_once(left, right, memory)
+    numbers = itertools.count()
     with torch.no_grad():
         for i in range(0, len(left), block):
             rows = _span(i, block, len(left))
@@ -63,10 +70,14 @@ def kernel_tiles(
                 same = right is None and cols == rows
                 columns = held if same else (right or left).factors_in_parts(cols, size)
                 for here, there in _blocks(rows, cols, size, same):
+                    mirrored = right is None and here != there
+                    if not is_own(next(numbers)):
+                        yield Tile(here, there, {}, mirrored)
+                        continue
                     mine = part_of(held, _within(here, rows))
                     theirs = part_of(columns, _within(there, cols))
                     products = {name: f.product(theirs[name], left.contraction) for name, f in mine.items()}
-                    yield Tile(here, there, products, right is None and here != there)
+                    yield Tile(here, there, products, mirrored)
 
 
 def tile_size(tile: int | None, device: torch.device) -> int:
