@@ -28,7 +28,8 @@ from lazy_lightning.experiments.sweep_spec import parse_sweep_spec
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELL = shutil.which("bash")
-PROGRAMS = ("lazy-lightning", "python", "make", "tensorboard")
+LAUNCHERS = ("torchrun", "srun")
+PROGRAMS = ("lazy-lightning", "python", "make", "tensorboard", *LAUNCHERS)
 _STUBS = "\n".join(f'{name}() {{ printf "%s\\0" {name} "$@"; printf "\\n\\0"; }}' for name in PROGRAMS)
 
 pytestmark = pytest.mark.skipif(SHELL is None, reason="no bash to read shell blocks with")
@@ -70,6 +71,8 @@ def own_words(command: Command) -> list[str] | None:
     """The program's arguments, None of another program."""
     if command.words[0] == "lazy-lightning":
         return list(command.words[1:])
+    if command.words[0] in LAUNCHERS:
+        return list(command.words[command.words.index("lazy_lightning") + 1 :])
     return list(command.words[3:]) if command.words[:3] == ("python", "-m", "lazy_lightning") else None
 
 
