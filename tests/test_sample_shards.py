@@ -192,7 +192,7 @@ def test_fewer_samples_than_devices_is_one_sentence_before_a_process_is_started(
     assert "2 samples for 3 devices" in error_of(few, capsys)
 
 
-@pytest.mark.parametrize("shard", ["samples", "both"])
+@pytest.mark.parametrize("shard", ["samples", pytest.param("both", marks=pytest.mark.slow)])
 def test_tiles_of_a_kernel_on_several_ranks_give_the_flow_of_one_process(shard, tmp_path):
     count = {"samples": 2, "both": 4}[shard]
     kernel = ["kernel", *RUN[1:], "--trainer.logger.save_dir"]
