@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 import zipfile
@@ -46,3 +47,36 @@ def test_wheel_has_what_is_not_python(wheel: zipfile.ZipFile) -> None:
 def test_wheel_has_a_program(wheel: zipfile.ZipFile) -> None:
     entry = next(name for name in wheel.namelist() if name.endswith("entry_points.txt"))
     assert b"lazy-lightning = lazy_lightning.cli:main" in wheel.read(entry)
+
+
+PROGRAM = """
+import sys
+from pathlib import Path
+import lazy_lightning
+from lazy_lightning.cli import main
+
+assert Path(lazy_lightning.__file__).is_relative_to(sys.argv[1]), lazy_lightning.__file__
+tiny = ["--config", "digits_fc.yaml", "--config", "overlays/tiny.yaml", "--model.stop.max_steps=2"]
+Path("few.yaml").write_text(
+    "trainer: {callbacks+: [{class_path: DisableCallbacks, init_args: {names: [LearningCurves, ActivationDrift]}}]}"
+)
+tiny += ["--config", "few.yaml"]
+assert main(["fit", *tiny, "--trainer.enable_progress_bar=false"]) == 0
+Path("sweep.yaml").write_text("{name: small, grid: {model.network.width: [6], alpha: [1, 10], seeds: 2}}")
+assert main(["sweep", *tiny, "--sweep", "sweep.yaml", "--workers", "0"]) == 0
+assert main(["report", "runs/small", "--out", "report"]) == 0
+"""
+
+
+@pytest.mark.slow
+def test_the_wheel_fits_sweeps_and_reports_from_another_folder(wheel: zipfile.ZipFile, tmp_path: Path) -> None:
+    """With what the wheel contains and nothing of the checkout; the dependencies are those of this environment."""
+    wheel.extractall(tmp_path / "installed")
+    place = tmp_path / "place"
+    place.mkdir()
+    environment = os.environ | {"PYTHONPATH": str(tmp_path / "installed")}
+    command = [sys.executable, "-c", PROGRAM, str(tmp_path / "installed")]
+    done = subprocess.run(command, cwd=place, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (place / "runs/digits_fc/version_0/summary.json").is_file()
+    assert (place / "report/index.html").is_file()
