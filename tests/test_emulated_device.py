@@ -11,6 +11,7 @@ FOLDER = Path(__file__).parent / "emulated"
 PARTS = {  # of about the same length, for two workers
     "modules and observers": ["test_evaluation_on_a_device.py", "test_observers_on_a_device.py"],
     "runs, waits and kernels": [
+        "test_integrators_on_a_device.py",
         "test_kernel_engine_on_a_device.py",
         "test_runs_on_a_device.py",
         "test_shards_on_a_device.py",

@@ -51,6 +51,8 @@ _FRESH, _OLD, _RENEW = 0, 1, 2
 """Kernel and system: computed in this step, in an earlier one, or to be computed before the next iteration."""
 _DRIFT = 0.1
 """The change of log c above which the system is computed anew."""
+_MISSED = 10.0
+"""First iterations that miss F by more than this many times ``tol`` make the kernel be computed anew."""
 _FIRST_RATE = 0.3
 """The rate of convergence that is assumed before one has been seen."""
 _SLOW = 0.2
@@ -168,7 +170,8 @@ class Implicit(Integrator):
         step = self._prediction(attempt)
         samples = cast(Tensor, state.outputs).shape[1]
         trial = torch.add(step.weights, memory["increment"], out=attempt.weights).add_(state.origin)
-        self._renew(attempt, evaluate, step, trial)
+        if self._renew(attempt, evaluate, step, trial):
+            step = self._prediction(attempt)
         correction = _Correction(self, memory, step, samples, evaluate, attempt.running)
         evaluation, gradient = evaluate.filtered(trial, correction)
 
@@ -194,8 +197,10 @@ class Implicit(Integrator):
         following = self._after_failure(memory, failed, following, dt, usable)
         noise = accept & ~real & (rms(outputs - cast(Tensor, state.outputs).flatten(1)) <= 1e-12 * rms(outputs))
         following = self._keep(attempt, step, reported, correction.increment, accept, following)
-        restarted = rejected | failed
-        self._restart(memory, restarted | accept)
+        restarted = rejected | failed | accept
+        missed = (memory["surprise"] > _MISSED * self.tol) & (memory["surprise"] < torch.inf)
+        memory["kernel_age"].masked_fill_(restarted & missed & (memory["kernel_age"] == _OLD), _RENEW)
+        self._restart(memory, restarted)
         change = torch.where(usable | ~attempt.running, error.clamp(max=1e300), torch.nan)
         return Outcome(accept, following, change, reported, real, noise)
 
@@ -271,14 +276,34 @@ class Implicit(Integrator):
         psi_outputs = torch.addcmul(psi_outputs, share, psi_moving - moving)
         return _Prediction(c * c / (tau + c), weights, psi, psi_outputs)
 
-    def _renew(self, attempt: Attempt, evaluate: TangentEvaluate, step: _Prediction, trial: Tensor) -> None:
-        """Computes kernels anew where they are to be, and marks the systems to be factorized."""
+    def _renew(self, attempt: Attempt, evaluate: TangentEvaluate, step: _Prediction, trial: Tensor) -> bool:
+        """Computes kernels anew where they are to be, and marks the systems to be factorized; whether there were any."""
         memory, running = attempt.state.memory, attempt.running
         drift = (step.c / memory["factor_c"]).log().abs() > _DRIFT
         old = running & (memory["kernel_age"] == _RENEW)
         memory["system_age"].masked_fill_((running & drift & (memory["iteration"] == 0)) | old, _RENEW)
         (rows,) = _rows(old)
-        self._renew_kernels(memory, evaluate, trial, rows)
+        if len(rows):
+            self._renew_kernels(memory, evaluate, trial, rows)
+            self._renew_images(memory, evaluate, trial, rows)
+        return len(rows) > 0
+
+    def _renew_images(
+        self, memory: dict[str, Tensor], evaluate: TangentEvaluate, weights: Tensor, rows: Tensor
+    ) -> None:
+        """The images alpha J of the differences of w and v under the new J, by one forward pass each."""
+        base = evaluate.outputs(weights)
+        assert base is not None  # a tangent closure gives outputs
+        share = torch.finfo(weights.dtype).eps ** 0.25
+        for prefix in ("", "velocity_"):
+            if f"{prefix}differences" not in memory:
+                continue
+            differences, images = memory[f"{prefix}differences"], memory[f"output_{prefix}differences"]
+            for j in range(1 if not prefix else 0, ROWS):
+                moved = evaluate.outputs(torch.add(weights, differences[:, j], alpha=share))
+                assert moved is not None
+                images[rows, j] = ((moved - base).flatten(1) / share)[rows]
+        memory["defect"].index_fill_(0, rows, 0.0)
 
     def _renew_kernels(
         self, memory: dict[str, Tensor], evaluate: TangentEvaluate, weights: Tensor, rows: Tensor
