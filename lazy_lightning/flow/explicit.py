@@ -112,7 +112,7 @@ class ExplicitPair(Integrator):
         """(E,) float64 the error of the step over ``tol``. Overwrites the buffer of trial weights."""
         if evaluation.outputs is None:
             error = stages.error()
-            relative = torch.linalg.vector_norm(error, dim=1) / torch.linalg.vector_norm(moved, dim=1)
+            relative: Tensor = torch.linalg.vector_norm(error, dim=1) / torch.linalg.vector_norm(moved, dim=1)
             return relative.double() / self.tol
         other = attempt.evaluate.outputs if hasattr(attempt.evaluate, "outputs") else None
         trial = attempt.weights.add_(stages.error())
@@ -203,7 +203,8 @@ def rms(outputs: Tensor) -> Tensor:
 def _stiffness(dt: Tensor, slopes: list[Tensor], moved: Tensor) -> Tensor:
     """(E,) dt times the largest curvature, from the last two stages, which are at the same time."""
     bend = torch.linalg.vector_norm(slopes[-1] - slopes[-2], dim=1).double()
-    return dt * bend / torch.linalg.vector_norm(moved, dim=1).double()
+    found: Tensor = dt * bend / torch.linalg.vector_norm(moved, dim=1).double()
+    return found
 
 
 def crossing_of(attempt: Attempt, evaluation: Evaluation) -> Crossing:

@@ -277,7 +277,7 @@ class Implicit(Integrator):
         return _Prediction(c * c / (tau + c), weights, psi, psi_outputs)
 
     def _renew(self, attempt: Attempt, evaluate: TangentEvaluate, step: _Prediction, trial: Tensor) -> bool:
-        """Computes kernels anew where they are to be, and marks the systems to be factorized; whether there were any."""
+        """Computes kernels anew where they are to be, and marks systems to be factorized; True if a kernel is new."""
         memory, running = attempt.state.memory, attempt.running
         drift = (step.c / memory["factor_c"]).log().abs() > _DRIFT
         old = running & (memory["kernel_age"] == _RENEW)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -74,7 +75,8 @@ class FlowState:
         """The state whose :meth:`tensors` these are; velocity and outputs may be left out."""
         plain = {name: x for name, x in tensors.items() if not name.startswith(MEMORY)}
         memory = {name.removeprefix(MEMORY): x for name, x in tensors.items() if name.startswith(MEMORY)}
-        return cls(**{"velocity": None, "outputs": None, **plain}, memory=memory)
+        missing: dict[str, Any] = {"velocity": None, "outputs": None}
+        return cls(**{**missing, **plain}, memory=memory)
 
     def select(self, rows: Tensor, prefix: str = "") -> FlowState:
         """A copy of some members' state; with a prefix, of the memory under it alone, and without it."""

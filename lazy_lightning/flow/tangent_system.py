@@ -20,7 +20,8 @@ def factorized(kernel: Tensor, root: Tensor, scale: Tensor) -> Tensor:
     system = _between(kernel, root).mul_(scale.to(kernel.dtype).view(-1, 1, 1))
     system.diagonal(dim1=1, dim2=2).add_(1.0)
     factor, failed = torch.linalg.cholesky_ex(system)
-    return factor.masked_fill_((failed != 0).view(-1, 1, 1), torch.nan)
+    found: Tensor = factor.masked_fill_((failed != 0).view(-1, 1, 1), torch.nan)
+    return found
 
 
 def solved(factor: Tensor, root: Tensor, right: Tensor) -> Tensor:

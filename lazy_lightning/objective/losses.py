@@ -93,7 +93,8 @@ class Loss(ABC):
         if F.ndim == 2:
             return rows[0].clamp_min(0.0).sqrt()
         values, vectors = torch.linalg.eigh(torch.stack(rows, dim=-1))
-        return vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
+        root: Tensor = vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
+        return root
 
     def flat(self, F: Tensor, y: Tensor) -> Tensor | None:
         """Whether every sample lies where a piecewise linear loss is constant, (...,); None for a smooth loss.
