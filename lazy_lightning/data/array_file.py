@@ -24,7 +24,7 @@ class ArrayFile(ImageData):
         options: labels, preprocessing, sizes and seeds of :class:`ImageData` and :class:`FlowData`.
 
     Raises:
-        ConfigError: the name of the file says that it is a table.
+        ConfigError: the name of the file is that of a table.
         DataError: at setup, when the file cannot be used.
     """
 

@@ -155,7 +155,7 @@ class FlowData(LightningDataModule, ABC):
         """The validation split, in order; a fit without one validates nothing.
 
         Raises:
-            ConfigError: there is none, and it is asked for by itself.
+            ConfigError: there is none, and it was requested by itself.
         """
         if len(self.val.y) > 0:
             return self._loader(self.val)

@@ -81,7 +81,7 @@ class FromDataModule(FlowData):
 
     def build(self) -> Prepared:
         """Reads the loaders once, and labels their sets together, so that all have the same classes."""
-        self.datamodule.prepare_data()  # where it downloads; the command line asks for the sets before a trainer does
+        self.datamodule.prepare_data()  # where it downloads; the command line uses the sets before a trainer does
         for stage in ("fit", "test"):
             self.datamodule.setup(stage)
         pools = {"train": self._read("train", True), "test": self._read("test", True), "val": self._read("val", False)}

@@ -77,7 +77,7 @@ class Sphere(GaussianTask):
 class Cylinder(GaussianTask):
     """y = +1 iff the sum of the first ``sphere_dims`` squares exceeds sphere_dims - 2/3, about its median.
 
-    The other inputs say nothing about y; they are multiplied by ``stretch``. At ``sphere_dims = 1`` the
+    The other inputs are independent of y; they are multiplied by ``stretch``. At ``sphere_dims = 1`` the
     approximate median gives P(y = +1) = 0.56; from 5 on it is within 0.01 of 1/2.
 
     Args:

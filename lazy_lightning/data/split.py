@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from lazy_lightning.objective.losses import Task as Task  # what the targets are; the losses say which they fit
+from lazy_lightning.objective.losses import Task as Task  # what the targets are; the losses define which they fit
 
 
 class Split(NamedTuple):

@@ -58,16 +58,16 @@ def draw_splits(classes: Tensor, sizes: Sizes, seeds: Seeds, official_test: Tens
             sets from the others.
 
     Raises:
-        DataError: more samples are asked for than there are.
+        DataError: there are fewer samples than required.
     """
     everything = torch.arange(len(classes))
     if official_test is None:
-        _check_room(_sum_of(sizes, "train", "test", "kernel", "val"), sum(sizes), len(classes), "the data")
+        _check_available(_sum_of(sizes, "train", "test", "kernel", "val"), sum(sizes), len(classes), "the data")
         reserve, rest = everything, None
     else:
         reserve, rest = everything[official_test], everything[~official_test]
-        _check_room("n_test", sizes.test, len(reserve), "the official test part")
-        _check_room(
+        _check_available("n_test", sizes.test, len(reserve), "the official test part")
+        _check_available(
             _sum_of(sizes, "train", "kernel", "val"), sum(sizes) - sizes.test, len(rest), "the official train part"
         )
     test, remains = _deal(classes, reserve, sizes.test, generator("data/test", seeds.test))
@@ -106,6 +106,6 @@ def _sum_of(sizes: Sizes, *names: str) -> str:
     return " + ".join(f"n_{name}" for name in names if name != "val" or sizes.val)
 
 
-def _check_room(what: str, asked: int, available: int, where: str) -> None:
-    if asked > available:
-        raise DataError(f"{what} = {asked} samples are asked for, but {where} has {available}: ask for fewer")
+def _check_available(what: str, needed: int, available: int, where: str) -> None:
+    if needed > available:
+        raise DataError(f"{what} = {needed} samples are asked for, but {where} has {available}: ask for fewer")

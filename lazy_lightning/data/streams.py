@@ -36,7 +36,7 @@ class StreamedTask(FlowData):
     ``Split.index`` counts within the set's own stream.
 
     Args:
-        d: number of inputs; subclasses say what is allowed.
+        d: number of inputs; subclasses restrict it.
         options: n_train, n_test, n_kernel, batch_size and the seeds of :class:`FlowData`.
     """
 

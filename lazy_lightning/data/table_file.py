@@ -70,7 +70,7 @@ class TableFile(ImageData):
         if pd.api.types.is_integer_dtype(column) or pd.api.types.is_bool_dtype(column):
             return torch.from_numpy(column.to_numpy(np.int64).copy())
         if pd.api.types.is_float_dtype(column):
-            return torch.from_numpy(column.to_numpy(np.float64).copy())  # labels say what to do about it
+            return torch.from_numpy(column.to_numpy(np.float64).copy())  # the labels raise the error that explains it
         texts = column.astype(str)
         self.class_names = numbered(*sorted(set(texts)))
         return torch.tensor([self.class_names[text] for text in texts])

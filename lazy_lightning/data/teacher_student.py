@@ -65,7 +65,7 @@ class TeacherStudent(StreamedTask):
         return self.teacher_scale * (x @ self.teacher_weights.T).relu() @ self.teacher_signs
 
     def samples(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Inputs on the sphere, and what the teacher says of them."""
+        """Inputs on the sphere, and the teacher's outputs."""
         x = _unit(rows)
         return x, self.teacher(x)
 

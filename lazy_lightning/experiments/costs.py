@@ -23,7 +23,7 @@ from lazy_lightning.experiments.sweep import Rows
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.memory import working_bytes
 from lazy_lightning.modules import KernelModule, MiniBatchModule, ObservedModule
-from lazy_lightning.modules.member_module import require_room
+from lazy_lightning.modules.member_module import require_memory_of_members
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_state import in_precision
 from lazy_lightning.ntk import empirical_ntk
@@ -92,7 +92,7 @@ def step_cost(
     samples = (len(data.train.y) + len(data.test.y)) * data.num_outputs
     if isinstance(module, KernelModule):
         return _kernel_cost(len(data.train.y) * data.num_outputs, samples, dtype)
-    require_room(module.factory, 1, data)
+    require_memory_of_members(module.factory, 1, data)
     initial = InitialMembers(module.factory, [0], data.input_shape, data.num_outputs, data.train.x)
     initial.network.in_precision(dtype).template.to(device)
     x = data.train.x[: data.batch_size].to(device, dtype)

@@ -1,6 +1,6 @@
 """Step-size controllers: pure functions of the step tried and of what it changed, over the member axis.
 
-A controller knows nothing of the network nor of the step rule. All its arithmetic stays on the device.
+A controller depends neither on the network nor on the step rule. All its arithmetic stays on the device.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class ConstantStep(Controller):
 
 @dataclass(frozen=True)
 class GradientChangeController(Controller):
-    """Keeps the gradient change r, and if asked the output change, inside a band (arXiv:1906.08034).
+    """Keeps the gradient change r, and optionally the output change, inside a band (arXiv:1906.08034).
 
     A step is accepted if ``r < r_max`` and ``max|dF| < out_max``; otherwise dt is divided by ``shrink`` and
     the step is done again. An accepted step below ``r_grow`` and ``out_grow`` lets dt grow by ``growth``.
@@ -120,7 +120,7 @@ class GradientChangeController(Controller):
         accept = change.gradient < self.r_max
         grow = change.gradient < self.r_grow
         if self.out_max is not None and self.out_grow is not None:
-            assert change.output is not None  # whoever steps has seen watches_outputs
+            assert change.output is not None  # the integrator evaluates outputs where watches_outputs
             accept = accept & (change.output < self.out_max)
             grow = grow & (change.output < self.out_grow)
         following = torch.where(accept, torch.where(grow, dt * self.growth, dt), dt / self.shrink)

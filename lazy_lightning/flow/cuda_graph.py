@@ -22,7 +22,7 @@ class RecordedStep:
     """A step on tensors that stay where they are, which a CUDA graph repeats.
 
     The step must read and write the same memory each time, make no host synchronisation, and take no decision on the
-    host. Its first calls run eagerly, on a stream of their own as recording asks for; each call is one step.
+    host. Its first calls run eagerly, on a stream of their own as recording requires; each call is one step.
 
     Args:
         step: changes its tensors in place and returns one tensor.

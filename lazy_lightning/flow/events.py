@@ -1,4 +1,4 @@
-"""Events that end a member's flow, looked at after each accepted step, on the device."""
+"""Events that end a member's flow, evaluated after each accepted step, on the device."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Event(FlowPart, ABC):
         return math.inf
 
     def __call__(self, moment: Moment) -> Tensor | None:
-        """(E,) bool: the members to stop after this step; None if it does not look at steps."""
+        """(E,) bool: the members to stop after this step; None for an event that is not evaluated at steps."""
         return None
 
     def after_burst(self, state: FlowState) -> Tensor | None:
@@ -229,7 +229,7 @@ class Stalled(Event):
             )
 
     def after_burst(self, state: FlowState) -> Tensor:
-        """Moves the milestones of members that have made progress, in place, and tells those that have stalled."""
+        """Moves the milestones of members that have made progress, in place, and returns those that have stalled."""
         now = state.present_milestone()
         made = self.progress(now, state.milestone).unsqueeze(1)
         torch.where(made, now, state.milestone, out=state.milestone)
@@ -248,10 +248,10 @@ class Stalled(Event):
 def stop(reason: Tensor, events: tuple[Event, ...], moment: Moment, accepted: Tensor, running: Tensor) -> None:
     """Writes the first event that holds for each running member into ``reason`` (E,) int8, in place.
 
-    Events that hold after a rejected step too are looked at for all running members, the others where it was accepted.
+    Events that hold after a rejected step too are evaluated for all running members, the others where it was accepted.
     """
     for event in reversed(events):
         found = event(moment)
         if found is not None:
-            asked = running if event.after_rejected else accepted
-            reason.masked_fill_(found & asked, int(event.reason))
+            eligible = running if event.after_rejected else accepted
+            reason.masked_fill_(found & eligible, int(event.reason))

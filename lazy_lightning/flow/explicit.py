@@ -167,7 +167,7 @@ class _Stages:
 
     def final_velocity(self, gradient: Tensor) -> Tensor:
         """(E, N) v at the end of the step, whose gradient this is."""
-        assert self._last_velocity is not None  # asked for with momentum alone
+        assert self._last_velocity is not None  # called with momentum alone
         return torch.where(self._memory_time(-1) == 0, -gradient, self._last_velocity)
 
     def _append(self, stage: int, gradient: Tensor, velocity: Tensor | None) -> None:

@@ -197,7 +197,7 @@ class MomentumFlow(torch.optim.Optimizer):
     def clock(self) -> Clock:
         """The members' clocks and whether they run: one read from the device after each change of the state.
 
-        A call of :meth:`step` that follows knows from it which members run, and reads nothing.
+        The next call of :meth:`step` takes from it which members run, and reads nothing.
         """
         if self._clock is None:
             self._read_clock()
@@ -326,7 +326,7 @@ class MomentumFlow(torch.optim.Optimizer):
         """Follows each member to a time of its own, or through several, and returns the loss (E,) at the last.
 
         They land on each exactly. Members that are there already, or that another event has ended, stay as they are;
-        nobody goes past the t_max of an event. Those that arrive have :attr:`StopReason.T_MAX`, from which only a
+        none goes past the t_max of an event. Those that arrive have :attr:`StopReason.T_MAX`, from which only a
         later time lets them go on. Bursts of up to :attr:`steps`.
 
         Args:

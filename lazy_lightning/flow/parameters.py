@@ -84,7 +84,7 @@ class ParameterRows:
 
 
 def _replace_data(parameter: Tensor, data: Tensor) -> None:
-    """Lets a parameter hold other rows, also if a graph of an earlier evaluation is still held by somebody.
+    """Lets a parameter hold other rows, also if a graph of an earlier evaluation is still referenced.
 
     Such a graph keeps alive the node that adds up the parameter's gradient, and with it the old shape, which a backward
     pass at another shape would be checked against. torch forgets the node when the dtype changes, and only then.

@@ -18,7 +18,7 @@ class StepRule(FlowPart, ABC):
     Exact for v at a frozen gradient. The weights move as if v had its last value throughout the step, an error of
     second order in dt a step, as that of the frozen gradient.
 
-    gain = 1 - x, where x is the share of the old velocity that survives the step. It is asked for as such
+    gain = 1 - x, where x is the share of the old velocity that survives the step. It is computed as such
     because 1 - x has no digits left in floating point when dt is much shorter than the memory.
 
     Derive from it to write a rule of your own; see :class:`FlowPart` for what it may do.

@@ -28,7 +28,7 @@ class StopReason(IntEnum):
 
     @property
     def sentence(self) -> str:
-        """The reason as a person would say it."""
+        """The reason in words, for tables and messages."""
         return _SENTENCES[self]
 
 

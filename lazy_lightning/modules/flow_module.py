@@ -367,7 +367,7 @@ class FlowModule(ObservedModule):
         self._starts_of_all = self.whole({"loss": self.loss_start})["loss"]
 
     def _exchange_clocks(self) -> None:
-        """Tells the ranks each other's clocks and stops; members that have stopped wait for those that run."""
+        """Exchanges the clocks and stops of all ranks; members that have stopped wait for those that run."""
         if self.ranks.count == 1:
             return
         own, state = self.flow.clock(), self.flow.flow_state
@@ -407,7 +407,7 @@ class FlowModule(ObservedModule):
 
 
 def check_first_step(dt: object) -> float:
-    """A number > 0, told now.
+    """The first step size, checked before any data is read.
 
     Raises:
         ConfigError: it is none.

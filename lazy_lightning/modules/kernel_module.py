@@ -252,7 +252,7 @@ class KernelModule(FlowModule):
         """F(0), (E, n, c), the outputs of the networks at w0; None for zero."""
         return self.centering.offset(lambda: self.raw_outputs(self.w0, x))
 
-    # ------------------------------------------------------------------ what the flow asks for
+    # ------------------------------------------------------------------ what the flow needs
 
     def _build_objective(self) -> KernelObjective:
         features = self._decomposed()

@@ -20,7 +20,7 @@ from lazy_lightning.modules.guarded_callback import report_failure
 from lazy_lightning.modules.observation import Record, Sink, finite_mean
 
 _CODES = ("reason",)
-"""Columns of which a mean says nothing."""
+"""Columns of which a mean is meaningless."""
 
 
 def alpha_means(ensemble: Ensemble, record: Record) -> dict[float, dict[str, float]]:
@@ -125,7 +125,7 @@ def _has_sink(trainer: Trainer, logger: Logger) -> bool:
 
 
 def check_monitors_of_one_epoch(trainer: Trainer) -> None:
-    """Checks callbacks that look at the ends of epochs, of which a flow has one.
+    """Checks callbacks that act at the ends of epochs, of which a flow has one.
 
     Raises:
         ConfigError: a callback would never do anything in a run of one epoch.

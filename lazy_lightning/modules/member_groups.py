@@ -20,7 +20,7 @@ Rates = Mapping[str, Sequence[float]]
 """By model, a learning rate a member."""
 
 _COUPLING = ("LBFGS", "Adafactor", "Muon", "SparseAdam")
-"""They need a closure or sparse gradients, or look at a tensor's shape, which a flat row does not have."""
+"""They need a closure or sparse gradients, or use a tensor's shape, which a flat row does not have."""
 
 
 def probe(build: OptimizerCallable) -> Optimizer:
@@ -51,7 +51,7 @@ def default_rate(optimizer: Optimizer) -> float:
 
 
 def require_schedule(scheduler: object) -> None:
-    """Raises ConfigError for a schedule that looks at a loss."""
+    """Raises ConfigError for a schedule that depends on a loss."""
     if isinstance(scheduler, ReduceLROnPlateau):
         raise ConfigError(
             "ReduceLROnPlateau looks at one loss, which members of several alphas do not have: choose a schedule of "

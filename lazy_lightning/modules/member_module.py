@@ -117,7 +117,7 @@ class MemberModule(LightningModule):
         self.task: Task = data.task
         self.loss.check(self.task)
         dtype = self._run_dtype()
-        require_room(self.factory, len(self.shared_starts), data)
+        require_memory_of_members(self.factory, len(self.shared_starts), data)
         members = InitialMembers(self.factory, self.own_members.seeds, data.input_shape, data.num_outputs, data.train.x)
         if members.outputs != data.num_outputs:
             raise ConfigError(
@@ -333,7 +333,7 @@ def attribute_names(names: Iterable[str]) -> dict[str, str]:
     return held
 
 
-def require_room(factory: Callable[..., nn.Module], seeds: int, data: FlowData) -> None:
+def require_memory_of_members(factory: Callable[..., nn.Module], seeds: int, data: FlowData) -> None:
     """Counts the weights before any network is built.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The memory time tau of the momentum, as a configuration says it: a number, a list, or a rule by name."""
+"""The memory time tau of the momentum, as given in a configuration: a number, a list, or a rule by name."""
 
 from __future__ import annotations
 
@@ -89,13 +89,13 @@ def expected_t1(state: FlowState, ensemble: Ensemble, network: nn.Module) -> Ten
 
 
 def _width(network: nn.Module) -> int | float | None:
-    """The network's h, None if it does not tell."""
+    """The network's h, None if it has no width."""
     width = getattr(network, "width", None)
     return width if isinstance(width, (int, float)) else None
 
 
 def warning_of_long_memory(tau: float | Sequence[float], t1: Tensor, ensemble: Ensemble) -> str | None:
-    """What to say where the momentum remembers longer than the loss takes to halve; None where it does not."""
+    """The warning where the memory of the momentum is longer than the loss takes to halve; None where it is not."""
     times = torch.as_tensor(tau, dtype=torch.float64).expand(len(ensemble)).tolist()
     long = {alpha: (own, t) for alpha, own, t in zip(ensemble.alphas, times, t1.tolist(), strict=True) if own > t}
     if not long:

@@ -1,4 +1,4 @@
-"""ObservableModule: what observers and sinks may ask of the module in training, whatever takes its steps."""
+"""ObservableModule: what observers and sinks may use of the module in training, whichever module it is."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ class Observation:
     final: bool
     """Nothing runs any more."""
     columns: Mapping[str, Tensor] = field(default_factory=dict)
-    """What has been measured at this observation so far, for observers that look at others."""
+    """What has been measured at this observation so far, for observers that use other columns."""
 
 
 class Record(NamedTuple):

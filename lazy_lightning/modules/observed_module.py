@@ -1,4 +1,4 @@
-"""ObservedModule: members in training, looked at now and then, whatever takes their steps."""
+"""ObservedModule: members in training that are observed at intervals, by whatever algorithm they are trained."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ class ObserverRunner:
                 self._fail(key, observer, "check", error)
 
     def measure(self, module: Any, observation: Observation, columns: dict[str, Tensor]) -> None:
-        """Adds the columns of all observers, those that look at others last.
+        """Adds the columns of all observers, those that use other columns last.
 
         Args:
             module: in training.

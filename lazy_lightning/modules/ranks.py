@@ -1,4 +1,4 @@
-"""Ranks: which members of an ensemble this process trains, and what the processes of one run tell each other.
+"""Ranks: which members of an ensemble this process trains, and what the processes of one run exchange.
 
 Everything that is exchanged is a tensor on the host, sent over gloo, whatever the device is: a process that waits for
 the others sleeps. Nothing is pickled.
@@ -20,7 +20,7 @@ from lazy_lightning.errors import ConfigError, RunError
 
 _T = TypeVar("_T")
 _SECONDS_TO_REPORT = 2.0
-"""How long the ranks that are left have to say so, once one has been lost."""
+"""Seconds that the remaining ranks have to report the loss of one."""
 
 
 class Ranks:
@@ -156,7 +156,7 @@ class Ranks:
         return computed
 
     def first(self, own: float) -> float:
-        """What rank 0 of the run says; clocks differ between ranks."""
+        """The value of rank 0 of the run; clocks differ between ranks."""
         if self.world is not self:
             return self.world.first(own)
         if self.count == 1:

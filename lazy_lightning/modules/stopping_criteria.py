@@ -1,4 +1,4 @@
-"""When a run ends, as the configuration says it."""
+"""StoppingCriteria: when the members of a run end."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StoppingCriteria:
         loss: the training loss under this fraction of its start.
         t_max: flow time, landed on exactly.
         max_steps: tried steps of a member.
-        max_wall: seconds of the whole fit, looked at between bursts (which are shortened near the limit).
+        max_wall: seconds of the whole fit, checked between bursts (which are shortened near the limit).
     """
 
     margin: float | None = None

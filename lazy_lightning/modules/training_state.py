@@ -69,5 +69,5 @@ class TrainingState:
         return self.reason == 0
 
     def as_trace(self) -> Trace:
-        """The one step that has been looked at."""
+        """The trace of the last step."""
         return Trace(self.t.unsqueeze(0), self.loss.unsqueeze(0))

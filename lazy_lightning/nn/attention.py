@@ -1,4 +1,4 @@
-"""Attention by plain products, which every mode of differentiation and ``vmap`` know."""
+"""Attention by plain products, which every mode of differentiation and ``vmap`` support."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def fitted_to_data(factory: NetworkFactory, input_shape: Sequence[int], num_outp
     call ``num_outputs``; to a factory with ``**options`` all are offered, and those that it refuses are left out.
 
     Raises:
-        ConfigError: it is no factory but a network, of which members would be copies; or, when called, it asks for
+        ConfigError: it is no factory but a network, of which members would be copies; or, when called, it requires
             other arguments or gives no module.
     """
     if isinstance(factory, nn.Module):
@@ -152,7 +152,7 @@ def count_weights(factory: NetworkFactory, input_shape: Sequence[int], num_outpu
     try:
         with _seeded(0), torch.device("meta"):
             parameters = list(build().parameters())
-    except (RuntimeError, NotImplementedError, TypeError, ValueError):  # building it will tell what is wrong
+    except (RuntimeError, NotImplementedError, TypeError, ValueError):  # building it raises the error that explains it
         return None
     return None if any(is_lazy(p) for p in parameters) else sum(p.numel() for p in parameters)
 

@@ -11,7 +11,7 @@ from lazy_lightning.errors import ConfigError
 
 
 class DataShapes(NamedTuple):
-    """What a data set asks of a network."""
+    """What a data set requires of a network."""
 
     input_shape: tuple[int, ...]
     num_outputs: int

@@ -18,7 +18,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.attention import plain_attention
 
 _MISSING = ("forward AD", "forward gradient", "functorch", "does not require grad", "not have been used in the graph")
-"""Words by which torch says so."""
+"""Fragments of torch's messages by which this is recognised."""
 
 Tree = Any
 """Tensors, alone or in dictionaries, lists and tuples."""
@@ -144,10 +144,10 @@ def _some_numbers(like: Tensor) -> Tensor:
 
 
 def _check_adjoint(u: Sequence[Tensor], Jv: Sequence[Tensor], Ju: Sequence[Tensor], v: Sequence[Tensor]) -> None:
-    """<u, J v> = <J^T u, v>: a backward pass that cannot be differentiated itself may leave a part out without a word.
+    """<u, J v> = <J^T u, v>: a backward pass that cannot be differentiated itself may silently leave a part out.
 
     Raises:
-        NotImplementedError: if they are not equal, or cannot be looked at, inside of ``vmap`` and its like.
+        NotImplementedError: if they are not equal, or cannot be read, inside of ``vmap`` and its like.
     """
     if any(is_functorch_wrapped_tensor(tensor) for tensor in (*Jv, *Ju, *v)):
         raise NotImplementedError("two reverse passes cannot be verified inside of functorch's transforms")

@@ -68,7 +68,7 @@ def recorded_gates(template: nn.Module) -> Iterator[Gates]:
 
 @contextmanager
 def frozen_gates(template: nn.Module, gates: Mapping[str, Tensor]) -> Iterator[None]:
-    """The network chooses as it is told, whatever it is evaluated at."""
+    """The network's gates are set to recorded choices, whatever it is evaluated at."""
 
     def hold(key: str, module: Any, z: Tensor, output: Tensor) -> Tensor:
         if _kind(module) == "relu":

@@ -1,7 +1,7 @@
 """A trial of a network as members: each must put out what the module that its seed builds puts out.
 
-It finds out what no look at a class tells: whether ``vmap`` can map the network, whether its forward needs gradients,
-and whether it computes with anything that is neither a parameter nor a buffer.
+It determines by evaluation whether ``vmap`` can map the network, whether its forward needs gradients, and whether it
+computes with anything that is neither a parameter nor a buffer.
 """
 
 from __future__ import annotations

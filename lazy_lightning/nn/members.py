@@ -58,7 +58,7 @@ class MemberNetwork:
         self.layers = layers_of(self.names)
         self._places = tensor_aliases(template)
         self._frozen = [name for name, p in template.named_parameters() if not p.requires_grad]
-        self._batched = template if isinstance(template, BatchedOverMembers) else None  # a slow question, asked once
+        self._batched = template if isinstance(template, BatchedOverMembers) else None  # slow to determine, so once
 
     def in_precision(self, dtype: torch.dtype) -> MemberNetwork:
         """The same object, with what all members share in the precision of ``dtype``."""

@@ -1,4 +1,4 @@
-"""Checks of the sizes that a bundled network is asked for."""
+"""Checks of the sizes of bundled networks."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ def name_and_beta(
     """Reads ``name``, ``name(5)`` or ``name(beta=5)``; the beta is None where it is left out.
 
     Args:
-        spec: what the configuration says.
+        spec: the text in the configuration.
         kind: what is named, for the messages.
         known: all names.
         with_beta: the only one of them that takes a beta.

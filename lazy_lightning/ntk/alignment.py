@@ -134,7 +134,7 @@ class KernelComparison:
         n: samples.
         batch_shape: the member axes of the tiles.
         device: where the tiles are.
-        labels: as for :func:`label_alignment`; centred here. Classes are looked at by the host.
+        labels: as for :func:`label_alignment`; centred here. Classes are read by the host.
 
     Raises:
         ConfigError: the labels are not those of n samples.

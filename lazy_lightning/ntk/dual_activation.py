@@ -9,7 +9,7 @@ go through Mehler's expansion in orthonormal Hermite polynomials h_k,
 
     E[f(u) f(v)] = sum_k a_k(q1) a_k(q2) rho^k,   a_k(q) = E[f(sqrt(q) z) h_k(z)],   rho = c / sqrt(q1 q2),
 
-with f = phi or phi'. It asks for one-dimensional integrals only, one set a sample instead of one a pair. See
+with f = phi or phi'. It needs one-dimensional integrals only, one set a sample instead of one a pair. See
 :mod:`.mehler`.
 """
 

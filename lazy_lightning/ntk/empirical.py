@@ -122,7 +122,7 @@ def empirical_ntk_by_layer(
 ) -> dict[str, Tensor]:
     """The part of each layer, from one pass: a layer is a module's own parameters. The parts sum up to the kernel.
 
-    Arguments and errors are those of :func:`empirical_ntk`; ``jvp`` knows no layers.
+    Arguments and errors are those of :func:`empirical_ntk`; ``jvp`` does not separate layers.
     """
     if method == "jvp":
         raise ConfigError("method='jvp' does not tell layers apart: use auto, or one layer at a time")

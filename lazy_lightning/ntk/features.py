@@ -17,7 +17,7 @@ _MATRICES = 6
 
 
 def require_decomposable(kernels: int, rows: int, device: torch.device, remedy: str) -> None:
-    """Lets pass kernels that can be decomposed in the memory there is; to be asked before they are computed.
+    """Lets pass kernels that can be decomposed in the available memory; to be called before they are computed.
 
     Raises:
         RunError: otherwise, with both sizes and what to do.

@@ -30,7 +30,7 @@ _HOOKS = (
 )
 _GLOBAL_HOOKS = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks")
 _OF_MODULES = frozenset(vars(nn.Module()))
-"""Attributes of every module, which are looked at by their meaning."""
+"""Attributes of every module, which are compared by their meaning."""
 
 
 class Identity:

@@ -42,12 +42,12 @@ def check_independence(near: TangentModel, x: Tensor) -> None:
             "remove the layer that does so"
         )
     if not bool(alone.isfinite().all()):
-        return  # nothing can be compared; the kernel will not be finite either, and say so
+        return  # nothing can be compared; the kernel is not finite either, which raises later
     require_same([(together, alone[:, rows]) for rows, together in batches], near)
 
 
 def check_batch(near: TangentModel, x: Tensor) -> None:
-    """The same on one batch as it will be evaluated, of which three samples are looked at alone.
+    """The same on one batch as it will be evaluated, of which three samples are also evaluated alone.
 
     Raises:
         ConfigError: if their outputs in the batch are others.

@@ -1,4 +1,4 @@
-"""The Jacobian with respect to some parameters, sample by sample: for layers whose structure nobody has told us."""
+"""The Jacobian with respect to some parameters, sample by sample: for layers without a known structure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def jacobian_rows(model: TangentModel, names: Sequence[str], x: Tensor, *, mappe
         except torch.OutOfMemoryError:
             raise
         except (RuntimeError, ConfigError):
-            pass  # of the network that cannot be evaluated at all, the next lines tell
+            pass  # a network that cannot be evaluated at all raises in the next lines
         return torch.stack([_rows_one_by_one(model, member, names, x) for member in range(model.members)])
 
 

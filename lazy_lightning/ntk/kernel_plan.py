@@ -64,7 +64,7 @@ _PLANS: WeakKeyDictionary[nn.Module, dict[Hashable, Plan]] = WeakKeyDictionary()
 
 
 _KEPT = 8
-"""Plans a network; one that is never asked for again is forgotten."""
+"""Plans by network; a plan is removed with its network."""
 
 
 def plan_for(model: TangentModel, x: Tensor, method: Method = "auto", layers: LayerChoice = None) -> Plan:
@@ -106,7 +106,7 @@ def make_plan(model: TangentModel, x: Tensor, method: Method = "auto", layers: L
 
     Raises:
         ConfigError: for an unknown layer or method, a network whose samples depend on each other, or a layer without
-            structure where that was asked for.
+            structure where that was required.
     """
     if method not in METHODS:
         raise ConfigError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
@@ -131,7 +131,7 @@ def make_plan(model: TangentModel, x: Tensor, method: Method = "auto", layers: L
 
 
 def chosen_layers(model: TangentModel, layers: LayerChoice) -> dict[str, list[str]]:
-    """Parameter names of the layers asked for.
+    """Parameter names of the chosen layers.
 
     Raises:
         ConfigError: if one is not a layer of the network.

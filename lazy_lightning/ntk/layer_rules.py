@@ -24,7 +24,7 @@ _RULES: dict[type[nn.Module], LayerRule] = {}
 def register_rule(kind: type[nn.Module], rule: LayerRule) -> None:
     """Teaches the structured kernel a kind of layer; of this very type, since a subclass may compute something else.
 
-    What a rule says is compared with autograd before it is used, so a wrong rule costs time, never a wrong kernel.
+    The result of a rule is compared with autograd before it is used, so a wrong rule costs time, never a wrong kernel.
     """
     _RULES[kind] = rule
 

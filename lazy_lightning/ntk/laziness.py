@@ -47,7 +47,7 @@ class PowerMethod:
         max_iterations: and ends here at last.
         starts: random starts of the second derivative's norm, of which the best counts.
         seed: of the random starts.
-        check_every: iterations between two looks at whether all members have ended, each a wait for the device.
+        check_every: iterations between two checks whether all members have ended, each a wait for the device.
 
     Raises:
         ConfigError: a number out of range.
@@ -116,7 +116,7 @@ def path_bound(kappa: Tensor, jacobian: Tensor, distance: Tensor, t: Tensor) -> 
 
     The quantitative theorem for the square loss of arXiv:1812.07956 has this with Lipschitz constants of f and D f in a
     ball around w0, as long as the ball holds the path; their values at w0, which are no larger, stand for them here.
-    So it is the bound's leading order, good where training is lazy; over ‖F(w0) - y‖ it says nothing.
+    So it is the bound's leading order, good where training is lazy; beyond ‖F(w0) - y‖ it has no content.
 
     Args:
         kappa: (E,) at w0.

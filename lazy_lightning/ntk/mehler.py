@@ -7,7 +7,7 @@ as for :func:`lazy_lightning.nn.activations.second_moment`. The number of terms 
 E[f(sqrt(q) z)^2], which is the worst that can be missing anywhere: a function with poles at distance d from the real
 line needs K of about (16 / d)^2 q, some hundreds for softplus(5) and tens of thousands for softplus(50). And of each
 octave K..2K beyond 256 only some 32 powers of each parity are summed, with the weights of a quadrature over the
-integers, exact where the summand is a polynomial of degree 21 in k; a rule of lower degree on the same powers tells how
+integers, exact where the summand is a polynomial of degree 21 in k; a rule of lower degree on the same powers shows how
 far that can be trusted.
 """
 

@@ -8,7 +8,7 @@ from lazy_lightning.errors import ConfigError
 
 
 def require_one_device(**tensors: Tensor | None) -> None:
-    """Lets pass tensors that lie on one device; None is not asked.
+    """Lets pass tensors that lie on one device; None is ignored.
 
     Raises:
         ConfigError: otherwise, with the device of each.

@@ -146,7 +146,7 @@ class NTKOperator:
         """The same as a ``scipy.sparse.linalg.LinearOperator``, for its solvers.
 
         Raises:
-            ConfigError: if it has a member axis, which scipy does not know.
+            ConfigError: if it has a member axis, which scipy does not support.
         """
         from scipy.sparse.linalg import LinearOperator
 

@@ -215,7 +215,7 @@ class TangentModel:
 
 @contextmanager
 def explain_functorch_error(template: nn.Module, what: str, remedy: str) -> Iterator[None]:
-    """Turns what ``torch.func`` says of a network it cannot treat into our error; lack of memory stays what it is."""
+    """Turns the error of ``torch.func`` for a network that it cannot treat into ours; lack of memory is passed on."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -225,7 +225,7 @@ def explain_functorch_error(template: nn.Module, what: str, remedy: str) -> Iter
 
 
 def in_short(error: Exception) -> str:
-    """What another library says, on one line of bounded length."""
+    """The message of another library, on one line of bounded length."""
     return " ".join(str(error).split())[:200]
 
 
@@ -246,7 +246,7 @@ def gradients_of(value: Tensor, wanted: Sequence[Tensor], *, keep: bool = True) 
 
 @contextmanager
 def _without_recomputation(template: nn.Module) -> Iterator[None]:
-    """Refuses activation checkpoints: they would recompute at the module's own weights, not at those asked for."""
+    """Refuses activation checkpoints: they would recompute at the module's own weights, not at the given ones."""
     reason = "activation checkpoints"
     try:
         with torch.autograd.graph.disable_saved_tensors_hooks(reason):

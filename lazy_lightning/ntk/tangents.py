@@ -1,4 +1,4 @@
-"""The Jacobian of a network on some samples, layer by layer, as factors that are made when they are asked for."""
+"""The Jacobian of a network on some samples, layer by layer, as factors that are computed when they are first used."""
 
 from __future__ import annotations
 

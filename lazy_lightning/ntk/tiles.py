@@ -81,7 +81,7 @@ def kernel_tiles(
 
 
 def tile_size(tile: int | None, device: torch.device) -> int:
-    """Samples a side: those asked for, or what suits the device.
+    """Samples a side: the given number, or one that suits the device.
 
     Raises:
         ConfigError: if ``tile`` is not positive.

@@ -1,4 +1,4 @@
-"""What autograd says of a network on a few samples: what every shorter way to the kernel is compared with."""
+"""The kernel by autograd on a few samples, with which every faster method is compared."""
 
 from __future__ import annotations
 

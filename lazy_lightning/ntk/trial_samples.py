@@ -67,5 +67,5 @@ def _gives_numbers(model: TangentModel, x: Tensor) -> bool:
             return bool(model.outputs(x).isfinite().all())
     except (ConfigError, torch.OutOfMemoryError):
         raise
-    except Exception:  # random inputs may be outside of what a network accepts, and any code may say so in its own way
+    except Exception:  # random inputs may be outside of a network's domain, and its code may raise anything
         return False

@@ -1,6 +1,6 @@
 """Alpha-centering: F(w, x) = alpha (f(w, x) - f(w0, x)) and the weight 1/alpha^2 of its loss (arXiv:1906.08034).
 
-This is the only module that asks whether centering is enabled, and the only one that writes these factors.
+This is the only module that branches on whether centering is enabled, and the only one that writes these factors.
 """
 
 from __future__ import annotations

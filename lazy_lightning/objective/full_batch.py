@@ -158,7 +158,7 @@ def random_weights(samples: int) -> Tensor:
     return torch.randn(samples, dtype=torch.float64, generator=generator("gradient scale", 0))
 
 
-@torch.inference_mode(False)  # a trainer's evaluation; older torch knows no forward mode under vmap there
+@torch.inference_mode(False)  # a trainer's evaluation; older torch has no forward mode under vmap there
 @torch.no_grad()
 def raw_outputs(
     network: MemberNetwork, w: Tensor, x: Tensor, buffers: dict[str, Tensor], chunk_size: int | None = None

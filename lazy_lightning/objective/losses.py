@@ -35,7 +35,7 @@ Task = Literal["binary", "multiclass", "regression"]
 
 
 class Loss(ABC):
-    """A loss ell(F, y) with what observers and stops need to know about it.
+    """A loss ell(F, y) with what observers and stopping criteria need.
 
     Attributes:
         name: how a configuration names it.
@@ -335,7 +335,7 @@ def _sum_outputs(cost: Tensor, y: Tensor) -> Tensor:
 
 
 def _check_shapes(F: Tensor, y: Tensor) -> None:
-    """Broadcasting of (n, 1) against (n,) would give n x n numbers without a word."""
+    """Broadcasting of (n, 1) against (n,) would silently give n x n numbers."""
     if y.ndim not in (1, 2) or F.shape[-y.ndim :] != y.shape:
         raise ConfigError(
             f"outputs of shape {tuple(F.shape)} came with targets of shape {tuple(y.shape)}, expected the last"

@@ -54,7 +54,7 @@ class MemberError(_MemberMean):
 class EnsembleError(Metric):
     """Error of the average prediction of the members of each group (the paper's ensemble average), (E,).
 
-    Every member is told its group's error. Members that are not finite are left out of the average.
+    Every member gets its group's error. Members that are not finite are left out of the average.
 
     Args:
         group: (E,) int64, equal for members that are averaged together (those of one alpha).

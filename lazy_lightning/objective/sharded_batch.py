@@ -1,7 +1,7 @@
 """The full-batch objective of a training set that is divided among several processes.
 
 Each process evaluates its own slice. One sum over the processes gives the gradient, and the outputs F on all samples;
-the loss, the margins and all else that a flow looks at are computed from these, equal on every process.
+the loss, the margins and all else that a flow uses are computed from these, equal on every process.
 """
 
 from __future__ import annotations
