@@ -156,12 +156,24 @@ def scipy_runs(problem: Problem, kernel: Tensor, across: Tensor, t: float) -> It
             yield {"integrator": f"scipy {method}", "setting": rtol, "error": error, **numbers}
 
 
+def plain_rule(problem: Problem, alpha: float, reference: dict[str, Any]) -> dict[str, Any]:
+    """As many steps of the published rule as a plain program: the same numbers as ``reference``, in other time."""
+    model = FC(WIDTH, DEPTH, input_shape=tuple(problem.x.shape[1:])).double()
+    nn.utils.vector_to_parameters(problem.w0[0].clone(), model.parameters())
+    start = time.perf_counter()
+    plain_flow(model, problem.x, lambda F: nnf.softplus(1 - F * problem.y, 20, 40), alpha, reference["evaluations"])
+    seconds = round(time.perf_counter() - start, 3)
+    return {**reference, "integrator": "plain rule", "seconds": seconds}
+
+
 def measured(samples: list[int]) -> Iterator[dict[str, Any]]:
     """All rows, printed as they come."""
     for n in samples:
         for alpha in ALPHAS:
             problem = Problem(n, alpha)
-            for row in compare(problem, problem.w0, problem.network_objective(), problem.test):
+            rows = list(compare(problem, problem.w0, problem.network_objective(), problem.test))
+            reference = next(row for row in rows if row["setting"] == "reference")
+            for row in [*rows, plain_rule(problem, alpha, reference)]:
                 yield {"flow": "network", "n": n, "alpha": alpha, **row}
         for row in on_the_kernel(Problem(n, 1.0)):
             yield {"flow": "kernel", "n": n, "alpha": 1.0, **row}
