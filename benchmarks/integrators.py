@@ -22,7 +22,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as nnf
 from numpy.typing import NDArray
+from plain_flow import plain_flow
 from scipy.integrate import solve_ivp
 from timing import machine
 from torch import Tensor, nn
