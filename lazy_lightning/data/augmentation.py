@@ -26,7 +26,7 @@ class Augmentation:
         self.transforms = [batched(transform) for transform in transforms]
 
     def __call__(self, x: Tensor, seed: int, epoch: int, batch: int) -> Tensor:
-        """Of a batch (b, channels, height, width)."""
+        """Augments a batch (b, channels, height, width)."""
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(f"data/augmentation/{epoch}/{batch}", seed))
             for transform in self.transforms:

@@ -57,7 +57,7 @@ class Stripe(GaussianTask):
     """
 
     def positive(self, x: Tensor) -> Tensor:
-        """Inside the stripe."""
+        """Whether each input lies inside of the stripe."""
         return (x[:, 0] > -0.3) & (x[:, 0] < 1.18549)
 
 
@@ -70,7 +70,7 @@ class Sphere(GaussianTask):
     """
 
     def positive(self, x: Tensor) -> Tensor:
-        """Outside the sphere."""
+        """Whether each input lies outside of the sphere."""
         return x.square().sum(1) > self.d * (1 - 2 / (9 * self.d)) ** 3
 
 
@@ -98,10 +98,10 @@ class Cylinder(GaussianTask):
         self.stretch = stretch
 
     def inputs(self, x: Tensor) -> Tensor:
-        """Irrelevant inputs stretched."""
+        """The inputs, of which the irrelevant ones are stretched."""
         x[:, self.sphere_dims :] *= self.stretch
         return x
 
     def positive(self, x: Tensor) -> Tensor:
-        """Outside the cylinder."""
+        """Whether each input lies outside of the cylinder."""
         return x[:, : self.sphere_dims].square().sum(1) > self.sphere_dims - 2 / 3

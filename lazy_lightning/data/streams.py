@@ -51,7 +51,7 @@ class StreamedTask(FlowData):
         """Inputs ``(n, d)`` and targets ``(n,)`` made from standard normal numbers ``(n, d)``."""
 
     def build(self) -> Prepared:
-        """Draws all sets."""
+        """Draws the samples of all sets."""
         return Prepared(
             self._split("train", self.n_train, self.train_seed),
             self._split("test", self.n_test, self.test_seed),

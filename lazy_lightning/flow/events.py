@@ -158,11 +158,11 @@ class TimeReached(Event):
 
     @property
     def landing(self) -> float:
-        """The time itself."""
+        """The time at which the event holds."""
         return self.t_max
 
     def __call__(self, moment: Moment) -> Tensor:
-        """Compares the time."""
+        """(E,) bool: t has reached t_max."""
         return moment.t >= self.t_max
 
 
@@ -175,7 +175,7 @@ class TimesReached(Event):
     reason = StopReason.T_MAX
 
     def __call__(self, moment: Moment) -> Tensor:
-        """Compares the times."""
+        """(E,) bool: t has reached each member's time."""
         return moment.t >= self.times
 
     def select(self, rows: Tensor) -> TimesReached:
@@ -197,7 +197,7 @@ class StepsTried(Event):
             raise ConfigError(f"max_steps must be >= 1, got {self.max_steps}")
 
     def __call__(self, moment: Moment) -> Tensor:
-        """Compares the count."""
+        """(E,) bool: the count has reached max_steps."""
         return moment.tried >= self.max_steps
 
 

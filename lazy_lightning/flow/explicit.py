@@ -74,7 +74,7 @@ class ExplicitPair(Integrator):
         return memory
 
     def first_dt(self, state: FlowState, rule: StepRule) -> Tensor:
-        """As of :func:`time_of_first_fall`."""
+        """The first step size, from :func:`time_of_first_fall`."""
         return time_of_first_fall(state, rule)
 
     def attempt(self, attempt: Attempt) -> Outcome:

@@ -172,7 +172,7 @@ class Implicit(Integrator):
         trial = torch.add(step.weights, memory["increment"], out=attempt.weights).add_(state.origin)
         if self._renew(attempt, evaluate, step, trial):
             step = self._prediction(attempt)
-        correction = _Correction(self, memory, step, samples, evaluate, attempt.running)
+        correction = _Correction(memory, step, samples, evaluate, attempt.running)
         evaluation, gradient = evaluate.filtered(trial, correction)
 
         column = step.c.to(gradient.dtype).unsqueeze(1)
@@ -191,7 +191,8 @@ class Implicit(Integrator):
         accept = converged & (error <= 1) & usable
         order = memory["order"]
         shrunk = dt * (_SAFETY * error ** (-1 / (order + 1).double())).clamp(_SHRINK, 1.0)
-        following, accept = self._relocated(attempt, reported, accept, dt)
+        crossing = crossing_of(attempt, reported)
+        accept, following = relocate(attempt, crossing, reported, accept, dt, self.tol)
         rejected = converged & ~accept
         following = torch.where(rejected & (error > 1), shrunk, following)
         following = self._after_failure(memory, failed, following, dt, usable)
@@ -353,13 +354,6 @@ class Implicit(Integrator):
             by_weights = by_weights.masked_fill(at_rest, 0.0)
         return constant * torch.maximum(by_outputs, by_weights).clamp_min(1e-12)
 
-    def _relocated(
-        self, attempt: Attempt, reported: Evaluation, accept: Tensor, following: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        crossing = crossing_of(attempt, reported)
-        accept, following = relocate(attempt, crossing, reported, accept, following, self.tol)
-        return following, accept
-
     def _after_failure(
         self, memory: dict[str, Tensor], failed: Tensor, following: Tensor, dt: Tensor, usable: Tensor
     ) -> Tensor:
@@ -467,7 +461,6 @@ class _Correction:
 
     def __init__(
         self,
-        integrator: Implicit,
         memory: dict[str, Tensor],
         step: _Prediction,
         samples: int,
@@ -476,7 +469,6 @@ class _Correction:
     ) -> None:
         self._memory, self._step, self._samples = memory, step, samples
         self._evaluate, self._running = evaluate, running
-        self._integrator = integrator
         self.increment: Tensor
         """(E, m) alpha J d of the increment that this iteration leads to."""
         self.change: Tensor

@@ -1,4 +1,4 @@
-"""Integrators by name."""
+"""The integrators of the flow by their names in a configuration."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ class MomentumFlow(torch.optim.Optimizer):
 
     @property
     def origin(self) -> Tensor:
-        """(E, N) w0."""
+        """(E, N) the initial weights w0."""
         return self.flow_state.origin if self.started else self._origin
 
     @property

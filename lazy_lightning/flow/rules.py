@@ -103,7 +103,7 @@ class NesterovFlow(StepRule):
         return -torch.expm1(-self.mu * torch.log1p(dt / t))
 
     def memory_time(self, t: Tensor) -> Tensor:
-        """t/mu."""
+        """tau(t) = t/mu, (E,) float64."""
         return t / self.mu
 
 

@@ -62,7 +62,7 @@ class FlowState:
 
     @property
     def members(self) -> int:
-        """E."""
+        """The number of members E."""
         return len(self.t)
 
     @property

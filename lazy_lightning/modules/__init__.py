@@ -1,4 +1,4 @@
-"""LightningModules."""
+"""The LightningModules of the package and their observation."""
 
 from typing import Any
 

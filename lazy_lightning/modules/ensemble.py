@@ -54,7 +54,7 @@ class Ensemble:
         return Ensemble(tuple(self.alphas[i] for i in rows), tuple(self.seeds[i] for i in rows))
 
     def alpha_tensor(self) -> Tensor:
-        """(E,) float64."""
+        """(E,) float64 the alpha of each member."""
         return torch.tensor(self.alphas, dtype=torch.float64)
 
     def groups(self) -> Tensor:

@@ -360,7 +360,7 @@ class FlowModule(ObservedModule):
         return int(self.ranks.first(steps))
 
     def _clock(self) -> Clock:
-        """Of all members, of whatever rank: all ranks observe after the same bursts, as one process does."""
+        """The clocks of the members of all ranks: all ranks observe after the same bursts, as one process does."""
         return self.flow.clock() if self._whole_clock is None else self._whole_clock
 
     def _share_starts(self) -> None:

@@ -180,7 +180,7 @@ class KernelModule(FlowModule):
     # ------------------------------------------------------------------ the kernel
 
     def _kernel(self, x: Tensor, train: Tensor | None) -> Tensor:
-        """Of each set of equal weights."""
+        """The kernel of each distinct set of weights."""
         weights, buffers = self._frozen_weights(), self.member_buffers()
         if self._distinct is None or self._distinct.device != weights.device:
             starts = SharedStarts.of_weights(weights, buffers)
@@ -204,7 +204,7 @@ class KernelModule(FlowModule):
         return self._train_x.to(self.w.device)
 
     def _decomposed(self) -> KernelFeatures:
-        """Of the training samples, once a device."""
+        """The features of the training samples, computed once a device."""
         if self._features is None or self._features.train.device != self.w.device:
             self._require_memory()
             kernel = self._kernel(self._train_inputs(), None)

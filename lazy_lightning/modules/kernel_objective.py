@@ -99,7 +99,7 @@ class KernelObjective:
 
     @torch.enable_grad()
     def gradient_scale(self, v: Tensor) -> Tensor:
-        """As of :class:`~lazy_lightning.objective.full_batch.Objective`."""
+        """(E,) float64 as of :meth:`~lazy_lightning.objective.full_batch.Objective.gradient_scale`."""
         slope = self._slopes(v)[2]
         random = random_weights(len(self.y)).to(slope)
         norm: Tensor = torch.linalg.vector_norm(self._gradient(v, slope * random.view(-1, 1)), dim=1)

@@ -37,10 +37,10 @@ class Trainable(Protocol):
         """A batch, moved there."""
 
     def losses(self, displacements: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
-        """Of every member (E,), by model."""
+        """The losses of every member (E,), by model."""
 
     def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """What is descended."""
+        """The sum of the losses, which is descended."""
 
     def optimizer_of(self, rows: Rows, rates: Rates) -> Optimizer:
         """The optimizer over these displacements."""

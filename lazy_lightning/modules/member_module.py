@@ -288,7 +288,7 @@ class MemberModule(LightningModule):
             metric.update(outputs, y)
 
     def test_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        """As :meth:`validation_step`."""
+        """Evaluates a batch of the test set, see :meth:`validation_step`."""
         self.validation_step(batch, batch_idx)
 
     def on_validation_epoch_end(self) -> None:

@@ -159,7 +159,7 @@ class MiniBatchModule(ObservedModule):
         self._reasons_of_all = None
 
     def displacement(self, model: str = NETWORK) -> Tensor:
-        """(E, N) dw."""
+        """(E, N) the displacement dw = w - w0."""
         return torch.stack(tuple(self._rows(model)))
 
     def _rows(self, model: str) -> nn.ParameterList:

@@ -85,7 +85,7 @@ class Ranks:
         return whole
 
     def own_of(self, members: Sequence[int]) -> tuple[list[int], list[int]]:
-        """Of some rows of the ensemble those of this rank: their places in the list, and their rows on this rank.
+        """Those of some rows of the ensemble that are of this rank: their places in the list, and their rows here.
 
         >>> Ranks(1, 2).own_of([0, 3, 5])
         ([1, 2], [1, 2])

@@ -45,7 +45,7 @@ class TrainingState:
 
     @property
     def accepted(self) -> Tensor:
-        """Likewise."""
+        """(E,) the same, since every step is accepted."""
         return self.steps
 
     @property
@@ -55,17 +55,17 @@ class TrainingState:
 
     @property
     def gradient_change(self) -> Tensor:
-        """Unknown."""
+        """(E,) NaN: mini-batch training does not compare gradients."""
         return torch.full_like(self.t, torch.nan)
 
     @property
     def members(self) -> int:
-        """E."""
+        """The number of members E."""
         return len(self.t)
 
     @property
     def running(self) -> Tensor:
-        """(E,) bool."""
+        """(E,) bool: the members that still train."""
         return self.reason == 0
 
     def as_trace(self) -> Trace:

@@ -72,7 +72,7 @@ class MemberNetwork:
 
     @property
     def weights(self) -> int:
-        """N."""
+        """The number of weights N of a member."""
         return sum(self.sizes)
 
     def unpack(self, w: Tensor) -> Named:

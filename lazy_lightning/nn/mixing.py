@@ -29,7 +29,7 @@ class Mixing(nn.Module):
         self.angle = angle
 
     def forward(self, shortcut: Tensor, branch: Tensor) -> Tensor:
-        """Of one shape, (n, ...)."""
+        """The outputs (n, ...), of the shape of the inputs."""
         if self.angle is None:
             return shortcut + branch
         radians = math.radians(self.angle)

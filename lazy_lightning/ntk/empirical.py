@@ -202,7 +202,7 @@ class _Pair(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the result."""
+        """The shape of the kernel that is returned."""
         tail = {"full": (self.outputs, self.outputs), "diagonal": (self.outputs,)}.get(self.output, ())
         lead = () if self.model.single else (self.model.members,)
         return (*lead, len(self.x1), len(self.x1 if self.x2 is None else self.x2), *tail)

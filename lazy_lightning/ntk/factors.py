@@ -53,7 +53,7 @@ class Factors(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Memory held."""
+        """Bytes of the tensors that are held."""
         return sum(tensor.nbytes for tensor in self.tensors())
 
 
@@ -76,7 +76,7 @@ class Dense(Factors):
         return Dense(self.jacobian[:, samples])
 
     def product(self, other: Factors, contraction: Contraction) -> Tensor:
-        """One matrix product."""
+        """The product with other factors, as one matrix product."""
         return _contracted(self.jacobian, other.dense(), contraction)
 
     def own_products(self, contraction: Contraction) -> Tensor:
@@ -88,11 +88,11 @@ class Dense(Factors):
         return squares.sum(dim=-1) if contraction == "trace" else squares
 
     def dense(self) -> Tensor:
-        """As it is."""
+        """The dense Jacobian, which these factors are already."""
         return self.jacobian
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """The one."""
+        """The one tensor that is held."""
         return (self.jacobian,)
 
 
@@ -177,7 +177,7 @@ class Outer(Factors):
         return Dense(self.dense()) if groups * positions > 1 and groups * q * p * outputs < as_outer else self
 
     def tensors(self) -> tuple[Tensor, ...]:
-        """a and b."""
+        """The factors a and b."""
         return self.a, self.b
 
 

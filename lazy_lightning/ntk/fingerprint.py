@@ -175,7 +175,7 @@ def fingerprint(template: nn.Module) -> tuple[Hashable, bool]:
 
 
 def _attributes(kind: type) -> dict[str, Any]:
-    """Of a class itself, without what Python adds."""
+    """The attributes of a class itself, without those that Python adds."""
     python = ("_abc_impl", "__slots__")
     own = {name: value for name, value in vars(kind).items() if not name.startswith("__") or callable(value)}
     return {name: _unwrapped(value) for name, value in own.items() if name not in python}
@@ -188,7 +188,7 @@ def _unwrapped(value: Any) -> Any:
 
 
 def _read_of(value: Any, names: set[str]) -> Any:
-    """Of a module of the user's own, what is read from it, under the names that occur in the code."""
+    """The part of a user's module that is read from it, under the names that occur in the code."""
     if isinstance(value, types.ModuleType) and not _trusted(value.__name__):
         return {name: vars(value)[name] for name in sorted(names & set(vars(value)))}
     return value

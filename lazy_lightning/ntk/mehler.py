@@ -149,7 +149,7 @@ def _largest_correlation(rho: Tensor, *, apart: bool) -> float:
 
 
 def expected_squares(f: Function, q: Tensor) -> Tensor:
-    """E[f(sqrt(q) z)^2], (n,)."""
+    """(n,) the second moments E[f(sqrt(q) z)^2] of a standard normal z."""
     rule = _hermite_rule(_FIRST_TERMS, q.device)
     parts = torch.split(q, _SAMPLES_AT_ONCE)
     return torch.cat([f(part.sqrt()[:, None] * rule.nodes).square() @ rule.weights for part in parts])

@@ -22,7 +22,7 @@ class FullBatchObjective(Protocol):
 
     @property
     def loss(self) -> Loss:
-        """Of one sample."""
+        """The loss ell of one sample."""
         ...
 
     def select(self, rows: Tensor | None) -> Self:
@@ -67,7 +67,7 @@ class ObjectiveWithKernel(FullBatchObjective, Protocol):
 
 
 class Flow(Protocol):
-    """Of the flow that evaluates the closure: which members run."""
+    """The part of a flow that the closure reads: which members run."""
 
     active: Tensor | None
 

@@ -98,12 +98,12 @@ class NTKOperator:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the products."""
+        """The dtype of the products."""
         return self._left.model.dtype
 
     @property
     def device(self) -> torch.device:
-        """Of the products."""
+        """The device of the products."""
         return self._left.model.device
 
     @property

@@ -195,7 +195,7 @@ class KernelRegression:
 
 
 def _rounding(kernel: Tensor) -> float:
-    """Of the decomposition, and of a float32 kernel's own entries."""
+    """The rounding errors of the decomposition, and of a float32 kernel's own entries."""
     return max(kernel.shape[-1] * torch.finfo(torch.float64).eps, 8 * torch.finfo(kernel.dtype).eps)
 
 

@@ -32,7 +32,7 @@ class TangentMap:
 
     @cached_property
     def outputs_per_sample(self) -> int:
-        """c"""
+        """The number of outputs c of a sample."""
         return self.model.outputs_per_sample(self.x)
 
     def check_batches(self) -> None:

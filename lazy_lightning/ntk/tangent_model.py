@@ -92,17 +92,17 @@ class TangentModel:
 
     @property
     def members(self) -> int:
-        """E."""
+        """The number of members E."""
         return len(next(iter(self.params.values())))
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of all parameters."""
+        """The dtype of all parameters."""
         return next(iter(self.params.values())).dtype
 
     @property
     def device(self) -> torch.device:
-        """Of all parameters."""
+        """The device of all parameters."""
         return next(iter(self.params.values())).device
 
     def layers(self) -> dict[str, list[str]]:
@@ -329,7 +329,7 @@ def _with_member_axis(template: nn.Module, params: Parameters, free: Sequence[st
 def _member_buffers(
     template: nn.Module, free: Sequence[str], buffers: Mapping[str, Tensor], members: int, single: bool
 ) -> dict[str, Tensor]:
-    """(E, *shape) each."""
+    """The buffers of each member, (E, *shape) each."""
     shapes = {name: b.shape for name, b in _constants(template, free).items()}
     if unknown := sorted(set(buffers) - set(shapes)):
         raise ConfigError(

@@ -31,7 +31,7 @@ class Tangents:
         return len(self.x)
 
     def factors(self, samples: slice) -> LayerFactors:
-        """By layer, for some samples: one forward pass and c backward passes, and Jacobians where there is no rule."""
+        """The factors by layer for some samples: one forward and c backward passes, Jacobians without a rule."""
         x = self.x[samples]
         made: LayerFactors = {}
         if self.plan.structured:

@@ -28,13 +28,13 @@ class Tile(NamedTuple):
 
     @property
     def pairs(self) -> int:
-        """Of samples, those of the transpose included."""
+        """The number of pairs of samples, those of the transpose included."""
         count: int = (self.rows.stop - self.rows.start) * (self.cols.stop - self.cols.start)
         return 2 * count if self.mirrored else count
 
     @property
     def total(self) -> Tensor:
-        """Over the layers."""
+        """The sum of the tile over the layers."""
         blocks = iter(self.by_layer.values())
         total = next(blocks).clone()
         for block in blocks:

@@ -27,7 +27,7 @@ class Trial:
 
     @classmethod
     def of(cls, model: TangentModel, parameters: Mapping[str, list[str]], x: Tensor) -> Trial:
-        """Of a model of one member on some samples."""
+        """The trial of a model of one member on some samples."""
         params = {name: p[0].detach().requires_grad_() for name, p in model.params.items()}
         buffers = {**model.shared_buffers, **{name: b[0] for name, b in model.member_buffers.items()}}
         wanted = [params[name] for own in parameters.values() for name in own]

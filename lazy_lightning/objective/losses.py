@@ -185,7 +185,7 @@ class SoftHinge(Hinge):
 
     @property
     def has_curvature(self) -> bool:
-        """True."""
+        """True: it is curved near the margin."""
         return True
 
     def curvature_root(self, F: Tensor, y: Tensor) -> Tensor:
@@ -211,7 +211,7 @@ class QuadraticHinge(Hinge):
 
     @property
     def has_curvature(self) -> bool:
-        """True."""
+        """True: it is curved near the margin."""
         return True
 
     def curvature_root(self, F: Tensor, y: Tensor) -> Tensor:

@@ -29,7 +29,7 @@ class _MemberMean(Metric):
         self.count += values.shape[1]
 
     def compute(self) -> Tensor:
-        """(E,)"""
+        """(E,) the value of each member."""
         return self.total / self.count
 
 
@@ -96,7 +96,7 @@ class EnsembleError(Metric):
         self.count += outputs.shape[1]
 
     def compute(self) -> Tensor:
-        """(E,)"""
+        """(E,) the value of each member."""
         return (self.total / self.count)[self.group]
 
 
@@ -126,7 +126,7 @@ class MarginStatistics(Metric):
         self.count += margins.shape[1]
 
     def compute(self) -> dict[str, Tensor]:
-        """``margin_min``, ``margin_mean``, ``margin_met``."""
+        """The statistics ``margin_min``, ``margin_mean`` and ``margin_met``, (E,) each."""
         return {
             "margin_min": self.smallest,
             "margin_mean": self.total / self.count,

@@ -42,7 +42,7 @@ class ShardedObjective:
 
     @property
     def loss(self) -> Loss:
-        """Of one sample."""
+        """The loss ell of one sample."""
         return self.own.loss
 
     def select(self, rows: Tensor | None) -> Self:
