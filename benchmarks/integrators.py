@@ -76,7 +76,8 @@ class Problem:
 
     def kernel(self, x: Tensor | None) -> Tensor:
         """Theta between samples x, or the training samples, and the training samples."""
-        return empirical_ntk(self.network, self.w0, self.x if x is None else x, None if x is None else self.x)
+        pair = (self.x, None) if x is None else (x, self.x)
+        return empirical_ntk(self.network, self.w0, *pair, output="trace")[0]
 
 
 def follow(
