@@ -185,6 +185,7 @@ def measured(samples: list[int]) -> Iterator[dict[str, Any]]:
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Error against evaluations and seconds, one column a flow, at the largest n."""
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     largest = max(row["n"] for row in rows)
     cases = list(dict.fromkeys((row["flow"], row["alpha"]) for row in rows))
@@ -201,7 +202,14 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         axes[0, column].set_title(f"{title}, n = {largest}", fontsize=10)
     for line in range(2):
         axes[line, 0].set_ylabel("rms error of F, test")
-    axes[0, -1].legend(fontsize=7)
+    for axis in axes.flat:
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    named = {
+        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), fontsize=8)
     figure.savefig(path, dpi=150)
 
 
