@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import machine
+from timing import machine, save
 
 from lazy_lightning.cli.trainer import FlowTrainer
 from lazy_lightning.cli.user_messages import filter_warnings
@@ -126,8 +126,7 @@ def main() -> None:
         row = {"h": width, "E": members, "one_ms": round(one, 2), **{way: round(x, 2) for way, x in ratios.items()}}
         result["rows"].append(row)
         print(row, flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    save(result, options.out)
 
 
 if __name__ == "__main__":

@@ -12,19 +12,19 @@ network is small. ``gemm_share`` is the step's rate of operations over that of a
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from timing import in_turn, machine, median_ratio, product_rate
+from timing import in_turn, machine, median_ratio, product_rate, save
 from torch import Tensor
 
 from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.flow import MarginsMet, MomentumFlow
 from lazy_lightning.flow.cuda_graph import RecordedStep
+from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.step import try_step
 from lazy_lightning.nn import FC, MemberNetwork
 from lazy_lightning.objective.centering import Centering
@@ -96,7 +96,7 @@ def tried_step(
     flow, objective = make(width, members, dtype, device)
     state, buffer = flow.flow_state, torch.empty_like(flow.flow_state.displacement)
     weights = flow.rows.parameters[0]
-    evaluate = flow._evaluator(lambda: objective.backward(weights))
+    evaluate = Evaluator(flow.rows, lambda: objective.backward(weights))
 
     def step() -> None:
         with torch.no_grad():
@@ -145,8 +145,7 @@ def main() -> None:
     result = {**machine(device), "n": SAMPLES, "L": DEPTH, "d": INPUTS}
     print(result)
     result["rows"] = measure(device, options.widths, options.members, options.budget)
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    save(result, options.out)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,7 +25,7 @@ import torch.nn.functional as nnf
 from numpy.typing import NDArray
 from plain_flow import plain_flow
 from scipy.integrate import solve_ivp
-from timing import machine
+from timing import machine, save
 from torch import Tensor, nn
 
 from lazy_lightning.data import Digits
@@ -228,9 +227,7 @@ def main() -> None:
             f"{row['evaluations']:7} evaluations {row['seconds']:8.2f} s  error {row['error']:.1e}",
             flush=True,
         )
-        if given.out:
-            content = {"machine": machine(torch.device("cpu")), "rows": rows}
-            given.out.write_text(json.dumps(content, indent=1) + "\n")
+        save({"machine": machine(torch.device("cpu")), "rows": rows}, given.out)
     if given.figure:
         draw(rows, given.figure)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 import yaml
-from timing import machine
+from timing import machine, save
 
 from lazy_lightning import load_runs
 from lazy_lightning.cli import main
@@ -78,7 +78,7 @@ def run() -> None:
     if given.out is not None:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         result = {**machine(device), "observers": "callbacks/full.yaml", "rows": rows}
-        given.out.write_text(json.dumps(result, indent=2) + "\n")
+        save(result, given.out)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import in_turn, machine, median_ratio, product_rate
+from timing import in_turn, machine, median_ratio, product_rate, save
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -136,8 +136,7 @@ def run() -> None:
             for members in given.members:
                 rows.append(compare(name, members, dtype, device, gemm))
                 print(json.dumps(rows[-1]), flush=True)
-    if given.out is not None:
-        given.out.write_text(json.dumps({**machine(device), "batch": BATCH, "rows": rows}, indent=1) + "\n")
+    save({**machine(device), "batch": BATCH, "rows": rows}, given.out)
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from timing import machine, product_rate, seconds
+from timing import machine, product_rate, save, seconds
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
@@ -328,8 +328,7 @@ def main() -> None:
     result["rows"] = rows
     print("times over structured (~ extrapolated), and the share of the matrix-product rate by the floor:")
     print(table(rows))
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    save(result, options.out)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
@@ -57,6 +59,12 @@ def machine(device: torch.device) -> dict[str, str]:
         "python": platform.python_version(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
+
+
+def save(result: object, path: Path | None) -> None:
+    """Writes a result as JSON to a file, if one is given."""
+    if path:
+        path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _idle(device: torch.device) -> None:

@@ -14,7 +14,6 @@ import argparse
 import contextlib
 import functools
 import io
-import json
 import statistics
 import tempfile
 import time
@@ -25,7 +24,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
-from timing import machine
+from timing import machine, save
 
 from lazy_lightning.callbacks import (
     T1,
@@ -134,8 +133,7 @@ def main() -> None:
         }
         result["rows"].append(row)
         print(row, flush=True)
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    save(result, options.out)
 
 
 if __name__ == "__main__":
