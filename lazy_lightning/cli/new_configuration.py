@@ -224,6 +224,7 @@ def prepared(choices: Choices) -> Choices:
     for name, reason in _WITHOUT.items():
         try:
             choices.datamodule().setup()
+            return choices
         except DataError:
             if not choices.options.get(name, (False, ""))[0]:
                 continue
