@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.explicit import ExplicitPair, time_of_first_fall
+from lazy_lightning.flow.explicit import ExplicitPair
+from lazy_lightning.flow.first_step import time_of_first_fall
 from lazy_lightning.flow.implicit import Implicit
-from lazy_lightning.flow.integrator import Attempt, Integrator, Outcome, check_tolerance
+from lazy_lightning.flow.integrator import Attempt, Integrator, Outcome
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
 
@@ -19,7 +20,7 @@ MODE = "mode"
 """In the memory: (E,) int64 the index of the part that follows each member."""
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Auto(Integrator):
     """The explicit pair, and from when a member is stiff the implicit formulas; each member by itself.
 
@@ -34,17 +35,16 @@ class Auto(Integrator):
     name: ClassVar[str] = "auto"
     needs_tangent: ClassVar[bool] = True
     reads_the_host: ClassVar[bool] = True
-    growth: ClassVar[float] = 10.0  # type: ignore[misc]
+    evaluations: ClassVar[int] = ExplicitPair.evaluations
+    growth: ClassVar[float] = Implicit.growth  # type: ignore[misc]
 
     def __post_init__(self) -> None:
-        check_tolerance(self.tol)
-        object.__setattr__(self, "_parts", (ExplicitPair(self.tol), Implicit(self.tol)))
+        self._parts: tuple[Integrator, ...] = (ExplicitPair(self.tol), Implicit(self.tol))
 
     @property
     def parts(self) -> tuple[Integrator, ...]:
         """The explicit pair and the implicit formulas."""
-        parts: tuple[Integrator, ...] = getattr(self, "_parts")  # noqa: B009  # set in __post_init__
-        return parts
+        return self._parts
 
     @property
     def fallback(self) -> Integrator:
@@ -54,7 +54,7 @@ class Auto(Integrator):
     def to(self, device: torch.device) -> Auto:
         """The same with its parts on a device."""
         moved = Auto(self.tol)
-        object.__setattr__(moved, "_parts", tuple(part.to(device) for part in self.parts))
+        moved._parts = tuple(part.to(device) for part in self.parts)
         return moved
 
     def memory(self, state: FlowState, evaluation: Evaluation) -> dict[str, Tensor]:

@@ -10,13 +10,12 @@ from torch import Tensor
 
 from lazy_lightning.flow.controllers import Change, Controller
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.integrator import Attempt, Integrator, Outcome, finite, keep, keep_evaluation, negligible
+from lazy_lightning.flow.gradient_change import exceeds_rounding, is_noise, relative_gradient_change
+from lazy_lightning.flow.integrator import Attempt, Integrator, Outcome, finite, keep, keep_evaluation
 from lazy_lightning.flow.part import on_device, select_rows
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
 
-_NOISE, _JUMP = 0.02, 4.0
-"""A smooth flow does not come to this r, and to this many times the r before, in one step: dt grows gradually."""
 _UNBOUNDED = 1 / torch.finfo(torch.float64).eps
 """r where the new gradient is exactly zero: finite, so that a controller which accepts any step accepts that."""
 
@@ -55,12 +54,12 @@ class Euler(Integrator):
         evaluation, gradient = attempt.evaluate(attempt.weights)
 
         norm = torch.linalg.vector_norm(gradient, dim=1).double()
-        real = state.gradient_norm > negligible(state)
+        real = exceeds_rounding(state)
         near = real if evaluation.flat is None else real & ~evaluation.flat
         r = relative_gradient_change(
             state.gradient, gradient, state.gradient_norm, norm, near * _UNBOUNDED, scratch=attempt.weights
         )
-        noise = real < (r >= (_JUMP * state.gradient_change).clamp_min(_NOISE))  # and not real
+        noise = is_noise(state, r, real)
         output = _output_change(state, evaluation) if self.controller.watches_outputs else None
         decision = self.controller(dt, Change(r, output))
         accept = decision.accept & finite(norm, evaluation.loss) & attempt.running
@@ -81,23 +80,6 @@ def propose(state: FlowState, dt: Tensor, rule: StepRule) -> tuple[Tensor, Tenso
         return state.gradient, (-dt).to(dtype)  # v = -g: the sign is in dt, no pass over memory
     gain = rule.gain(state.t, dt).to(dtype).unsqueeze(1)
     return torch.lerp(state.velocity, -state.gradient, gain), dt.to(dtype)
-
-
-def relative_gradient_change(
-    old: Tensor, new: Tensor, old_norm: Tensor, new_norm: Tensor, vanished: Tensor, scratch: Tensor | None = None
-) -> Tensor:
-    """r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖), (E,) float64; ``vanished`` where either gradient is exactly zero.
-
-    A flow approaches a stationary point without end, so a step that lands on one is too long, and r beyond bounds. In
-    the flat part of a piecewise linear loss, or where the old gradient was negligible, nothing is gained by refining
-    it: 0.
-
-    Norms of float32 gradients are squared in float64: at large alpha, where g ~ 1/alpha, they would underflow. The
-    difference is written to ``scratch`` (E, N) if given: new memory of that size costs more than the subtraction.
-    """
-    distance = torch.linalg.vector_norm(torch.sub(new, old, out=scratch), dim=1).double()
-    scale = old_norm * new_norm
-    return torch.where(scale == 0, vanished, distance * distance / scale)
 
 
 def _output_change(state: FlowState, evaluation: Evaluation) -> Tensor:

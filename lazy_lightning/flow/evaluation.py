@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
+
+Filter = Callable[[Tensor, Tensor], Tensor]
+"""Maps F (E, n, ...) and its slopes d ell / dF to the cotangent, of the same shape, that is pulled back instead."""
 
 
 class Evaluation(NamedTuple):

@@ -8,9 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.evaluation import Evaluation, as_evaluation
-from lazy_lightning.flow.integrator import Filter, Integrator
+from lazy_lightning.flow.evaluation import Evaluation, Filter, as_evaluation
 from lazy_lightning.flow.parameters import ParameterRows
 
 Closure = Callable[[], Tensor | Evaluation]
@@ -47,8 +45,8 @@ class TangentClosure(Protocol):
         """d ell / dF at F (E, n, ...), of the same shape."""
         ...
 
-    def curvature_root(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """(R, n) or (R, n, c, c) S with S S^T = d^2 ell / dF^2 at F of these members."""
+    def curvature_root(self, outputs: Tensor) -> Tensor:
+        """S with S S^T = d^2 ell / dF^2 at F (R, n, ...): (R, m), or (R, n, c, c) where outputs are coupled."""
         ...
 
     def check(self) -> None:
@@ -57,7 +55,10 @@ class TangentClosure(Protocol):
 
 
 class Evaluator:
-    """The closure as a function of the weights (E, N) of the running members."""
+    """The closure as a function of the weights (E, N) of the running members.
+
+    :meth:`filtered` and what follows it need a :class:`TangentClosure`.
+    """
 
     def __init__(self, rows: ParameterRows, closure: Closure) -> None:
         self._rows = rows
@@ -100,9 +101,9 @@ class Evaluator:
         slopes: Tensor = self._closure.slopes(outputs)
         return slopes
 
-    def curvature_root(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """The root of the loss's curvature at outputs of the members ``rows``."""
-        root: Tensor = self._closure.curvature_root(outputs, rows)
+    def curvature_root(self, outputs: Tensor) -> Tensor:
+        """The root of the loss's curvature at outputs F (R, n, ...)."""
+        root: Tensor = self._closure.curvature_root(outputs)
         return root
 
     def _evaluate(self, weights: Tensor, closure: Closure) -> tuple[Evaluation, Tensor]:
@@ -111,25 +112,3 @@ class Evaluator:
         with torch.enable_grad():
             returned = closure()
         return as_evaluation(returned, len(weights)), self._rows.gradient()
-
-
-def fitting(integrator: Integrator, closure: Closure) -> Integrator:
-    """The integrator, or its fallback where the closure does not give the tangent kernel that it needs.
-
-    Raises:
-        ConfigError: it has no fallback.
-    """
-    if not integrator.needs_tangent:
-        return integrator
-    try:
-        if not isinstance(closure, TangentClosure):
-            raise ConfigError(
-                f"the integrator {integrator.name} needs the tangent kernel, but the closure is a "
-                f"{type(closure).__name__}: give an ObjectiveClosure, or integrator explicit or euler"
-            )
-        closure.check()
-    except ConfigError:
-        if integrator.fallback is None:
-            raise
-        return integrator.fallback
-    return integrator

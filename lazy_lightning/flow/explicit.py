@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lazy_lightning.flow.euler import relative_gradient_change
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.events import Moment
+from lazy_lightning.flow.first_step import time_of_first_fall
+from lazy_lightning.flow.gradient_change import exceeds_rounding, is_noise, relative_gradient_change
 from lazy_lightning.flow.integrator import (
     Attempt,
     Integrator,
@@ -19,9 +19,10 @@ from lazy_lightning.flow.integrator import (
     finite,
     keep,
     keep_evaluation,
-    negligible,
+    margin_memory,
+    rms,
 )
-from lazy_lightning.flow.location import Crossing, first_crossing
+from lazy_lightning.flow.location import relocate
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
 
@@ -42,7 +43,6 @@ _PROPORTIONAL, _INTEGRAL = 0.17, 0.04
 """Exponents of the present and the previous error in the controller of Hairer and Wanner, Solving ODEs II, IV.2."""
 _STIFF = 2.0
 """dt times the largest curvature above which a step counts as stiff; the pair is unstable above 3.25."""
-_NOISE, _JUMP = 0.02, 4.0
 
 
 @dataclass(frozen=True)
@@ -69,9 +69,7 @@ class ExplicitPair(Integrator):
     def memory(self, state: FlowState, evaluation: Evaluation) -> dict[str, Tensor]:
         """The error of the last accepted step, the count of steps near the limit of stability, and the margins."""
         memory = {"error": torch.full_like(state.t, 1e-4), "stiff": torch.zeros_like(state.tried)}
-        if evaluation.margins is not None:
-            memory["margins"] = evaluation.margins.clone()
-        return memory
+        return memory | margin_memory(evaluation)
 
     def first_dt(self, state: FlowState, rule: StepRule) -> Tensor:
         """The first step size, from :func:`time_of_first_fall`."""
@@ -90,21 +88,21 @@ class ExplicitPair(Integrator):
         moved = torch.sub(attempt.weights, state.origin)
         stiff = _stiffness(dt, stages.slopes, attempt.weights - last_weights)
         error = self._error(attempt, stages, evaluation, moved)
-        real = state.gradient_norm > negligible(state)
+        real = exceeds_rounding(state)
         r = relative_gradient_change(state.gradient, gradient, state.gradient_norm, norm, real * 1.0, last_weights)
-        noise = real < (r >= (_JUMP * state.gradient_change).clamp_min(_NOISE))  # and not real
+        noise = is_noise(state, r, real)
 
         usable = finite(norm, evaluation.loss) & attempt.running & (error < torch.inf)
         accept = usable & (error <= 1)
         following = dt * self._factor(error, state.memory["error"])
-        crossing = crossing_of(attempt, evaluation)
-        accept, following = attempt.decide(*relocate(attempt, crossing, evaluation, accept, following, self.tol))
+        accept, following = attempt.decide(*relocate(attempt, evaluation, accept, following, self.tol))
 
         keep(state.displacement, moved, accept)
         if state.velocity is not None:
             keep(state.velocity, stages.final_velocity(gradient), accept)
         keep_evaluation(state, evaluation, gradient, norm, accept)
-        self._remember(state, evaluation, error, stiff, accept)
+        keep(state.memory["error"], error.clamp_min(1e-4), accept)
+        state.memory["stiff"].add_((stiff > _STIFF) & accept)
         change = torch.where(usable | ~attempt.running, r, torch.nan)
         return Outcome(accept, following, change, evaluation, real, noise)
 
@@ -114,9 +112,7 @@ class ExplicitPair(Integrator):
             error = stages.error()
             relative: Tensor = torch.linalg.vector_norm(error, dim=1) / torch.linalg.vector_norm(moved, dim=1)
             return relative.double() / self.tol
-        other = attempt.evaluate.outputs if hasattr(attempt.evaluate, "outputs") else None
-        trial = attempt.weights.add_(stages.error())
-        outputs = attempt.evaluate(trial)[0].outputs if other is None else other(trial)
+        outputs = attempt.evaluate.outputs(attempt.weights.add_(stages.error()))
         assert outputs is not None  # the evaluation has some
         return rms(outputs - evaluation.outputs) / self.tol
 
@@ -127,13 +123,6 @@ class ExplicitPair(Integrator):
         shrunk = (_SAFETY * safe**-0.2).clamp(_SHRINK, 1.0)
         factor = torch.where(error <= 1, grown, shrunk)
         return torch.where(error < torch.inf, factor, 0.1)
-
-    def _remember(self, state: FlowState, evaluation: Evaluation, error: Tensor, stiff: Tensor, accept: Tensor) -> None:
-        memory = state.memory
-        keep(memory["error"], error.clamp_min(1e-4), accept)
-        memory["stiff"].add_((stiff > _STIFF) & accept)
-        if evaluation.margins is not None and "margins" in memory:
-            keep(memory["margins"], evaluation.margins, accept)
 
 
 class _Stages:
@@ -195,54 +184,8 @@ class _Stages:
         return total
 
 
-def rms(outputs: Tensor) -> Tensor:
-    """(E,) float64 the root of the mean square over samples and outputs."""
-    return outputs.double().flatten(1).square().mean(dim=1).sqrt()
-
-
 def _stiffness(dt: Tensor, slopes: list[Tensor], moved: Tensor) -> Tensor:
     """(E,) dt times the largest curvature, from the last two stages, which are at the same time."""
     bend = torch.linalg.vector_norm(slopes[-1] - slopes[-2], dim=1).double()
     found: Tensor = dt * bend / torch.linalg.vector_norm(moved, dim=1).double()
     return found
-
-
-def crossing_of(attempt: Attempt, evaluation: Evaluation) -> Crossing:
-    """Where in the step an event first holds."""
-    state = attempt.state
-    start = Evaluation(state.loss, state.outputs, state.memory.get("margins"))
-    before = Moment(state.t, state.tried, state.loss_start, start)
-    after = Moment(state.t + attempt.dt, state.tried, state.loss_start, evaluation)
-    return first_crossing(attempt.events, before, after)
-
-
-def relocate(
-    attempt: Attempt, crossing: Crossing, evaluation: Evaluation, accept: Tensor, following: Tensor, tol: float
-) -> tuple[Tensor, Tensor]:
-    """Rejects an accepted step that passes an event by more than ``tol`` in F or a thirtieth of t; then aims at it.
-
-    The step that is tried instead ends just behind the event, so that it holds there.
-
-    Returns:
-        (E,) whether the step is accepted, and (E,) the next dt.
-    """
-    state, dt = attempt.state, attempt.dt
-    if state.outputs is None or evaluation.outputs is None:
-        allowed = torch.full_like(dt, tol)
-    else:
-        allowed = (tol / rms(evaluation.outputs - state.outputs)).clamp(max=1.0)
-    allowed = torch.minimum(allowed, 0.03 * (state.t + dt) / dt)
-    passed = accept & crossing.found & (1 - crossing.fraction > allowed)
-    aimed = dt * (crossing.fraction + allowed / 2)
-    return accept & ~passed, torch.where(passed, aimed, following)
-
-
-def time_of_first_fall(state: FlowState, rule: StepRule) -> Tensor:
-    """(E,) float64 the time in which the loss falls by a hundredth at its initial rate, at most the state's dt."""
-    loss, slope = state.loss.double(), state.gradient_norm.square()
-    first = 0.01 * loss / slope
-    if state.velocity is not None:
-        tau = rule.memory_time(first)
-        inertial = (0.02 * tau * loss / slope).sqrt()  # at v = 0 the loss falls by ‖g‖^2 t^2 / (2 tau)
-        first = torch.where(tau > 0, torch.minimum(torch.maximum(first, inertial), tau), first)
-    return torch.where(first > 0, torch.minimum(first, state.dt), state.dt)

@@ -26,17 +26,22 @@ from torch import Tensor
 from lazy_lightning.flow import tangent_system
 from lazy_lightning.flow.differences import ROWS, Formulas, advanced, predicted, rescaled
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.explicit import crossing_of, relocate, rms, time_of_first_fall
+from lazy_lightning.flow.evaluator import Evaluator
+from lazy_lightning.flow.first_step import time_of_first_fall
+from lazy_lightning.flow.gradient_change import exceeds_rounding
 from lazy_lightning.flow.integrator import (
+    MARGINS,
     Attempt,
     Integrator,
     Outcome,
-    TangentEvaluate,
     check_tolerance,
     finite,
     keep,
-    negligible,
+    keep_report,
+    margin_memory,
+    rms,
 )
+from lazy_lightning.flow.location import relocate
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
 from lazy_lightning.memory import require_bytes
@@ -147,9 +152,7 @@ class Implicit(Integrator):
         if state.velocity is not None:
             memory["velocity_differences"] = torch.zeros_like(memory["differences"])
             memory["output_velocity_differences"] = torch.zeros_like(memory["output_differences"])
-        if evaluation.margins is not None:
-            memory["margins"] = evaluation.margins.clone()
-        return memory
+        return memory | margin_memory(evaluation)
 
     def first_dt(self, state: FlowState, rule: StepRule) -> Tensor:
         """As of the explicit pair; at rest also so short that the error of dw stays small beside dw after tau."""
@@ -164,8 +167,7 @@ class Implicit(Integrator):
     def attempt(self, attempt: Attempt) -> Outcome:
         """One Newton iteration; where it has converged, the error test, and the step is kept or tried again."""
         state, memory, dt = attempt.state, attempt.state.memory, attempt.dt
-        evaluate = cast("TangentEvaluate", attempt.evaluate)
-        real = state.gradient_norm > negligible(state)
+        evaluate, real = attempt.evaluate, exceeds_rounding(state)
         self._begin(attempt, evaluate)
         step = self._prediction(attempt)
         samples = cast(Tensor, state.outputs).shape[1]
@@ -191,8 +193,7 @@ class Implicit(Integrator):
         accept = converged & (error <= 1) & usable
         order = memory["order"]
         shrunk = dt * (_SAFETY * error ** (-1 / (order + 1).double())).clamp(_SHRINK, 1.0)
-        crossing = crossing_of(attempt, reported)
-        accept, following = relocate(attempt, crossing, reported, accept, dt, self.tol)
+        accept, following = relocate(attempt, reported, accept, dt, self.tol)
         rejected = converged & ~accept
         following = torch.where(rejected & (error > 1), shrunk, following)
         following = self._after_failure(memory, failed, following, dt, usable)
@@ -207,7 +208,7 @@ class Implicit(Integrator):
 
     # ------------------------------------------------------------------ before the evaluation
 
-    def _begin(self, attempt: Attempt, evaluate: TangentEvaluate) -> None:
+    def _begin(self, attempt: Attempt, evaluate: Evaluator) -> None:
         """Starts members that have not begun, and rescales the differences of those whose dt has changed."""
         memory, dt = attempt.state.memory, attempt.dt
         new = attempt.running & (memory["order"] == 0)
@@ -223,7 +224,7 @@ class Implicit(Integrator):
             self._restart(memory, other)
         keep(memory["h"], dt, new | other)
 
-    def _start(self, attempt: Attempt, evaluate: TangentEvaluate, rows: Tensor) -> None:
+    def _start(self, attempt: Attempt, evaluate: Evaluator, rows: Tensor) -> None:
         """Order 1 from the present weights. The slopes of F are products with the kernel, those by v a difference."""
         state, memory = attempt.state, attempt.state.memory
         assert state.outputs is not None  # checked when the memory was made
@@ -257,7 +258,7 @@ class Implicit(Integrator):
                 differences[rows, j] = value[rows]
         margins = evaluate.report(state.outputs).margins
         if margins is not None:
-            memory["margins"].index_copy_(0, rows, margins[rows])
+            memory[MARGINS].index_copy_(0, rows, margins[rows])
         memory["order"].index_fill_(0, rows, 1)
         memory["equal"].index_fill_(0, rows, 0)
         memory["system_age"].index_fill_(0, rows, _RENEW)
@@ -277,7 +278,7 @@ class Implicit(Integrator):
         psi_outputs = torch.addcmul(psi_outputs, share, psi_moving - moving)
         return _Prediction(c * c / (tau + c), weights, psi, psi_outputs)
 
-    def _renew(self, attempt: Attempt, evaluate: TangentEvaluate, step: _Prediction, trial: Tensor) -> bool:
+    def _renew(self, attempt: Attempt, evaluate: Evaluator, step: _Prediction, trial: Tensor) -> bool:
         """Computes kernels anew where they are to be, and marks systems to be factorized; True if a kernel is new."""
         memory, running = attempt.state.memory, attempt.running
         drift = (step.c / memory["factor_c"]).log().abs() > _DRIFT
@@ -289,9 +290,7 @@ class Implicit(Integrator):
             self._renew_images(memory, evaluate, trial, rows)
         return len(rows) > 0
 
-    def _renew_images(
-        self, memory: dict[str, Tensor], evaluate: TangentEvaluate, weights: Tensor, rows: Tensor
-    ) -> None:
+    def _renew_images(self, memory: dict[str, Tensor], evaluate: Evaluator, weights: Tensor, rows: Tensor) -> None:
         """The images alpha J of the differences of w and v under the new J, by one forward pass each."""
         base = evaluate.outputs(weights)
         assert base is not None  # a tangent closure gives outputs
@@ -306,9 +305,7 @@ class Implicit(Integrator):
                 images[rows, j] = ((moved - base).flatten(1) / share)[rows]
         memory["defect"].index_fill_(0, rows, 0.0)
 
-    def _renew_kernels(
-        self, memory: dict[str, Tensor], evaluate: TangentEvaluate, weights: Tensor, rows: Tensor
-    ) -> None:
+    def _renew_kernels(self, memory: dict[str, Tensor], evaluate: Evaluator, weights: Tensor, rows: Tensor) -> None:
         if len(rows):
             memory["kernel"].index_copy_(0, rows, evaluate.kernel(weights, rows).to(memory["kernel"].dtype))
             memory["kernel_age"].index_fill_(0, rows, _FRESH)
@@ -394,12 +391,7 @@ class Implicit(Integrator):
         state.gradient.index_copy_(0, rows, gradient)
         state.gradient_norm.index_copy_(0, rows, norm)
         torch.maximum(state.gradient_scale, state.gradient_norm, out=state.gradient_scale)
-        keep(state.loss, reported.loss, accept)
-        assert state.outputs is not None
-        assert reported.outputs is not None
-        keep(state.outputs, reported.outputs, accept)
-        if reported.margins is not None and "margins" in memory:
-            keep(memory["margins"], reported.margins, accept)
+        keep_report(state, reported, accept)
         return following.index_copy(
             0, rows, self._next(memory, rows, order, self._sizes(path, moved), attempt.dt[rows])
         )
@@ -464,7 +456,7 @@ class _Correction:
         memory: dict[str, Tensor],
         step: _Prediction,
         samples: int,
-        evaluate: TangentEvaluate,
+        evaluate: Evaluator,
         running: Tensor,
     ) -> None:
         self._memory, self._step, self._samples = memory, step, samples
@@ -488,8 +480,7 @@ class _Correction:
         old, column = memory["cotangent"], scale.to(slope.dtype).unsqueeze(1)
         pull = column * tangent_system.product(memory["kernel"], torch.where(first, -slope, old - slope))
         right = torch.where(first, pull - step.psi_outputs + memory["defect"], pull)
-        every = torch.arange(len(outputs), device=outputs.device)
-        root = self._evaluate.curvature_root(memory["system_outputs"], every)
+        root = self._evaluate.curvature_root(memory["system_outputs"])
         q = tangent_system.solved(memory["factor"], root, right)
         self.change = right - column * tangent_system.product(memory["kernel"], q)
         cotangent = slope + q
@@ -518,7 +509,7 @@ class _Correction:
         (rows,) = _rows(self._running & (memory["system_age"] == _RENEW))
         if not len(rows):
             return
-        root = self._evaluate.curvature_root(outputs[rows], rows)
+        root = self._evaluate.curvature_root(outputs[rows])
         memory["system_outputs"].index_copy_(0, rows, outputs[rows])
         memory["factor"].index_copy_(0, rows, tangent_system.factorized(memory["kernel"][rows], root, scale[rows]))
         memory["factor_c"].index_copy_(0, rows, self._step.c[rows])

@@ -4,56 +4,23 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.events import Event
 from lazy_lightning.flow.part import FlowPart
+from lazy_lightning.flow.positive_number import positive_number
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
 
-Evaluate = Callable[[Tensor], tuple[Evaluation, Tensor]]
-"""Maps weights (E, N) to the evaluation there and the gradient (E, N)."""
+MARGINS = "margins"
+"""In the memory: (E, n) the margins at the last accepted step."""
 Decide = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Maps a decision about steps, (E,) bool accept and (E,) float64 the next dt, to the one that holds."""
-Filter = Callable[[Tensor, Tensor], Tensor]
-"""Maps F (E, n c) and its slopes d ell / dF (E, n c) to the cotangent (E, n c) that is pulled back in their place."""
-
-
-class TangentEvaluate(Protocol):
-    """The evaluations that an implicit integrator needs besides the gradient; n samples of c outputs, m = n c."""
-
-    def __call__(self, weights: Tensor) -> tuple[Evaluation, Tensor]:
-        """The evaluation at the weights (E, N) and the gradient (E, N)."""
-        ...
-
-    def outputs(self, weights: Tensor) -> Tensor | None:
-        """F (E, n, ...) at the weights (E, N), by a forward pass alone; None if the closure cannot give it."""
-        ...
-
-    def filtered(self, weights: Tensor, cotangent: Filter) -> tuple[Evaluation, Tensor]:
-        """As a call, with another cotangent u pulled back: (E, N) J^T u / (alpha n) in place of the gradient."""
-        ...
-
-    def report(self, outputs: Tensor) -> Evaluation:
-        """The evaluation that outputs F (E, n, ...) belong to, without a network."""
-        ...
-
-    def kernel(self, weights: Tensor, rows: Tensor) -> Tensor:
-        """(R, m, m) the tangent kernel J J^T of the members ``rows`` (R,) at the weights (E, N)."""
-        ...
-
-    def slopes(self, outputs: Tensor) -> Tensor:
-        """d ell / dF at F (E, n, ...), of the same shape."""
-        ...
-
-    def curvature_root(self, outputs: Tensor, rows: Tensor) -> Tensor:
-        """S with S S^T = d^2 ell / dF^2 at F (R, n, ...): (R, n) for one output, else (R, n, c, c)."""
-        ...
 
 
 def own_decision(accept: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,8 +42,9 @@ class Attempt(NamedTuple):
     """(E,) bool the members that take part; the others must stay as they are."""
     weights: Tensor
     """(E, N) a buffer for trial weights w0 + dw."""
-    evaluate: Evaluate
-    """Evaluates the closure; a :class:`TangentEvaluate` where the flow was made with an integrator that needs one."""
+    evaluate: Evaluator
+    """Evaluates the closure at given weights; all that a :class:`~lazy_lightning.flow.TangentClosure` gives if the
+    integrator needs one."""
     events: tuple[Event, ...]
     """The conditions that end members, for an integrator that locates them within a step."""
     decide: Decide = own_decision
@@ -97,7 +65,7 @@ class Outcome(NamedTuple):
     evaluation: Evaluation
     """The evaluation at the weights that were accepted."""
     real: Tensor
-    """(E,) bool: the gradient before the step exceeded rounding errors, see :func:`negligible`."""
+    """(E,) bool: the gradient before the step exceeded rounding errors."""
     noise: Tensor
     """(E,) bool: the step has shown that the gradient is rounding error alone."""
 
@@ -113,11 +81,11 @@ class Integrator(FlowPart, ABC):
     name: ClassVar[str]
     """How a configuration names it."""
     evaluations: ClassVar[int] = 1
-    """Evaluations that one attempt costs, by which the count of tried steps grows."""
+    """Evaluations that one attempt costs, by which the count of tried steps grows; with several parts, the most."""
     growth: float
     """The largest factor by which dt grows in one attempt: bounds how far t can move in a burst."""
     needs_tangent: ClassVar[bool] = False
-    """Whether ``attempt.evaluate`` must be a :class:`TangentEvaluate`."""
+    """Whether the closure must be a :class:`~lazy_lightning.flow.TangentClosure`."""
     reads_the_host: ClassVar[bool] = False
     """Whether an attempt reads numbers from the device, so that it cannot be recorded as a CUDA graph."""
     approximate: ClassVar[bool] = False
@@ -150,12 +118,6 @@ class Integrator(FlowPart, ABC):
         """Evaluates, and moves the members whose step is accepted."""
 
 
-def negligible(state: FlowState) -> Tensor:
-    """(E,) float64: a gradient that is rounding error alone is at most this long; a longer one may be exact."""
-    share: float = torch.finfo(state.gradient.dtype).eps ** 0.75
-    return share * state.gradient_scale
-
-
 def finite(norm: Tensor, loss: Tensor) -> Tensor:
     """(E,) bool: both are finite; a third of the operations of two ``isfinite``."""
     return (norm + loss) * 0 == 0
@@ -167,21 +129,36 @@ def keep(old: Tensor, new: Tensor, accept: Tensor) -> None:
 
 
 def keep_evaluation(state: FlowState, evaluation: Evaluation, gradient: Tensor, norm: Tensor, accept: Tensor) -> None:
-    """Writes gradient (E, N), its norm (E,), loss and outputs to the state where ``accept`` (E,), in place."""
+    """Writes gradient (E, N), its norm (E,) and the evaluation to the state where ``accept`` (E,), in place."""
     keep(state.gradient, gradient, accept)
     keep(state.gradient_norm, norm, accept)
     torch.maximum(state.gradient_scale, state.gradient_norm, out=state.gradient_scale)
+    keep_report(state, evaluation, accept)
+
+
+def keep_report(state: FlowState, evaluation: Evaluation, accept: Tensor) -> None:
+    """Writes loss, outputs and remembered margins to the state where ``accept`` (E,), in place."""
     keep(state.loss, evaluation.loss, accept)
     if state.outputs is not None and evaluation.outputs is not None:
         keep(state.outputs, evaluation.outputs, accept)
+    if MARGINS in state.memory and evaluation.margins is not None:
+        keep(state.memory[MARGINS], evaluation.margins, accept)
+
+
+def margin_memory(evaluation: Evaluation) -> dict[str, Tensor]:
+    """The part of an integrator's memory by which events are located: a copy of the margins, if there are any."""
+    return {} if evaluation.margins is None else {MARGINS: evaluation.margins.clone()}
+
+
+def rms(outputs: Tensor) -> Tensor:
+    """(E,) float64 the root of the mean square over samples and outputs."""
+    return outputs.double().flatten(1).square().mean(dim=1).sqrt()
 
 
 def check_tolerance(tol: object) -> float:
-    """A tolerance > 0 and finite.
+    """Returns a tolerance that is > 0 and finite.
 
     Raises:
-        ConfigError: it is none.
+        ConfigError: it is not.
     """
-    if not isinstance(tol, (int, float)) or isinstance(tol, bool) or not 0 < tol < float("inf"):
-        raise ConfigError(f"tol is {tol!r}, expected the error of F that a step may make, a finite number > 0 (1e-3)")
-    return float(tol)
+    return positive_number("tol", tol, "the error of F that a step may make, a finite number > 0 (1e-3)")

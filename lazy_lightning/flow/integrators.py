@@ -6,11 +6,15 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.auto import Auto
 from lazy_lightning.flow.controllers import Controller, controller
 from lazy_lightning.flow.euler import Euler
+from lazy_lightning.flow.evaluator import Closure, TangentClosure
 from lazy_lightning.flow.explicit import ExplicitPair
 from lazy_lightning.flow.implicit import Implicit
 from lazy_lightning.flow.integrator import Integrator
 
-NAMES = ("euler", "explicit", "implicit", "auto")
+_BY_TOLERANCE: dict[str, type[ExplicitPair | Implicit | Auto]] = {
+    kind.name: kind for kind in (ExplicitPair, Implicit, Auto)
+}
+NAMES = (Euler.name, *_BY_TOLERANCE)
 DEFAULT_TOL = 1e-3
 _DEFAULT_CONTROLLER = "gradient_change"
 
@@ -35,7 +39,7 @@ def build_integrator(
     if spec not in NAMES:
         raise ConfigError(f"unknown integrator {spec!r}: choose one of {', '.join(NAMES)}, or give an Integrator")
     chosen = controller(steering)
-    if spec == "euler":
+    if spec == Euler.name:
         if tol is not None:
             raise ConfigError(
                 f"tol is {tol}, but the integrator euler chooses its steps by the controller {steering!r}: leave tol "
@@ -47,10 +51,29 @@ def build_integrator(
             f"the controller {steering!r} is for the integrator euler, and {spec} chooses its steps by tol: leave "
             "controller out, or set integrator to euler"
         )
-    tol = DEFAULT_TOL if tol is None else tol
-    built: dict[str, type[ExplicitPair | Implicit | Auto]] = {
-        "explicit": ExplicitPair,
-        "implicit": Implicit,
-        "auto": Auto,
-    }
-    return built[spec](tol)
+    return _BY_TOLERANCE[spec](DEFAULT_TOL if tol is None else tol)
+
+
+def fitting(integrator: Integrator, closure: Closure) -> Integrator:
+    """The integrator, or its fallback where the closure does not give the tangent kernel that it needs.
+
+    Raises:
+        ConfigError: it has no fallback.
+    """
+    if integrator.needs_tangent:
+        try:
+            _require_tangent(integrator, closure)
+        except ConfigError:
+            if integrator.fallback is None:
+                raise
+            return integrator.fallback
+    return integrator
+
+
+def _require_tangent(integrator: Integrator, closure: Closure) -> None:
+    if not isinstance(closure, TangentClosure):
+        raise ConfigError(
+            f"the integrator {integrator.name} needs the tangent kernel, but the closure is a "
+            f"{type(closure).__name__}: give an ObjectiveClosure, or integrator explicit or euler"
+        )
+    closure.check()

@@ -1,4 +1,4 @@
-"""Where within a step an event first holds, by interpolation between the step's ends."""
+"""Where within a step an event first holds, by interpolation between its ends; and the step that ends there."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.events import Event, Moment
+from lazy_lightning.flow.integrator import MARGINS, Attempt, rms
 
 _HALVINGS = 12
 
@@ -20,6 +21,36 @@ class Crossing(NamedTuple):
     """(E,) bool: an event holds at the end of the step."""
     fraction: Tensor
     """(E,) float64 in [0, 1], the share of the step after which it first holds; 1 where none is found."""
+
+
+def relocate(
+    attempt: Attempt, evaluation: Evaluation, accept: Tensor, following: Tensor, tol: float
+) -> tuple[Tensor, Tensor]:
+    """Rejects an accepted step that passes an event by more than ``tol`` in F or a thirtieth of t; then aims at it.
+
+    The step that is tried instead ends just behind the event, so that it holds there.
+
+    Returns:
+        (E,) whether the step is accepted, and (E,) the next dt.
+    """
+    state, dt, crossing = attempt.state, attempt.dt, _crossing_of(attempt, evaluation)
+    if state.outputs is None or evaluation.outputs is None:
+        allowed = torch.full_like(dt, tol)
+    else:
+        allowed = (tol / rms(evaluation.outputs - state.outputs)).clamp(max=1.0)
+    allowed = torch.minimum(allowed, 0.03 * (state.t + dt) / dt)
+    passed = accept & crossing.found & (1 - crossing.fraction > allowed)
+    aimed = dt * (crossing.fraction + allowed / 2)
+    return accept & ~passed, torch.where(passed, aimed, following)
+
+
+def _crossing_of(attempt: Attempt, evaluation: Evaluation) -> Crossing:
+    """Where in the step an event first holds."""
+    state = attempt.state
+    start = Evaluation(state.loss, state.outputs, state.memory.get(MARGINS))
+    before = Moment(state.t, state.tried, state.loss_start, start)
+    after = Moment(state.t + attempt.dt, state.tried, state.loss_start, evaluation)
+    return first_crossing(attempt.events, before, after)
 
 
 def first_crossing(events: tuple[Event, ...], before: Moment, after: Moment) -> Crossing:

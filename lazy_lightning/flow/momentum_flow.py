@@ -16,10 +16,10 @@ from lazy_lightning.flow.controllers import Controller
 from lazy_lightning.flow.cuda_graph import RecordedStep, Recording, RecordingError
 from lazy_lightning.flow.euler import Euler
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.evaluator import Closure, Evaluator, fitting
+from lazy_lightning.flow.evaluator import Closure, Evaluator
 from lazy_lightning.flow.events import Event, Moment, TimesReached, as_event
 from lazy_lightning.flow.integrator import Integrator
-from lazy_lightning.flow.integrators import build_integrator
+from lazy_lightning.flow.integrators import build_integrator, fitting
 from lazy_lightning.flow.parameters import ParameterRows
 from lazy_lightning.flow.part import on_device
 from lazy_lightning.flow.rules import StepRule, step_rule
@@ -227,7 +227,7 @@ class MomentumFlow(torch.optim.Optimizer):
             self._renew_memory(closure)
             return
         buffer = self.rows.buffer(len(self._origin))
-        state = initial_state(self._origin, buffer, Evaluator(self.rows, closure).initial, self.dynamics, self.first_dt)
+        state = initial_state(self._origin, buffer, Evaluator(self.rows, closure), self.dynamics, self.first_dt)
         self._hold(state)
         self.rows.publish(buffer)
         self.rows.clear_gradients()
@@ -275,8 +275,7 @@ class MomentumFlow(torch.optim.Optimizer):
             self.trace = None
             return whole.loss.clone()  # the state's own changes in place
         if len(self.dynamics.integrator.parts) > 1:
-            self._step_by_parts(whole, closure)
-            self.active = rows
+            self._step_by_parts(whole, rows, closure)
             return whole.loss.clone()
         self.active = rows
         part = whole if rows is None else whole.select(rows)
@@ -296,8 +295,11 @@ class MomentumFlow(torch.optim.Optimizer):
         self.rows.publish(whole.weights())
         self.rows.clear_gradients()
 
-    def _step_by_parts(self, whole: FlowState, closure: Closure) -> None:
-        """One burst of each part of the integrator, on the running members that it follows."""
+    def _step_by_parts(self, whole: FlowState, rows: Tensor | None, closure: Closure) -> None:
+        """One burst of each part of the integrator, on the running members that it follows.
+
+        ``rows`` are the running members, or None for all: those whose trace is kept.
+        """
         running, modes = self.clock().running, self._modes
         present = [i for i, runs in enumerate(running) if runs]
         traces: list[tuple[list[int], Trace]] = []
@@ -308,19 +310,17 @@ class MomentumFlow(torch.optim.Optimizer):
                 if not own:
                     continue
                 prefix = f"{integrator.name}."
-                self.active = rows = torch.tensor(own, device=whole.t.device)
-                part = whole.select(rows, prefix)
-                part = self._burst(part, closure, replace(self.dynamics, integrator=integrator).select(rows))
-                whole.write(rows, part, prefix)
+                self.active = followed = torch.tensor(own, device=whole.t.device)
+                part = whole.select(followed, prefix)
+                part = self._burst(part, closure, replace(self.dynamics, integrator=integrator).select(followed))
+                whole.write(followed, part, prefix)
                 assert self.trace is not None  # just made
                 traces.append((own, self.trace))
             self.dynamics.integrator.switch(whole)
-            self.trace = _merged(traces, present if self._is_compact(present, whole) else range(whole.members), whole)
+            self.trace = _merged(traces, range(whole.members) if rows is None else present, whole)
+            self.active = rows
         finally:
             self._publish(whole)
-
-    def _is_compact(self, present: list[int], whole: FlowState) -> bool:
-        return len(present) < whole.members and (self.compact or whole.members == 1)
 
     def advance(self, times: Tensor, closure: Closure) -> Tensor:
         """Follows each member to a time of its own, or through several, and returns the loss (E,) at the last.
@@ -370,8 +370,7 @@ class MomentumFlow(torch.optim.Optimizer):
         needed = torch.ceil(gaps / state.dt).sum(dim=0)
         (counts,) = self._read_clock(needed)
         steps = [count for count, runs in zip(counts, self.clock().running, strict=True) if runs]
-        cost = max(part.evaluations for part in self.dynamics.integrator.parts)
-        return max((_whole(count) * cost for count in steps), default=0)
+        return max((_whole(count) * self.dynamics.integrator.evaluations for count in steps), default=0)
 
     def _burst(
         self, state: FlowState, closure: Closure, dynamics: Dynamics, recording: Recording | None = None

@@ -7,17 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.events import Event, Moment, stop
-from lazy_lightning.flow.integrator import (
-    Attempt,
-    Decide,
-    Evaluate,
-    Integrator,
-    finite,
-    keep_evaluation,
-    negligible,
-    own_decision,
-)
+from lazy_lightning.flow.gradient_change import negligible
+from lazy_lightning.flow.integrator import Attempt, Decide, Integrator, finite, keep_evaluation, own_decision
 from lazy_lightning.flow.part import select_rows
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
@@ -44,10 +37,10 @@ class Dynamics:
         return replace(self, rule=rule, integrator=integrator, events=events, t_max=t_max)
 
 
-def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics, dt: float) -> FlowState:
+def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluator, dynamics: Dynamics, dt: float) -> FlowState:
     """The state at t = 0, after the one evaluation at w0. ``weights_at`` (E, N) is the buffer of trial weights."""
     members, device = len(origin), origin.device
-    evaluation, gradient = evaluate(weights_at.copy_(origin))
+    evaluation, gradient = evaluate.initial(weights_at.copy_(origin))
     norm = torch.linalg.vector_norm(gradient, dim=1).double()
     loss = evaluation.loss.clone()
     usable = finite(norm, loss)
@@ -82,7 +75,7 @@ def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluate, dynami
     return state
 
 
-def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics) -> Tensor:
+def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluator, dynamics: Dynamics) -> Tensor:
     """Attempts one step of every running member, in place; members that stopped stay where they are.
 
     Returns (E,) whether the step has shown that the gradient is rounding error alone, for :func:`settle`.
@@ -149,7 +142,7 @@ def settle(state: FlowState, noise: Tensor | None, events: tuple[Event, ...]) ->
             state.reason.masked_fill_(found & state.running, int(event.reason))
 
 
-def confirm_ends(state: FlowState, ended: Tensor, weights_at: Tensor, evaluate: Evaluate, dynamics: Dynamics) -> None:
+def confirm_ends(state: FlowState, ended: Tensor, weights_at: Tensor, evaluate: Evaluator, dynamics: Dynamics) -> None:
     """Evaluates members that have ``ended`` (E,) in this burst at their weights; those whose event does not hold go on.
 
     For integrators whose loss and outputs are approximate. One evaluation of all members.

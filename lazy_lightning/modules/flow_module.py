@@ -21,6 +21,7 @@ from lazy_lightning.flow.events import Event, as_event
 from lazy_lightning.flow.integrator import Integrator
 from lazy_lightning.flow.integrators import build_integrator
 from lazy_lightning.flow.momentum_flow import Clock, MomentumFlow
+from lazy_lightning.flow.positive_number import positive_number
 from lazy_lightning.flow.rules import StepRule, step_rule
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.flow.stop_reason import StopReason
@@ -119,7 +120,7 @@ class FlowModule(ObservedModule):
             "mu": mu,
             "rule": rule,
             "integrator": build_integrator(integrator, controller, tol),
-            "dt": check_first_step(dt),
+            "dt": positive_number("dt", dt, "the first step size to try, a finite number > 0"),
             "events": (*self.stop.events(self.loss, self.events), *self.events),
         }
         self.cuda_graphs = cuda_graphs
@@ -351,9 +352,8 @@ class FlowModule(ObservedModule):
         clock = self._clock()
         t, dt = (list(compress(values, clock.running)) for values in (clock.t, clock.dt))
         integrator = self.flow.dynamics.integrator
-        cost = max(part.evaluations for part in integrator.parts)
         tried = max(compress(clock.tried, clock.running), default=0)
-        steps = self.schedule.burst(tried, t, dt, integrator.growth, cost)
+        steps = self.schedule.burst(tried, t, dt, integrator.growth, integrator.evaluations)
         if self.stop.max_wall is not None and self._seconds_per_step:
             left = self.stop.max_wall - self.seconds_so_far()
             steps = min(steps, max(1, int(left / self._seconds_per_step)))
@@ -404,17 +404,6 @@ class FlowModule(ObservedModule):
 
     def _all_stopped(self) -> bool:
         return not any(self._clock().running)
-
-
-def check_first_step(dt: object) -> float:
-    """The first step size, checked before any data is read.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if not isinstance(dt, (int, float)) or isinstance(dt, bool) or not 0 < dt < float("inf"):
-        raise ConfigError(f"dt is {dt!r}, expected the first step size to try, a finite number > 0")
-    return float(dt)
 
 
 def check_events(events: Sequence[Event] | None) -> tuple[Event, ...]:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
 from torch import Tensor
 
-from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.evaluation import Evaluation, Filter
 from lazy_lightning.ntk.sharing import Sharing
 from lazy_lightning.objective.centering import Centering
-from lazy_lightning.objective.full_batch import drop_single_output, random_weights
+from lazy_lightning.objective.full_batch import drop_single_output, evaluation_of, random_weights
 from lazy_lightning.objective.losses import Loss
 
 
@@ -55,16 +54,15 @@ class KernelObjective:
         outputs, total, slope = self._slopes(v)
         v.grad = self._gradient(v, slope)
         shown = drop_single_output(outputs)
-        margins = self.loss.margins(shown, self.y) if self.reports_margins else None
         loss = total / self.centering.loss_divisor(len(self.y), v.dtype)
-        return Evaluation(loss, shown, margins, self.loss.flat(shown, self.y))
+        return evaluation_of(loss, shown, self.loss, self.y, self.reports_margins)
 
     def outputs_at(self, v: Tensor) -> Tensor:
         """F at ``v`` (E, N), (E, n) for one output and (E, n, c) for more."""
         moved = kernel_outputs(self.features, v.detach(), self.centering, self.start, self.outputs, self.sharing)
         return drop_single_output(moved)
 
-    def filtered(self, v: Tensor, cotangent: Callable[[Tensor, Tensor], Tensor]) -> Evaluation:
+    def filtered(self, v: Tensor, cotangent: Filter) -> Evaluation:
         """Evaluates at ``v`` and leaves Phi^T u / (alpha n) in ``v.grad``, u = ``cotangent(F, d ell / dF)``."""
         outputs = self.outputs_at(v)
         u = cotangent(outputs, self.slopes(outputs))
@@ -73,10 +71,9 @@ class KernelObjective:
 
     def report(self, outputs: Tensor) -> Evaluation:
         """The evaluation that outputs F (E, n, ...) belong to."""
-        margins = self.loss.margins(outputs, self.y) if self.reports_margins else None
         total = self.loss.per_sample(outputs, self.y).sum(dim=-1)
-        divisor = self.centering.loss_divisor(len(self.y), outputs.dtype)
-        return Evaluation(total / divisor, outputs, margins, self.loss.flat(outputs, self.y))
+        loss = total / self.centering.loss_divisor(len(self.y), outputs.dtype)
+        return evaluation_of(loss, outputs, self.loss, self.y, self.reports_margins)
 
     def slopes(self, outputs: Tensor) -> Tensor:
         """d ell / dF at F (E, n, ...), of the same shape."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol, Self, cast
 
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.evaluation import Evaluation, Filter
 from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
 from lazy_lightning.objective.full_batch import Objective
 from lazy_lightning.objective.losses import Loss
-
-Cotangent = Callable[[Tensor, Tensor], Tensor]
 
 
 class FullBatchObjective(Protocol):
@@ -45,7 +42,7 @@ class FullBatchObjective(Protocol):
 class ObjectiveWithKernel(FullBatchObjective, Protocol):
     """An objective that knows its tangent kernel, with what else an implicit integrator needs."""
 
-    def filtered(self, w: Tensor, cotangent: Cotangent) -> Evaluation:
+    def filtered(self, w: Tensor, cotangent: Filter) -> Evaluation:
         """Evaluates, and leaves J^T u / (alpha n) in ``w.grad``."""
         ...
 
@@ -105,7 +102,7 @@ class ObjectiveClosure:
         """F (E, n, ...), by a forward pass alone."""
         return self.objective.outputs_at(self._w)
 
-    def filtered(self, cotangent: Cotangent) -> Evaluation:
+    def filtered(self, cotangent: Filter) -> Evaluation:
         """Evaluates, and leaves J^T u / (alpha n) in ``w.grad``, u = ``cotangent(F, d ell / dF)``."""
         return self._with_kernel.filtered(self._w, cotangent)
 
@@ -122,7 +119,7 @@ class ObjectiveClosure:
         objective, w = self._with_kernel, self._w.detach()
         return network_kernel(objective, w, rows) if isinstance(objective, Objective) else objective.kernel(w, rows)
 
-    def curvature_root(self, outputs: Tensor, rows: Tensor) -> Tensor:
+    def curvature_root(self, outputs: Tensor) -> Tensor:
         """The root of d^2 ell / dF^2 at F (R, n, ...)."""
         return self._with_kernel.curvature_root(outputs)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.evaluation import Evaluation, Filter
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.losses import Loss
@@ -59,16 +59,14 @@ class Objective:
         weight = self.weight
         sums, outputs = [], []
         for part in chunks(samples, self.chunk_size):
-            f = self.network(w, self.x[part], self.buffers)
-            centered = drop_single_output(self.centering(f, self.f0[:, part]))
+            centered = self._outputs_of(w, part)
             total = self.loss.per_sample(centered, self.y[part]).sum(dim=-1)
             total.backward(weight)  # type: ignore[no-untyped-call]  # of sum_E weight total, without forming it
             sums.append(total.detach())
             outputs.append(centered.detach())
         whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0)
-        margins = self.loss.margins(whole, self.y) if self.reports_margins else None
-        return Evaluation(total * weight, whole, margins, self.loss.flat(whole, self.y))
+        return evaluation_of(total * weight, whole, self.loss, self.y, self.reports_margins)
 
     def outputs_at(self, w: Tensor) -> Tensor:
         """F at ``w`` (E, N), (E, n) for one output and (E, n, c) for more, without a graph."""
@@ -76,14 +74,14 @@ class Objective:
             f = raw_outputs(self.network, w, self.x, self.buffers, self.chunk_size)
             return drop_single_output(self.centering(f, self.f0))
 
-    def filtered(self, w: Tensor, cotangent: Callable[[Tensor, Tensor], Tensor]) -> Evaluation:
+    def filtered(self, w: Tensor, cotangent: Filter) -> Evaluation:
         """Evaluates at ``w`` (E, N) and adds J^T u / (alpha n) to ``w.grad``, u = ``cotangent(F, d ell / dF)``.
 
         u = d ell / dF gives grad L. In chunks each takes a second forward pass, since u depends on all samples.
         """
         weight = self.weight
         if self.chunk_size is None or self.chunk_size >= len(self.x):
-            centered = drop_single_output(self.centering(self.network(w, self.x, self.buffers), self.f0))
+            centered = self._outputs_of(w, slice(None))
             whole = centered.detach()
             u = cotangent(whole, self.slopes(whole))
             centered.backward(u * weight.view(-1, *(1,) * (u.ndim - 1)))  # type: ignore[no-untyped-call]
@@ -92,16 +90,14 @@ class Objective:
         u = cotangent(whole, self.slopes(whole))
         u = u * weight.view(-1, *(1,) * (u.ndim - 1))
         for part in chunks(len(self.x), self.chunk_size):
-            f = self.network(w, self.x[part], self.buffers)
-            centered = drop_single_output(self.centering(f, self.f0[:, part]))
+            centered = self._outputs_of(w, part)
             centered.backward(u[:, part])  # type: ignore[no-untyped-call]
         return self.report(whole)
 
     def report(self, outputs: Tensor) -> Evaluation:
         """The evaluation that outputs F (E, n, ...) belong to, without the network."""
-        margins = self.loss.margins(outputs, self.y) if self.reports_margins else None
         total = self.loss.per_sample(outputs, self.y).sum(dim=-1)
-        return Evaluation(total * self.weight, outputs, margins, self.loss.flat(outputs, self.y))
+        return evaluation_of(total * self.weight, outputs, self.loss, self.y, self.reports_margins)
 
     def slopes(self, outputs: Tensor) -> Tensor:
         """d ell / dF at F (E, n, ...), of the same shape."""
@@ -127,18 +123,27 @@ class Objective:
         leaf = w.detach().clone().requires_grad_(True)
         random = weights.to(self.x)
         for part in chunks(len(self.x), self.chunk_size):
-            f = self.network(leaf, self.x[part], self.buffers)
-            centered = drop_single_output(self.centering(f, self.f0[:, part]))
+            centered = self._outputs_of(leaf, part)
             total = (self.loss.per_sample(centered, self.y[part]) * random[part]).sum(dim=-1)
             total.backward(self.weight)  # type: ignore[no-untyped-call]
         assert leaf.grad is not None  # just computed
         return leaf.grad
+
+    def _outputs_of(self, w: Tensor, part: slice) -> Tensor:
+        """F on some of the samples, (E, k) for one output and (E, k, c) for more, with a graph."""
+        return drop_single_output(self.centering(self.network(w, self.x[part], self.buffers), self.f0[:, part]))
 
     @cached_property
     def weight(self) -> Tensor:
         """(E,) 1/(alpha^2 n), see :meth:`Centering.loss_weight`."""
         samples = len(self.x) if self.samples is None else self.samples
         return self.centering.loss_weight(samples).to(self.x.dtype)
+
+
+def evaluation_of(total: Tensor, outputs: Tensor, loss: Loss, y: Tensor, reports_margins: bool) -> Evaluation:
+    """The evaluation with the losses L ``total`` (E,) and the outputs F (E, n, ...) on targets y (n, ...)."""
+    margins = loss.margins(outputs, y) if reports_margins else None
+    return Evaluation(total, outputs, margins, loss.flat(outputs, y))
 
 
 def uncancelled_norm(gradient: Tensor, start: Tensor, alpha: Tensor) -> Tensor:

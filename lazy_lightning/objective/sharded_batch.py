@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.objective.full_batch import Objective, random_weights, uncancelled_norm
+from lazy_lightning.objective.full_batch import Objective, evaluation_of, random_weights, uncancelled_norm
 from lazy_lightning.objective.losses import Loss
 
 Sum = Callable[[Tensor], Tensor]
@@ -57,8 +57,7 @@ class ShardedObjective:
         w.grad, outputs = self._join(w.grad, part.outputs)
         loss = self.loss
         total = loss.per_sample(outputs, self.y).sum(dim=-1) * self.own.weight
-        margins = loss.margins(outputs, self.y) if self.reports_margins else None
-        return Evaluation(total, outputs, margins, loss.flat(outputs, self.y))
+        return evaluation_of(total, outputs, loss, self.y, self.reports_margins)
 
     def outputs_at(self, w: Tensor) -> Tensor:
         """F at ``w`` (E, N) on all samples, without a graph."""
