@@ -78,6 +78,8 @@ class _Prediction(NamedTuple):
     """(E, N) the predicted displacement."""
     psi: Tensor
     """(E, N)"""
+    outputs: Tensor
+    """(E, m) the predicted F, by the kept images of the differences of w."""
     psi_outputs: Tensor
     """(E, m) alpha J psi"""
 
@@ -144,7 +146,7 @@ class Implicit(Integrator):
             "expected_outputs": torch.zeros_like(outputs),  # F where the next iteration is evaluated, by the kernel
             "defect": torch.zeros_like(outputs),
             "defect_c": clock.clone(),
-            "surprise": torch.full_like(clock, torch.inf),  # rms by which the last first iteration missed F
+            "surprise": torch.full_like(clock, torch.inf),  # rms by which a first iteration misses F
             "kernel": outputs.new_zeros(members, size, size),
             "factor": outputs.new_zeros(members, size, size),
             "system_outputs": torch.zeros_like(evaluation.outputs),  # F at which the curvature in the system was taken
@@ -176,6 +178,7 @@ class Implicit(Integrator):
             step = self._prediction(attempt)
         correction = _Correction(memory, step, samples, evaluate, attempt.running)
         evaluation, gradient = evaluate.filtered(trial, correction)
+        self._correct_kept_outputs(attempt, correction.missed)
 
         column = step.c.to(gradient.dtype).unsqueeze(1)
         delta = gradient.mul_(-column).sub_(step.psi).sub_(memory["increment"])
@@ -267,16 +270,16 @@ class Implicit(Integrator):
         memory, order = attempt.state.memory, attempt.state.memory["order"]
         c = attempt.dt / self.formulas.leading[order]
         weights, psi = predicted(memory["differences"], order, self.formulas)
-        psi_outputs = predicted(memory["output_differences"], order, self.formulas)[1]
+        outputs, psi_outputs = predicted(memory["output_differences"], order, self.formulas)
         if attempt.state.velocity is None:
-            return _Prediction(c, weights, psi, psi_outputs)
+            return _Prediction(c, weights, psi, outputs, psi_outputs)
         tau = _memory_time(attempt, attempt.state.t + attempt.dt)
         share = (tau * c / (tau + c)).to(weights.dtype).unsqueeze(1)
         velocity, psi_velocity = predicted(memory["velocity_differences"], order, self.formulas)
         moving, psi_moving = predicted(memory["output_velocity_differences"], order, self.formulas)
         psi = torch.addcmul(psi, share, psi_velocity - velocity)
         psi_outputs = torch.addcmul(psi_outputs, share, psi_moving - moving)
-        return _Prediction(c * c / (tau + c), weights, psi, psi_outputs)
+        return _Prediction(c * c / (tau + c), weights, psi, outputs, psi_outputs)
 
     def _renew(self, attempt: Attempt, evaluate: Evaluator, step: _Prediction, trial: Tensor) -> bool:
         """Computes kernels anew where they are to be, and marks systems to be factorized; True if a kernel is new."""
@@ -312,6 +315,20 @@ class Implicit(Integrator):
             memory["surprise"].index_fill_(0, rows, torch.inf)
 
     # ------------------------------------------------------------------ after the evaluation
+
+    def _correct_kept_outputs(self, attempt: Attempt, missed: Tensor) -> None:
+        """Adds to F, loss and margins of the last step by how much they were ``missed`` (E, m), where it matters.
+
+        They were found with a kept kernel in one iteration. If an event holds of the true ones alone, it would be
+        located in a step of any length.
+        """
+        state = attempt.state
+        first = attempt.running & (state.memory["iteration"] == 0)
+        off = first & (rms(missed) > _NEWTON * self.tol)
+        state.memory["output_differences"][:, 0].add_(torch.where(first.unsqueeze(1), missed, 0.0))
+        if len(_rows(off)[0]):
+            outputs = cast(Tensor, state.outputs)
+            keep_report(state, attempt.evaluate.report(outputs + missed.view_as(outputs)), off)
 
     def _converges(
         self, memory: dict[str, Tensor], norm: Tensor, usable: Tensor, running: Tensor
@@ -467,11 +484,14 @@ class _Correction:
         """(E, m) alpha J delta."""
         self.outputs: Tensor
         """(E, m) F where the iteration was evaluated."""
+        self.missed: Tensor
+        """(E, m) F at the prediction less the predicted F; in later iterations without meaning."""
 
     def __call__(self, outputs: Tensor, slopes: Tensor) -> Tensor:
         """l' + q, of the shape of the outputs (E, n, ...)."""
         memory, step = self._memory, self._step
         self.outputs, shape = outputs.flatten(1), outputs.shape
+        self.missed = self.outputs - step.outputs
         slope = slopes.flatten(1)
         scale = step.c / self._samples
         self._renew_systems(outputs, scale)
@@ -502,7 +522,9 @@ class _Correction:
         changes = (self._running & first) | second
         keep(memory["defect"], defect, changes)
         keep(memory["defect_c"], c, changes)
-        keep(memory["surprise"], rms(missed), second)
+        # A first iteration is trusted alone while those before it have missed F by less than tol.
+        surprise = torch.where(second, rms(missed), torch.maximum(memory["surprise"], _NEWTON * rms(self.missed)))
+        keep(memory["surprise"], surprise, self._running & (second | first))
 
     def _renew_systems(self, outputs: Tensor, scale: Tensor) -> None:
         memory = self._memory

@@ -27,6 +27,18 @@ def test_fit_to_the_margins(tmp_path, name):
         assert found.last("tried")[1] < expected.last("tried")[1] / 2
 
 
+@pytest.mark.parametrize("name", ["implicit", "auto"])
+def test_deep_in_the_feature_regime(tmp_path, name):
+    """Where the kernel changes by orders of magnitude, F of one iteration with a kept kernel is not to be trusted."""
+    scale = {"alpha": [0.000375], "seeds": [2], "dt": 1e-3, "network": {"width": 64, "depth": 3}}
+    runs = {
+        each: fit(tmp_path / each, module(integrator=each, tol=tol, **{**END, **scale}), data=digits(n_train=50))
+        for each, tol in ((name, 1e-3), ("explicit", 1e-4))
+    }
+    assert [reason.name for reason in runs[name].module.reasons] == ["MARGINS_MET"]
+    assert runs[name].last("t") == pytest.approx(runs["explicit"].last("t"), rel=3e-3)
+
+
 def test_flow_on_a_frozen_kernel(tmp_path):
     ends = {}
     for name in ("euler", "implicit"):
