@@ -7,15 +7,19 @@ contains the true value in 95 % of cases.
 """
 
 from lazy_lightning.analysis.collapse import Exponent, Quality, collapse_exponent, collapse_quality
+from lazy_lightning.analysis.crossed import CrossedMean, crossed_mean
 from lazy_lightning.analysis.crossing import Crossing, crossing
 from lazy_lightning.analysis.curves import Curve
-from lazy_lightning.analysis.ensemble import EnsembleStatistics, ensemble_statistics
+from lazy_lightning.analysis.ensemble import EnsembleStatistics, ensemble_statistics, misclassified
 from lazy_lightning.analysis.number_format import with_error, within_factor
+from lazy_lightning.analysis.paired_test import paired_test
 from lazy_lightning.analysis.plateau import Plateau, plateau
 from lazy_lightning.analysis.power_law import PowerLaw, power_law, power_law_of_points
+from lazy_lightning.analysis.sampling import binomial_error
 from lazy_lightning.analysis.seeds import geometric_mean, mean_and_error, resampled_means
 
 __all__ = [
+    "CrossedMean",
     "Crossing",
     "Curve",
     "EnsembleStatistics",
@@ -23,12 +27,16 @@ __all__ = [
     "Plateau",
     "PowerLaw",
     "Quality",
+    "binomial_error",
     "collapse_exponent",
     "collapse_quality",
+    "crossed_mean",
     "crossing",
     "ensemble_statistics",
     "geometric_mean",
     "mean_and_error",
+    "misclassified",
+    "paired_test",
     "plateau",
     "power_law",
     "power_law_of_points",

@@ -77,12 +77,33 @@ def ensemble_statistics(outputs: ArrayLike, labels: ArrayLike) -> EnsembleStatis
     )
 
 
-def _checked_outputs(outputs: ArrayLike) -> Floats:
+def misclassified(outputs: ArrayLike, labels: ArrayLike) -> NDArray[np.bool_]:
+    """Returns which samples each member misclassifies, (s, n), as :func:`ensemble_statistics` counts them.
+
+    Args:
+        outputs: outputs (s, n) or (s, n, c) of one member or more.
+        labels: floats +1 and -1 (n,), or integers (n,) as classes.
+
+    Raises:
+        AnalysisError: an output is not finite, or the labels do not fit the outputs or are regression targets.
+
+    >>> misclassified([[1.0, -1.0], [3.0, 1.0]], [1.0, -1.0])
+    array([[False, False],
+           [False,  True]])
+    """
+    F = _checked_outputs(outputs, least=1)
+    wrong = _misclassified(F, _checked_labels(labels, F))
+    if wrong is None:
+        raise AnalysisError("the labels are regression targets, expected classes or +1 and -1: compare losses instead.")
+    return wrong
+
+
+def _checked_outputs(outputs: ArrayLike, least: int = 2) -> Floats:
     """Returns the outputs as float64 (s, n, c)."""
     F = np.asarray(outputs, dtype=np.float64)
     if F.ndim not in (2, 3) or F.size == 0:
         raise AnalysisError(f"outputs have shape {F.shape}, expected (s, n) or (s, n, c): seeds, samples, outputs.")
-    if len(F) < 2:
+    if len(F) < least:
         raise AnalysisError("A variance over seeds needs two seeds at least, got 1: train some more.")
     failed = np.flatnonzero(~np.isfinite(F.reshape(len(F), -1)).all(axis=1))
     if len(failed):
@@ -113,15 +134,21 @@ def _checked_labels(labels: ArrayLike, F: Floats) -> Labels:
 
 
 def _errors(F: Floats, y: Labels) -> Floats:
-    """Returns the share of misclassified samples of each member, (s,)."""
+    """Returns the share of misclassified samples of each member, (s,); NaN for regression targets."""
+    wrong = _misclassified(F, y)
+    if wrong is None:
+        return np.full(len(F), np.nan)
+    return np.asarray(1 - (~wrong).mean(axis=1), dtype=np.float64)
+
+
+def _misclassified(F: Floats, y: Labels) -> NDArray[np.bool_] | None:
+    """Returns which samples each member misclassifies, (s, n); None for regression targets."""
     if y.dtype.kind == "i":
         own = np.take_along_axis(F, y[None, :, None].astype(np.intp), axis=2)
-        right = (own <= F).sum(axis=2) == 1
-    elif F.shape[2] == 1 and (np.abs(y) == 1).all():
-        right = (F * y > 0)[..., 0]
-    else:
-        return np.full(len(F), np.nan)
-    return np.asarray(1 - right.mean(axis=1), dtype=np.float64)
+        return np.asarray((own <= F).sum(axis=2) != 1)
+    if F.shape[2] == 1 and (np.abs(y) == 1).all():
+        return np.asarray(~(F * y > 0)[..., 0])
+    return None
 
 
 def _jackknife(deviations: Floats) -> float:

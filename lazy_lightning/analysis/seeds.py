@@ -63,19 +63,22 @@ def geometric_mean(y: ArrayLike) -> Floats:
 
 
 def mean_and_error(y: ArrayLike) -> tuple[Floats, Floats]:
-    """Returns mean and standard error over seeds, (k,) each: (sum (y - mean)^2/(n (n - 1)))^(1/2) over n seeds.
+    """Returns mean and standard error over seeds, (k,) each.
 
-    The error is not widened for few seeds. It is NaN for a point with fewer than two seeds.
+    The error is (sum (y - mean)^2/(n (n - 1)))^(1/2) over the n seeds of a point, widened by Student's t for n - 1
+    degrees of freedom, so that two of it cover in 95 % (:func:`~lazy_lightning.analysis.student.widening`): 6.98 times
+    as large for two seeds, 2.26 times for three, 1.25 times for six. It is NaN for a point with fewer than two seeds.
 
     Raises:
         AnalysisError: a value is infinite, or y is not (k, s).
 
     >>> mean_and_error([[1.0, 3.0], [5.0, np.nan]])
-    (array([2., 5.]), array([ 1., nan]))
+    (array([2., 5.]), array([6.98, nan]))
     """
     values = seed_columns(y)
     means = seed_means(values)
-    return means, np.sqrt(covariance_of_means(values, values))
+    factors = np.array([widening(float(count) - 1) for count in (~np.isnan(values)).sum(axis=1)])
+    return means, factors * np.sqrt(covariance_of_means(values, values))
 
 
 def covariance_of_means(one: Floats, other: Floats) -> Floats:

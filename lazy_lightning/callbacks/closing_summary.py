@@ -12,6 +12,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Timer
 from rich.table import Table
 
+from lazy_lightning.analysis import binomial_error
 from lazy_lightning.analysis.regime import ENDED_BY_ITSELF, TRAINED_BELOW, Regime, regime
 from lazy_lightning.callbacks.last_record import LastRecord
 from lazy_lightning.callbacks.printing import SafeConsole, attempt
@@ -107,6 +108,7 @@ def _group(
         "alpha": float(alpha),
         "sqrt_h_alpha": None if width is None else float(np.sqrt(width) * alpha),
         "members": len(rows),
+        "test_samples": len(module.test_split.y),
         "failed": len(rows) - len(good),
         "stops": sorted({_stop_sentence(module, reasons[i]) for i in rows}),
         "regime": _regime(module, record, [reasons[i] for i in good], good).value,
@@ -152,6 +154,8 @@ def print_summary(summary: dict[str, Any], folder: Path | None) -> None:
     for group in groups:
         console.print(rich_text(_sentence(group)))
         console.print(rich_text(_by_member(summary, group)), soft_wrap=True)
+    if any(group["members"] - group["failed"] > 1 for group in groups):
+        console.print("± is the standard deviation over the members of an alpha, not the error of their mean")
     if folder is not None:
         console.print(rich_text(f"results in {folder}:"), soft_wrap=True)
         for path in _listed(folder):
@@ -192,8 +196,17 @@ def _sentence(group: dict[str, Any]) -> str:
 def _by_member(summary: dict[str, Any], group: dict[str, Any]) -> str:
     members = [m for m in summary["members"] if m["alpha"] == group["alpha"]]
     if any(m.get("test/error") is not None for m in members):
-        return "  test error by member: " + "  ".join(_format_value(m.get("test/error"), "{:.2%}") for m in members)
+        shown = "  ".join(_format_value(m.get("test/error"), "{:.2%}") for m in members)
+        return f"  test error by member: {shown}{_sampling_error(group)}"
     return "  test loss by member: " + "  ".join(_format_value(m.get("test/loss"), "{:.3g}") for m in members)
+
+
+def _sampling_error(group: dict[str, Any]) -> str:
+    """Returns a clause with the binomial error of the mean test error; empty in a summary of an older version."""
+    mean, samples = group["mean"].get("test/error"), group.get("test_samples")
+    if mean is None or not samples:
+        return ""
+    return f"  (sampling error of {samples} test samples: ± {100 * binomial_error(mean, samples):.2g} %)"
 
 
 def _format_value(value: float | None, form: str) -> str:

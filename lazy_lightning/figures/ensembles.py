@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lazy_lightning.analysis import ensemble_statistics
 from lazy_lightning.errors import AnalysisError, DataError
+from lazy_lightning.figures.draws import training_sets
 from lazy_lightning.figures.sweep_table import WidthCurve, finished, of_width
 from lazy_lightning.runs.load import MemberOutputs
 
@@ -19,15 +20,16 @@ def ensemble_curve(runs: pd.DataFrame, h: float) -> WidthCurve | None:
 
     It is computed from the members' outputs, or else taken from the run's column if all seeds of a point were in one
     run. ``values`` is (k, 1), and ``seeds`` is empty, because an ensemble has no seed. Points with one seed are left
-    out.
+    out. An ensemble is of one training set; with several of them, the mean over these is returned.
     """
     rows = of_width(finished(runs), h).sort_values(["alpha", "seed"], kind="stable")
-    outputs = _outputs(rows)
+    outputs = stored_outputs(rows)
     alphas, errors = [], []
-    for alpha, members in rows.assign(_position=np.arange(len(rows))).groupby("alpha", sort=True):
-        if len(members) > 1:
+    for alpha, members in rows.assign(_position=np.arange(len(rows)), _set=training_sets(rows)).groupby("alpha"):
+        ensembles = [part for _, part in members.groupby("_set") if len(part) > 1]
+        if ensembles:
             alphas.append(float(str(alpha)))
-            errors.append(_error(members, outputs))
+            errors.append(float(np.mean([_error(part, outputs) for part in ensembles])))
     curve = WidthCurve(h, np.array(alphas), np.array(errors, dtype=np.float64).reshape(-1, 1), ())
     return curve if np.isfinite(curve.values).any() else None
 
@@ -41,7 +43,7 @@ def _error(members: pd.DataFrame, outputs: MemberOutputs | None) -> float:
     return _reported_error(members)
 
 
-def _outputs(rows: pd.DataFrame) -> MemberOutputs | None:
+def stored_outputs(rows: pd.DataFrame) -> MemberOutputs | None:
     """Returns the outputs of the rows, or None if some are not stored or have different samples."""
     try:
         return rows.outputs.load("test")  # type: ignore[no-any-return]

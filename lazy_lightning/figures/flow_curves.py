@@ -84,8 +84,9 @@ def _caption(runs: pd.DataFrame, chosen: Followed, lines: list[_Line], units: li
     seeds, unit = counted_seeds([line.curve.seeds for line in lines]), units[-1]
     scaled = "" if unit is None else f" Right: each member's t over its own t1, by {_T1[unit]}."
     return (
-        f"Learning curves of {chosen.description}, mean and standard error of {seeds}; a member that has stopped "
-        f"keeps its last value, and a marker is at the end of the last member.{scaled}{unfinished_note(runs)}"
+        f"Learning curves of {chosen.description}, mean and standard error over {seeds}, widened by Student's t; a "
+        f"member that has stopped keeps its last value, and a marker is at the end of the last member."
+        f"{scaled}{unfinished_note(runs)}"
     )
 
 

@@ -34,6 +34,7 @@ from lazy_lightning.figures.sweep_table import (
     KERNEL_AT_INIT,
     WidthCurve,
     counted_seeds,
+    errors_phrase,
     has,
     named_width,
     scale_label,
@@ -41,6 +42,7 @@ from lazy_lightning.figures.sweep_table import (
     unfinished_note,
     width_curves,
 )
+from lazy_lightning.figures.tested_samples import tested
 
 
 class Level(NamedTuple):
@@ -90,7 +92,7 @@ def generalization_error(runs: pd.DataFrame) -> ReportFigure:
             axes[1].set_xlabel(scale_label(series.members))
         _explain(axes[0], series)
         legend_above(figure, axes[0], columns=6 if scaled else 2)
-    findings = _findings(runs, series, quantity)
+    findings = _findings(runs, series, quantity) | (tested(runs, series.members) if quantity is ERROR else {})
     title = quantity.name.capitalize()
     return ReportFigure("test_error", title, _caption(runs, series, title), figure, _table(series, quantity), findings)
 
@@ -205,7 +207,7 @@ def _plateau(curve: WidthCurve, quantity: Quantity, description: str) -> str:
 
 
 def _caption(runs: pd.DataFrame, series: Series, title: str) -> str:
-    parts = [f"{title} of networks: mean of {seeds_phrase(series.members)} (bands: standard error; dots: seeds)"]
+    parts = [f"{title} of networks: mean of {seeds_phrase(series.members)} ({errors_phrase(series.members)})"]
     if series.ensembles:
         parts.append("dashed: the average output of all seeds")
     if series.levels:

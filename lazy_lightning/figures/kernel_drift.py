@@ -26,6 +26,7 @@ from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
+    errors_phrase,
     named_width,
     scale_label,
     seeds_phrase,
@@ -64,8 +65,8 @@ def kernel_drift(runs: pd.DataFrame) -> ReportFigure:
         log_axes(axis)
         legend_above(figure, axis, columns=3)
     caption = (
-        f"Relative change of the tangent kernel over training, geometric mean of {seeds_phrase(curves)} (bands: "
-        f"standard error; dots: seeds; dotted: {LEVEL}, where α* is read; thin lines: slopes of the widest). "
+        f"Relative change of the tangent kernel over training, geometric mean of {seeds_phrase(curves)} ("
+        f"{errors_phrase(curves)}; dotted: {LEVEL}, where α* is read; thin lines: slopes of the widest). "
         f"{' '.join(_sentence(name, found) for name, found in laws.items())}{unfinished_note(runs)}"
     )
     findings = _slopes(laws) | _collapse(curves)

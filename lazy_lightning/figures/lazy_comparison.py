@@ -15,6 +15,7 @@ from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
+    errors_phrase,
     has,
     named_width,
     seeds_phrase,
@@ -68,7 +69,7 @@ def lazy_comparison(runs: pd.DataFrame) -> ReportFigure:
         figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     curve = panels["test"][0].curve
     caption = (
-        f"Lazy training, {named_width(curve.h)}: mean of {seeds_phrase([curve])} (bands: standard error; dots: seeds)."
+        f"Lazy training, {named_width(curve.h)}: mean of {seeds_phrase([curve])} ({errors_phrase([curve])})."
         f"{unfinished_note(runs)}"
     )
     shown = [(kind, line) for kind, part in {**panels, "stable": stable}.items() for line in part]

@@ -13,11 +13,13 @@ from matplotlib.figure import Figure
 from lazy_lightning.analysis import PowerLaw, mean_and_error, within_factor
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.asymptotic_regions import Region, clear_shift, draw_guide, feature_region_of, fitted
+from lazy_lightning.figures.draws import draws
 from lazy_lightning.figures.marks import Mark, draw_band, draw_seeds, legend_above, log_axes, width_label, width_marks
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
+    errors_phrase,
     finished,
     has,
     named_width,
@@ -84,8 +86,8 @@ def leaving_time(runs: pd.DataFrame) -> ReportFigure:
         axes[0].set_ylabel("$t_1$")
         _legend(figure, axes[0], marks, lazy)
     caption = (
-        f"Time to leave the tangent space, geometric mean of {seeds_phrase(panels[next(iter(panels))])} (bands: "
-        "standard error; dots: seeds, alone where others have not left it). "
+        f"Time to leave the tangent space, geometric mean of {seeds_phrase(panels[next(iter(panels))])} ("
+        f"{errors_phrase(panels[next(iter(panels))])}, alone where others have not left it). "
         f"{_sentence(fits)}{_lazy_sentence(lazy)}{unfinished_note(runs)}"
     )
     return ReportFigure(
@@ -114,8 +116,9 @@ def _lazy_time(runs: pd.DataFrame) -> _LazyTime | None:
 
 def _reached_by_all(runs: pd.DataFrame, curve: WidthCurve) -> WidthCurve:
     """Returns the alphas at which every finished member has a t1, because a mean over some of them is biased."""
-    members = of_width(finished(runs), curve.h).groupby("alpha")["seed"].nunique()
-    return curve.at(curve.counts == members.reindex(curve.alpha).to_numpy())
+    members = of_width(finished(runs), curve.h)
+    draw = members.assign(_draw=draws(members).labels).groupby("alpha")["_draw"].nunique()
+    return curve.at(curve.counts == draw.reindex(curve.alpha).to_numpy())
 
 
 def _draw(

@@ -15,6 +15,7 @@ from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
     counted_seeds,
+    errors_phrase,
     has,
     unfinished_note,
     width_curves,
@@ -49,9 +50,9 @@ def loss_by_width(runs: pd.DataFrame) -> ReportFigure:
         _draw(axis, lines, quantity)
     counts = [int(count) for line in lines.values() for count in line.counts if count]
     caption = (
-        f"{quantity.name.capitalize()} against the number h of neurons: mean of {counted_seeds(counts)} (bands: "
-        f"standard error; dots: seeds). Fixed alpha is the 1/sqrt(h) scaling, fixed sqrt(h) alpha the 1/h scaling."
-        f"{unfinished_note(runs)}"
+        f"{quantity.name.capitalize()} against the number h of neurons: mean of {counted_seeds(counts)} ("
+        f"{errors_phrase(list(lines.values()))}). Fixed alpha is the 1/sqrt(h) scaling, fixed sqrt(h) alpha the "
+        f"1/h scaling.{unfinished_note(runs)}"
     )
     title = f"{quantity.name.capitalize()} by width"
     return ReportFigure("loss_by_width", title, caption, figure, _table(lines, quantity), _findings(lines, quantity))
@@ -60,6 +61,7 @@ def loss_by_width(runs: pd.DataFrame) -> ReportFigure:
 def _lines(curves: list[WidthCurve], *, scaled: bool) -> dict[str, WidthCurve]:
     """Returns the curves by name; the attribute ``alpha`` of each contains h."""
     found: dict[float, list[tuple[float, dict[int, float]]]] = {}
+    over = curves[0].over
     for curve in curves:
         for i, at in enumerate(curve.scale if scaled else curve.alpha):
             values = dict(zip(curve.seeds, curve.values[i].tolist(), strict=True))
@@ -67,13 +69,13 @@ def _lines(curves: list[WidthCurve], *, scaled: bool) -> dict[str, WidthCurve]:
     kept = {at: points for at, points in sorted(found.items()) if len(points) >= _LEAST}
     chosen = list(kept)[:: max(1, -(-len(kept) // (_MOST // 2)))]
     name = "$\\sqrt{h}\\,\\alpha = %s$" if scaled else "$\\alpha = %s$"
-    return {name % plain(at): _curve(kept[at]) for at in chosen}
+    return {name % plain(at): _curve(kept[at], over) for at in chosen}
 
 
-def _curve(points: list[tuple[float, dict[int, float]]]) -> WidthCurve:
+def _curve(points: list[tuple[float, dict[int, float]]], over: str) -> WidthCurve:
     seeds = tuple(sorted({seed for _, values in points for seed in values}))
     values = np.array([[values.get(seed, np.nan) for seed in seeds] for _, values in points])
-    return WidthCurve(float("nan"), np.array([h for h, _ in points]), values, seeds)
+    return WidthCurve(float("nan"), np.array([h for h, _ in points]), values, seeds, over)
 
 
 def _draw(axis: Axes, lines: dict[str, WidthCurve], quantity: Quantity) -> None:

@@ -25,6 +25,7 @@ from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
     counted_seeds,
+    errors_phrase,
     named_scale,
     named_width,
     scale_label,
@@ -56,9 +57,10 @@ def output_growth(runs: pd.DataFrame) -> ReportFigure:
         _draw_growth(left, grown, chosen)
         _draw_ends(right, ends)
     caption = (
-        f"Growth of the output. Left: {chosen.description}, mean and standard error of "
-        f"{counted_seeds([curve.seeds for curve in grown.values()])}. Right: at the end of training, geometric mean "
-        f"of {seeds_phrase(ends)} (bands: standard error; dots: seeds). Dotted: a margin of 1.{unfinished_note(runs)}"
+        f"Growth of the output. Left: {chosen.description}, mean and standard error over "
+        f"{counted_seeds([curve.seeds for curve in grown.values()])}, widened by Student's t. Right: at the end of "
+        f"training, geometric mean of {seeds_phrase(ends)} ({errors_phrase(ends)}). Dotted: a margin of 1."
+        f"{unfinished_note(runs)}"
     )
     return ReportFigure(
         "output_growth", "Growth of the output", caption, figure, _table(grown, chosen.h, ends), _findings(ends)

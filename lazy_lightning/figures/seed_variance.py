@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from lazy_lightning.analysis import PowerLaw, ensemble_statistics, power_law_of_points
 from lazy_lightning.errors import AnalysisError, DataError
 from lazy_lightning.figures.across_widths import common_range, interpolated, interpolated_note, is_trained
+from lazy_lightning.figures.draws import training_sets
 from lazy_lightning.figures.sweep_table import WidthCurve, finished, of_width, sorted_widths
 from lazy_lightning.runs.load import OutputsAccessor
 
@@ -75,7 +77,7 @@ def variance_curves(runs: pd.DataFrame) -> list[VarianceCurve]:
             "the outputs of the members were not kept (outputs.safetensors), but the variance of F needs them"
         )
     rows = pd.concat(kept)
-    counts = rows.groupby(["h", "alpha"], dropna=False)["seed"].nunique()
+    counts = rows.assign(_set=training_sets(rows)).groupby(["h", "alpha", "_set"], dropna=False)["seed"].nunique()
     if counts.max() < 2:
         raise AnalysisError(
             "no alpha has two seeds: a variance over seeds needs two at least, --model.seeds 10 is usual"
@@ -88,17 +90,20 @@ def variance_curves(runs: pd.DataFrame) -> list[VarianceCurve]:
 
 
 def _variance_curve(h: float, rows: pd.DataFrame) -> VarianceCurve | None:
-    rows = rows.drop_duplicates(["alpha", "seed"], keep="last").reset_index(drop=True)
+    rows = rows.assign(_set=training_sets(rows))
+    rows = rows.drop_duplicates(["alpha", "seed", "_set"], keep="last").reset_index(drop=True)
     try:
         outputs, labels, _ = OutputsAccessor(rows).load("test")
     except DataError as error:
         raise AnalysisError(str(error)) from error
     points = []
     for alpha, members in rows.groupby("alpha", sort=True):
-        if len(members) > 1:
-            found = ensemble_statistics(outputs[members.index], labels)
-            if found.variance > 0:
-                points.append((float(str(alpha)), found.variance, found.variance_error, found.seeds))
+        found = [
+            ensemble_statistics(outputs[part.index], labels) for _, part in members.groupby("_set") if len(part) > 1
+        ]
+        if found and (variance := float(np.mean([part.variance for part in found]))) > 0:
+            error = math.sqrt(sum(part.variance_error**2 for part in found)) / len(found)
+            points.append((float(str(alpha)), variance, error, found[0].seeds))
     if not points:
         return None
     alpha, values, errors, seeds = np.array(points, dtype=np.float64).T

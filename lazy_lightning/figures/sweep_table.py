@@ -14,6 +14,7 @@ from lazy_lightning.analysis.seeds import mean_and_error
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.band import Band
 from lazy_lightning.figures.column_words import not_measured
+from lazy_lightning.figures.draws import AVERAGED, DATA, WEIGHTS, draws, training_sets
 from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL, plain
 
 NETWORK, KERNEL_AT_INIT, KERNEL_AT_END = "network", "kernel at init", "kernel at end"
@@ -28,9 +29,11 @@ class WidthCurve:
     alpha: NDArray[np.float64]
     """Scales (k,)."""
     values: NDArray[np.float64]
-    """Values (k, s) with a column for each seed; NaN where a seed is missing."""
+    """Values (k, s) with a column for each draw, mostly a seed; NaN where one is missing."""
     seeds: tuple[int, ...]
-    """The seeds (s,)."""
+    """The seeds (s,), or the numbers of the training sets, see :mod:`~lazy_lightning.figures.draws`."""
+    over: str = WEIGHTS
+    """What an error over the columns is over."""
 
     @property
     def scale(self) -> NDArray[np.float64]:
@@ -50,16 +53,17 @@ class WidthCurve:
 
     def positive(self) -> WidthCurve:
         """Returns the curve with NaN in place of values that are not positive."""
-        return WidthCurve(self.h, self.alpha, np.where(self.values > 0, self.values, np.nan), self.seeds)
+        return WidthCurve(self.h, self.alpha, np.where(self.values > 0, self.values, np.nan), self.seeds, self.over)
 
     def log_band(self) -> Band:
         """Returns the geometric mean over seeds and its error; values that are not positive are left out."""
         mean, error = mean_and_error(np.log(self.positive().values))
-        return Band(np.exp(mean), np.exp(mean - error), np.exp(mean + error))
+        with np.errstate(over="ignore"):  # the error of two seeds may exceed all numbers, which draws no band
+            return Band(np.exp(mean), np.exp(mean - error), np.exp(mean + error))
 
     def at(self, keep: NDArray[np.bool_]) -> WidthCurve:
         """Returns the curve at some of the alphas."""
-        return WidthCurve(self.h, self.alpha[keep], self.values[keep], self.seeds)
+        return WidthCurve(self.h, self.alpha[keep], self.values[keep], self.seeds, self.over)
 
     def long(self, **columns: NDArray[Any] | float | str) -> pd.DataFrame:
         """Returns rows for the table of a figure: h, alpha, sqrt_h_alpha, number of seeds, and given columns (k,)."""
@@ -124,8 +128,15 @@ def unfinished_note(runs: pd.DataFrame, model: str = NETWORK) -> str:
 
 
 def seeds_phrase(curves: Sequence[WidthCurve]) -> str:
-    """Describes the numbers of seeds of the points, as ``3 seeds`` or ``1 to 3 seeds``."""
-    return counted_seeds([int(count) for curve in curves for count in curve.counts if count > 0])
+    """Describes the numbers of draws of the points, as ``3 seeds``, ``1 to 3 seeds`` or ``3 training sets``."""
+    phrase = counted_seeds([int(count) for curve in curves for count in curve.counts if count > 0])
+    return phrase.replace("seed", "training set") if all(curve.over in (DATA, AVERAGED) for curve in curves) else phrase
+
+
+def errors_phrase(curves: Sequence[WidthCurve]) -> str:
+    """States what bands and dots are, such as ``bands: standard error over seeds of the weights; dots: seeds``."""
+    over = list(dict.fromkeys(curve.over for curve in curves))
+    return f"bands: standard error over {' or '.join(over)}, widened by Student's t; dots: single values"
 
 
 def counted_seeds(counts: Sequence[int]) -> str:
@@ -181,10 +192,13 @@ def same_width(one: float, other: float) -> bool:
 
 def _curve(h: float, rows: pd.DataFrame, column: str) -> WidthCurve:
     """Returns the curve of the rows; a member that occurs twice is counted once."""
-    by_seed = rows.groupby(["alpha", "seed"])[column].last().unstack("seed").sort_index()
-    values = by_seed.to_numpy(dtype=np.float64, copy=True)
-    seeds = tuple(int(seed) for seed in by_seed.columns)
-    return WidthCurve(h, by_seed.index.to_numpy(dtype=np.float64, copy=True), values, seeds)
+    found = draws(rows)
+    chosen = rows.assign(_draw=found.labels, _set=training_sets(rows))
+    members = chosen.groupby(["alpha", "_draw", "seed", "_set"])[column].last()
+    by_draw = members.groupby(["alpha", "_draw"]).mean().unstack("_draw").sort_index()
+    values = by_draw.to_numpy(dtype=np.float64, copy=True)
+    seeds = tuple(int(seed) for seed in by_draw.columns)
+    return WidthCurve(h, by_draw.index.to_numpy(dtype=np.float64, copy=True), values, seeds, found.over)
 
 
 def _numbers(column: pd.Series[Any]) -> pd.Series[float]:

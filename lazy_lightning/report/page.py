@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
+from lazy_lightning.figures.draws import draws
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.sweep_table import sorted_widths
 from lazy_lightning.report import elements
@@ -22,8 +23,10 @@ TEMPLATE = "page.html.jinja"
 STYLE = Path(__file__).with_name("page.css")
 
 _ABOUT_ERRORS = (
-    "Errors come from the seeds and from the scatter of the points around a fit; twice an error is an interval "
-    "of 95 %. Bands and bars in the figures are one standard error over seeds."
+    "Errors are over {over}, those of fits also over the scatter of the points around the fit, and widened by "
+    "Student's t for few draws, so that twice an error is an interval of 95 %. Bands and bars in the figures are one "
+    "such standard error. The sampling error of the test set, which all members share, is not in them; the findings "
+    "give it beside the test errors."
 )
 
 
@@ -60,7 +63,7 @@ def render(sections: Sequence[Section], root: Path, when: datetime) -> str:
             style=Markup(STYLE.read_text(encoding="utf-8")),
             account=account(runs),
             versions=versions(runs, when),
-            about_errors=_ABOUT_ERRORS,
+            about_errors=_ABOUT_ERRORS.format(over=_sources(runs)),
             several=len(sections) > 1,
             sections=[_section(section, root) for section in sections],
             not_drawn=list(_not_drawn(sections)),
@@ -68,6 +71,11 @@ def render(sections: Sequence[Section], root: Path, when: datetime) -> str:
             configurations=list(_configurations(runs)),
         )
     )
+
+
+def _sources(runs: pd.DataFrame) -> str:
+    """Returns what the errors of a table of runs are over, such as ``seeds of the weights``."""
+    return listed(sorted({draws(part).over for _, part in runs.groupby(["model", "h"], dropna=False)}))
 
 
 def _section(section: Section, root: Path) -> dict[str, Any]:

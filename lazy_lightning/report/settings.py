@@ -1,4 +1,4 @@
-"""Division of a table of runs into settings, within which members differ only in h, alpha and seed."""
+"""Division of a table of runs into settings, within which members differ only in h, alpha and seeds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from lazy_lightning.figures.sweep_table import NETWORK
-from lazy_lightning.runs.configuration import WITHOUT_EFFECT
+from lazy_lightning.runs.configuration import DATA_SEEDS, WITHOUT_EFFECT
 
 _SWEPT = ("alpha", "seeds", "at", "checkpoint", "layers", "kernel_outputs")
 """Arguments of the model that differ within a setting: alpha, seeds, and those of the frozen kernel."""
@@ -30,7 +30,7 @@ class Setting(NamedTuple):
 
 
 def settings(runs: pd.DataFrame) -> list[Setting]:
-    """Divides a table of runs by all keys of the configuration except width, alpha, seed and frozen kernel.
+    """Divides a table of runs by all keys of the configuration except width, alpha, seeds and frozen kernel.
 
     Kernels belong to the setting of the networks with the same configuration; if there are none, to the only setting of
     networks from which they differ only in limits and steps; else they are a separate setting.
@@ -67,7 +67,7 @@ def is_compared(key: str) -> bool:
         return False
     configured = key == "data" or key.startswith(("model.", "data.", "trainer."))
     swept = {f"model.{name}" for name in _SWEPT}
-    return configured and key not in swept and key.rpartition(".")[2] not in WITHOUT_EFFECT
+    return configured and key not in swept and key not in DATA_SEEDS and key.rpartition(".")[2] not in WITHOUT_EFFECT
 
 
 def format_value(value: Any) -> str:

@@ -31,6 +31,9 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "events": None,
 }
 """Arguments that 0.1.0 did not have, with their defaults, for which a member has the same identity as in 0.1.0."""
+DATA_SEEDS = ("data.train_seed", "data.teacher_seed")
+"""Keys of the seeds in which members may differ beside the seed of the weights: those of the training sample and of the
+teacher that labels it."""
 _DIGITS = 12
 _LIMITS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
 """Options of the trainer for the length of mini-batch training and its gradients, which a flow does not use."""

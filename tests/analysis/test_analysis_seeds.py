@@ -54,7 +54,7 @@ def test_means_and_errors_are_those_of_numpy():
     y = draw(6, 5)
     mean, error = mean_and_error(y)
     assert_close(mean, y.mean(axis=1))
-    assert_close(error, stats.sem(y, axis=1))
+    assert_close(error, widening(4) * stats.sem(y, axis=1))
     assert_close(geometric_mean(np.exp(y)), stats.gmean(np.exp(y), axis=1))
 
 
@@ -62,11 +62,18 @@ def test_missing_seeds_are_left_out():
     y = holes(draw(6, 5))
     mean, error = mean_and_error(y)
     assert_close(mean, np.nanmean(y, axis=1))
-    assert_close(error, stats.sem(y, axis=1, nan_policy="omit"))
+    factors = np.array([widening(n - 1) for n in np.isfinite(y).sum(axis=1)])
+    assert_close(error, factors * np.asarray(stats.sem(y, axis=1, nan_policy="omit")))
     mean, error = mean_and_error([[1.0, NAN, 3.0], [NAN, NAN, 5.0], [NAN, NAN, NAN]])
     assert_close(mean, np.array([2.0, 5.0, NAN]))
-    assert_close(error, np.array([1.0, NAN, NAN]))
+    assert_close(error, np.array([widening(1), NAN, NAN]))
     assert_close(geometric_mean([[NAN, NAN], [2.0, 8.0]]), np.array([NAN, 4.0]))
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_two_errors_of_a_mean_over_few_seeds_cover_in_95_percent(seeds):
+    mean, error = mean_and_error(draw(20_000, seeds))
+    assert (np.abs(mean) < 2 * error).mean() == pytest.approx(normal_coverage(2), abs=0.006)
 
 
 def test_one_seed_may_be_a_vector():
@@ -111,7 +118,7 @@ def test_resamples_have_the_unbiased_covariance_of_the_means(seeds):
 def test_resamples_of_points_with_missing_seeds():
     y = holes(draw(5, 7))
     means = resampled_means(y, resamples=RESAMPLES, rng=np.random.default_rng(2))
-    expected = mean_and_error(y)[1] ** 2
+    expected = covariance_of_means(y, y)
     for variance, wanted in zip(means.var(axis=0), expected, strict=True):
         assert variance == pytest.approx(wanted, rel=MONTE_CARLO)
 

@@ -5,6 +5,7 @@ import pytest
 from closeness import assert_close
 from made_runs import LAYERS, made_sweep, seed_factor
 
+from lazy_lightning.analysis.student import widening
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.displacement_by_layer import displacement_by_layer
 from lazy_lightning.runs import load_runs
@@ -40,7 +41,7 @@ def test_numbers_drawn_are_in_the_table(runs):
     inside = table[(table["quantity"] == "dw_mean") & (table["layer"] == "hidden.1")]
     assert_close(inside["alpha"].to_numpy(copy=True), np.full(3, 1000 / np.sqrt(300)), rtol=1e-9)
     assert_close(inside["mean"].to_numpy(copy=True), np.sqrt(300) / 1000 / np.array([30.0, 100.0, 300.0]), rtol=1e-9)
-    spread = np.exp(np.std([np.log(seed_factor(e, 4)) for e in range(4)], ddof=1) / 2)  # of four seeds
+    spread = np.exp(np.std([np.log(seed_factor(e, 4)) for e in range(4)], ddof=1) / 2 * widening(3))  # of four seeds
     assert_close((inside["high"] / inside["mean"]).to_numpy(copy=True), np.full(3, spread), rtol=1e-9)
 
 

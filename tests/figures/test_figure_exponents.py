@@ -9,6 +9,8 @@ import pytest
 from made_runs import SCALES, STAR, WIDTHS, made_kernels, made_sweep, seed_factor
 from numpy.testing import assert_allclose
 
+from lazy_lightning.analysis import binomial_error
+from lazy_lightning.analysis.student import widening
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.flow_curves import flow_curves
 from lazy_lightning.figures.generalization_error import generalization_error as error_figure
@@ -77,7 +79,7 @@ def test_kernel_drift_finds_both_slopes_and_the_collapse(runs):
     for h in WIDTHS:
         assert_allclose(column(drawn, "mean", h)[s != 1], expected[s != 1], rtol=1e-8)
         g = np.log([seed_factor(e, 4) for e in range(4)])
-        above = np.exp(g.std(ddof=1) / 2)
+        above = np.exp(g.std(ddof=1) / 2 * widening(3))
         assert_allclose(column(drawn, "high", h)[s != 1], above * expected[s != 1], rtol=1e-8)
 
 
@@ -142,6 +144,17 @@ def test_error_knows_plateau_kernels_and_ensembles(runs):
     low = np.where(np.array(SCALES) < 0.9, 8.0, 10.0)
     off = ~np.isclose(SCALES, 1.0)  # where alpha's tenth digit decides
     assert_allclose(column(drawn, "mean", 300, model="network")[off], low[off], rtol=TIGHT)
+
+
+def test_error_states_what_the_test_samples_add(runs):
+    """The binomial error, and the ends of the sweep paired over seeds and samples: the made outputs are equal there."""
+    found = error_figure(runs.assign(**{"data.n_test": 40})).findings
+    expected = 100 * binomial_error(0.1, 40)
+    assert found["sampling error of the test set, h = 100"].startswith(f"{expected:.2g} % (binomial, 40 samples, at")
+    paired = found["test error, largest minus smallest alpha, h = 100"]
+    assert paired.startswith("0 ± 0 %, p = 1 (")
+    assert paired.endswith("paired over 4 seeds of the weights and 40 test samples)")
+    assert not any("sampling error" in name for name in error_figure(runs.drop(columns="data.n_test")).findings)
 
 
 def plateau_of(runs):

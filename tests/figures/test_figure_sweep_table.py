@@ -8,12 +8,16 @@ from hypothesis import strategies as st
 from made_runs import SCALES, WIDTHS, made_kernels, made_sweep, seed_factor
 from numpy.testing import assert_allclose
 
+from lazy_lightning.analysis.student import widening
 from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.draws import AVERAGED, BOTH, DATA, WEIGHTS
 from lazy_lightning.figures.sweep_table import (
     KERNEL_AT_INIT,
     WidthCurve,
     counted_seeds,
+    errors_phrase,
     has,
+    seeds_phrase,
     sorted_widths,
     unfinished_note,
     width_curves,
@@ -87,7 +91,7 @@ def test_bands_against_numpy():
     values = np.array([[1.0, 2.0, 4.0], [3.0, NAN, NAN]])
     curve = WidthCurve(100.0, np.array([1.0, 2.0]), values, (0, 1, 2))
     band = curve.band(100.0)
-    error = 100 * values[0].std(ddof=1) / np.sqrt(3)
+    error = 100 * values[0].std(ddof=1) / np.sqrt(3) * widening(2)
     assert_allclose(band.mean, np.array([700 / 3, 300.0]), rtol=TIGHT)
     assert_allclose(band.high[:1], np.array([700 / 3 + error]), rtol=TIGHT)
     assert np.isnan(band.high[1])  # of one seed
@@ -110,3 +114,34 @@ def test_a_logarithm_never_sees_what_is_not_positive(numbers):
 
 def test_seeds_are_counted():
     assert [counted_seeds(n) for n in ([], [1], [2, 2], [1, 3])] == ["no seeds", "1 seed", "2 seeds", "1 to 3 seeds"]
+
+
+# ---------------------------------------------------------------------- draws
+
+
+def of_seeds(weights, data, **columns):
+    return rows(**{"seed": weights, "data.train_seed": data, **columns})
+
+
+def test_a_draw_is_a_seed_where_each_seed_has_its_own_training_set():
+    runs = of_seeds([0, 1, 2], [7, 8, 9], x=[1.0, 2.0, 4.0])
+    (curve,) = width_curves(runs, "x")
+    assert (curve.seeds, curve.over) == ((0, 1, 2), BOTH)
+    assert curve.values.tolist() == [[1.0, 2.0, 4.0]]
+
+
+def test_a_draw_is_a_training_set_where_each_has_several_seeds():
+    """The mean over the weights of each training set: members of one training set are not independent."""
+    runs = of_seeds([0, 1, 0, 1], [5, 5, 3, 3], x=[1.0, 3.0, 10.0, 20.0])
+    (curve,) = width_curves(runs, "x")
+    assert curve.over == AVERAGED
+    assert curve.values.tolist() == [[15.0, 2.0]]
+    assert seeds_phrase([curve]) == "2 training sets"
+    assert errors_phrase([curve]).startswith(f"bands: standard error over {AVERAGED}, widened")
+
+
+def test_one_seed_on_several_training_sets_and_several_seeds_on_one():
+    (curve,) = width_curves(of_seeds([0, 0], [5, 3], x=[1.0, 3.0]), "x")
+    assert (curve.over, curve.values.tolist()) == (DATA, [[3.0, 1.0]])
+    (curve,) = width_curves(of_seeds([0, 1], [5, 5], x=[1.0, 3.0]), "x")
+    assert (curve.over, curve.values.tolist()) == (WEIGHTS, [[1.0, 3.0]])

@@ -1,0 +1,79 @@
+"""What the finite number of test samples does to test errors: their sampling error, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from lazy_lightning.analysis import binomial_error, misclassified, paired_test, with_error
+from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.draws import draws, training_sets
+from lazy_lightning.figures.ensembles import stored_outputs
+from lazy_lightning.figures.marks import plain
+from lazy_lightning.figures.sweep_table import WidthCurve, finished, named_width, of_width
+
+_SAMPLES = "data.n_test"
+
+
+def tested(runs: pd.DataFrame, curves: Sequence[WidthCurve]) -> dict[str, str]:
+    """Returns findings on the test samples for the curves of the test error.
+
+    For each width it is the binomial sampling error at the largest alpha, if the number of test samples is known, and
+    the difference of the test errors at the smallest and largest alpha, paired over the seeds and test samples that
+    they have in common, if the outputs are stored.
+    """
+    findings = {}
+    for curve in curves:
+        samples = _samples(of_width(finished(runs), curve.h))
+        if samples is not None and len(curve.alpha):
+            mean = float(np.nanmean(curve.values[-1])) if curve.counts[-1] else float("nan")
+            if mean == mean:
+                findings[f"sampling error of the test set, {named_width(curve.h)}"] = (
+                    f"{100 * binomial_error(mean, samples):.2g} % (binomial, {samples} samples, at an error of "
+                    f"{100 * mean:.3g} %)"
+                )
+        difference = _ends(runs, curve)
+        if difference is not None:
+            findings[f"test error, largest minus smallest alpha, {named_width(curve.h)}"] = difference
+    return findings
+
+
+def _samples(rows: pd.DataFrame) -> int | None:
+    """Returns the number of test samples, None if it is not known or rows differ in it."""
+    counts = pd.to_numeric(rows[_SAMPLES], errors="coerce").dropna().unique() if _SAMPLES in rows else []
+    return int(counts[0]) if len(counts) == 1 else None
+
+
+def _ends(runs: pd.DataFrame, curve: WidthCurve) -> str | None:
+    """Describes the paired difference of the test errors at both ends of a curve; None without stored outputs."""
+    if len(curve.alpha) < 2:
+        return None
+    rows = of_width(finished(runs), curve.h)
+    found = draws(rows)
+    rows = rows.assign(_draw=found.labels, _set=training_sets(rows))
+    low, high = (_wrong(rows[rows["alpha"] == alpha]) for alpha in (curve.alpha[0], curve.alpha[-1]))
+    common = sorted(low.keys() & high.keys())
+    if not common or len({low[draw].shape for draw in common} | {high[draw].shape for draw in common}) > 1:
+        return None
+    result = paired_test([high[draw] for draw in common], [low[draw] for draw in common])
+    scales = f"alpha = {plain(curve.alpha[-1])} and {plain(curve.alpha[0])}"
+    return (
+        f"{with_error(100 * result.mean, 100 * result.error)} %, p = {result.p_value:.2g} ({scales}; paired over "
+        f"{result.rows} {found.over} and {result.columns} test samples)"
+    )
+
+
+def _wrong(members: pd.DataFrame) -> dict[int, NDArray[np.float64]]:
+    """Returns for each draw the share of its members that misclassify each test sample, (n,)."""
+    members = members.drop_duplicates(["seed", "_set"], keep="last").reset_index(drop=True)
+    outputs = stored_outputs(members) if len(members) else None
+    if outputs is None:
+        return {}
+    try:
+        wrong = misclassified(outputs.outputs, outputs.labels).astype(np.float64)
+    except AnalysisError:  # regression targets, or an output that is not finite
+        return {}
+    return {int(str(draw)): wrong[part.index].mean(axis=0) for draw, part in members.groupby("_draw")}
