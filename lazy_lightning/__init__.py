@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lazy_lightning import deprecations
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from lazy_lightning.denormals import flush_denormals

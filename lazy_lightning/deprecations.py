@@ -1,6 +1,6 @@
 """Deprecated names of version 0.1.0.
 
-They work for one more release with a DeprecationWarning, and without limit in the configurations of old runs.
+They work in 0.2 with a DeprecationWarning, and without limit in the configurations of old runs.
 :mod:`lazy_lightning.runs.configuration` uses the tables below to hash a configuration in the spelling of 0.1.0,
 so that the identities of members do not depend on the version that trained them.
 """

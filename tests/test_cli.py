@@ -21,7 +21,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ProgressBar
 from safetensors.torch import load_file
 
-from lazy_lightning import load_runs
+from lazy_lightning import __version__, load_runs
 from lazy_lightning.callbacks import T1, Curves, LearningCurves, TangentDeparture, WeightDisplacement
 from lazy_lightning.cli import main, short_help
 from lazy_lightning.cli.flow_cli import single_observers
@@ -377,7 +377,7 @@ def test_help_of_a_class_is_short(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 AT_ONCE = {
-    "--version": (0, "lazy-lightning 0.1.0 (torch"),
+    "--version": (0, f"lazy-lightning {__version__} (torch"),
     "--help": (0, "usage: lazy-lightning SUBCOMMAND"),
     "fit --help": (0, "--model.alpha"),
     "fitt": (2, "unknown subcommand fitt: did you mean fit?"),

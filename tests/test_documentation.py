@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 from made_runs import made_sweep
 
 import lazy_lightning
@@ -125,13 +124,6 @@ def test_gallery_is_drawn_from_stored_runs(tmp_path: Path, capsys: pytest.Captur
     shown = capsys.readouterr().out
     assert "digits_fc: kept as it is, there are no runs in" in shown
     assert "neuron_paths: " in shown
-
-
-def test_version_is_the_same_everywhere() -> None:
-    newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
-    assert newest is not None
-    assert newest[1] == lazy_lightning.__version__
-    assert yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"] == lazy_lightning.__version__
 
 
 def test_lower_bounds_are_read_from_every_dependency() -> None:

@@ -16,6 +16,7 @@ from lazy_lightning.figures.style import alpha_colors, paper_style
 
 
 class _Panel(NamedTuple):
+    name: str
     label: str
     solid: str
     dashed: str | None
@@ -24,11 +25,11 @@ class _Panel(NamedTuple):
 
 
 _PANELS = (
-    _Panel(r"mean loss $\ell(F, y)$", "test/loss", "train/loss", True),
-    _Panel("error (%)", "test/error", "train/error", True, 100.0),
-    _Panel(r"$\Vert w - w_0 \Vert / \Vert w_0 \Vert$", "displacement/total", None, True),
-    _Panel(r"$\Vert \Theta - \Theta_0 \Vert / \Vert \Theta_0 \Vert$", "kernel_drift/total", None, True),
-    _Panel("rms distance of the paths\nof $F$ and its linearisation", "path_distance/rms", None, True),
+    _Panel("loss", r"mean loss $\ell(F, y)$", "test/loss", "train/loss", True),
+    _Panel("error", "error (%)", "test/error", "train/error", True, 100.0),
+    _Panel("displacement", r"$\Vert w - w_0 \Vert / \Vert w_0 \Vert$", "displacement/total", None, True),
+    _Panel("kernel_drift", r"$\Vert \Theta - \Theta_0 \Vert / \Vert \Theta_0 \Vert$", "kernel_drift/total", None, True),
+    _Panel("path_distance", "rms distance of the paths\nof $F$ and its linearisation", "path_distance/rms", None, True),
 )
 
 
@@ -42,18 +43,51 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
     Args:
         curves: the table of a run in ``curves.parquet``.
     """
-    panels = [panel for panel in _PANELS if panel.solid in curves]
+    panels = _panels(curves)
     with paper_style():
         figure = Figure(figsize=(3.1 * len(panels), 2.6))
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, panel in zip(axes, panels, strict=True):
             _draw(axis, curves, panel)
-        alphas = sorted(set(curves["alpha"]))
-        if len(alphas) > _MOST_IN_LEGEND and min(alphas) > 0:
-            _colour_bar(figure, axes[-1], alphas, curves)
-        else:
-            _legend(axes[0], curves)
+        _identify_alphas(axes[0], axes[-1], curves)
     return figure
+
+
+def single_panels(curves: pd.DataFrame) -> dict[str, Figure]:
+    """Draws each panel of :func:`learning_curves` as a figure of 800 x 600 pixels.
+
+    TensorBoard scales an image to the width of its card, a third of the window, where the labels of several panels
+    side by side are too small to read.
+
+    Args:
+        curves: the table of a run in ``curves.parquet``.
+
+    Returns:
+        The figures by quantity: ``loss``, ``error``, ``displacement``, ``kernel_drift``, ``path_distance``, those that
+        are in the table.
+    """
+    figures = {}
+    for panel in _panels(curves):
+        with paper_style():
+            figure = Figure(figsize=(4.0, 3.0), dpi=200)
+            axis = figure.subplots()
+            _draw(axis, curves, panel)
+            _identify_alphas(axis, axis, curves)
+        figures[panel.name] = figure
+    return figures
+
+
+def _panels(curves: pd.DataFrame) -> list[_Panel]:
+    return [panel for panel in _PANELS if panel.solid in curves]
+
+
+def _identify_alphas(first: Axes, last: Axes, curves: pd.DataFrame) -> None:
+    """Adds a legend of the alphas to the first axes, or, of many alphas, a colour bar to the last."""
+    alphas = sorted(set(curves["alpha"]))
+    if len(alphas) > _MOST_IN_LEGEND and min(alphas) > 0:
+        _colour_bar(last, alphas, curves)
+    else:
+        _legend(first, curves)
 
 
 def _draw(axis: Axes, curves: pd.DataFrame, panel: _Panel) -> None:
@@ -89,14 +123,14 @@ def _name(column: str) -> str:
     return column.split("/")[0]
 
 
-def _colour_bar(figure: Figure, axis: Axes, alphas: list[float], curves: pd.DataFrame) -> None:
+def _colour_bar(axis: Axes, alphas: list[float], curves: pd.DataFrame) -> None:
     """Draws a colour bar with the colour of each alpha at its position on a logarithmic scale."""
     colors = alpha_colors(alphas)
     logs = np.log(alphas)
     middles = np.exp((logs[1:] + logs[:-1]) / 2)
     boundaries = [alphas[0] ** 2 / middles[0], *middles, alphas[-1] ** 2 / middles[-1]]
     mappable = ScalarMappable(BoundaryNorm(boundaries, len(alphas)), ListedColormap([colors[a] for a in alphas]))
-    bar = figure.colorbar(mappable, ax=axis, spacing="proportional", label=_bar_label(curves))
+    bar = axis.figure.colorbar(mappable, ax=axis, spacing="proportional", label=_bar_label(curves))
     bar.ax.set_yscale("log")
     bar.ax.yaxis.set_major_locator(LogLocator())
     bar.ax.yaxis.set_major_formatter(LogFormatterMathtext())

@@ -186,7 +186,7 @@ def test_scalars_of_tensorboard(tmp_path):
         precision="64-true",
         max_epochs=-1,
         logger=TensorBoardLogger(tmp_path, default_hp_metric=False),
-        callbacks=[curves, TensorBoardScalars()],
+        callbacks=[curves, TensorBoardScalars(), LearningCurves()],
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -212,6 +212,11 @@ def test_scalars_of_tensorboard(tmp_path):
     assert set(tags[0]) == set(tags[1])  # so that all alphas are in one chart
     assert {"1_main/test/error", "1_main/test/loss", "flow/dt"} <= set(tags[0])
     assert sum("against_t" in tag for tag in tags[0]) < len(tags[0]) / 3
+    images = EventAccumulator(trainer.log_dir).Reload()
+    assert set(images.Tags()["images"]) == {f"learning_curves/{name}" for name in ("loss", "error")}
+    for tag in images.Tags()["images"]:  # a panel an image, because TensorBoard shows them at the width of a card
+        (image,) = images.Images(tag)
+        assert (image.width, image.height) == (800, 600)
 
 
 LAYERS = ("total", "hidden.0", "hidden.1", "hidden.2", "head")

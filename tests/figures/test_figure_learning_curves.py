@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lazy_lightning.figures.learning_curves import learning_curves
+from lazy_lightning.figures.learning_curves import learning_curves, single_panels
 
 
 def curves(seeds=2, errors=(0.5, 0.2)):
@@ -48,3 +48,13 @@ def test_percents_are_no_powers_of_ten(errors, some):
     labels = {t.get_text() for t in (*axis.get_yticklabels(), *axis.get_yticklabels(minor=True))} - {""}
     assert some <= labels
     assert all(low / 20 < float(label) < high * 20 for label in labels)
+
+
+def test_single_panels_have_the_lines_of_the_figure_and_a_legend_each():
+    figure, panels = learning_curves(curves()), single_panels(curves())
+    assert list(panels) == ["loss", "error", "displacement"]
+    for whole, panel in zip(figure.axes, panels.values(), strict=True):
+        (axis,) = panel.axes
+        shown = [line.get_xydata().tolist() for line in axis.lines if len(line.get_xdata()) == 3]
+        assert shown == [line.get_xydata().tolist() for line in whole.lines if len(line.get_xdata()) == 3]
+        assert {text.get_text() for text in axis.get_legend().get_texts()} == {r"$\alpha = 0.1$", r"$\alpha = 10$"}
