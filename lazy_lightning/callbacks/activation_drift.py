@@ -65,6 +65,8 @@ class ActivationDrift(NetworkObserver):
         samples: number of test samples, for which z_0 is kept on the device.
     """
 
+    needs_shared_inputs = False
+
     def __init__(self, samples: int = 200) -> None:
         if samples < 1:
             raise ConfigError(f"ActivationDrift needs samples >= 1, got {samples}")

@@ -46,6 +46,8 @@ class ActivationStability(NetworkObserver):
 
     column_names = ("activation_stability/total",)
 
+    needs_shared_inputs = False
+
     def __init__(self, samples: int = 200) -> None:
         if samples < 1:
             raise ConfigError(f"ActivationStability needs samples >= 1, got {samples}")

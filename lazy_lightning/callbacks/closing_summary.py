@@ -59,6 +59,7 @@ def summarize(module: ObservableModule, record: Record) -> dict[str, Any]:
             "seed": seed,
             "stop": _stop(reason, module),
             "failed": reason.failed,
+            **({} if module.ensemble.data_seeds is None else {"data_seed": module.ensemble.data_seeds[i]}),
             **{name: _plain(column[i]) for name, column in record.columns.items() if name != "reason"},
         }
         for i, (alpha, seed, reason) in enumerate(

@@ -50,13 +50,14 @@ class Curves(Sink):
     def table(self, module: ObservableModule) -> pd.DataFrame:
         """Returns all observations in long form."""
         members, observations = len(module.ensemble), len(self.records)
-        columns = stacked(self.records)
+        columns, data_seeds = stacked(self.records), module.ensemble.data_seeds
         return pd.DataFrame(
             {
                 "observation": np.repeat([record.index for record in self.records], members),
                 "member": np.tile(np.arange(members), observations),
                 "alpha": np.tile(module.ensemble.alphas, observations),
                 "seed": np.tile(module.ensemble.seeds, observations),
+                **({} if data_seeds is None else {"data_seed": np.tile(data_seeds, observations)}),
                 "wall": np.repeat([record.wall for record in self.records], members),
                 **{name: column.reshape(-1) for name, column in columns.items()},
             }

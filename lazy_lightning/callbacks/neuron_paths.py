@@ -41,6 +41,8 @@ class NeuronPaths(NetworkObserver):
 
     state_by_member = False
 
+    needs_shared_inputs = False
+
     def __init__(self) -> None:
         self._places: list[Tensor] = []
         self._signs: list[Tensor] = []

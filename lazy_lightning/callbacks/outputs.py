@@ -24,7 +24,8 @@ class OutputsWriter(Sink):
     """Sink that writes F of every member on the training and test sets, with labels, alphas and seeds.
 
     The file ``outputs.safetensors`` has the arrays ``train/outputs`` (E, n[, c]), ``train/labels`` and ``train/index``
-    (the index of each sample in its source), the same arrays of the test set, and ``alpha``, ``seed`` (E,).
+    (the index of each sample in its source), the same arrays of the test set, and ``alpha``, ``seed`` (E,). With data
+    seeds there is ``data_seed`` (E,), and labels and index are (E, n[, c]) and (E, n), of each member its own.
     """
 
     @torch.no_grad()
@@ -43,6 +44,11 @@ class OutputsWriter(Sink):
         )
         for name, split, outputs in sets:
             arrays |= {f"{name}/outputs": outputs, f"{name}/labels": split.y, f"{name}/index": split.index}
+        if pl_module.ensemble.data_seeds is not None:
+            arrays["data_seed"] = torch.tensor(pl_module.ensemble.data_seeds)
+            splits = {name: pl_module.whole_split(name) for name, _, _ in sets}
+            arrays |= {f"{name}/labels": split.y for name, split in splits.items()}
+            arrays |= {f"{name}/index": split.index for name, split in splits.items()}
         path = Path(trainer.log_dir) / OUTPUTS
         with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
             save_arrays(arrays, temporary, SCHEMA)

@@ -29,6 +29,8 @@ class TangentDeparture(NetworkObserver):
 
     column_names = ("tangent_departure",)
 
+    needs_shared_inputs = False
+
     def __init__(self, samples: int = 500, always: bool = False) -> None:
         if samples < 1:
             raise ConfigError(f"TangentDeparture needs samples >= 1, got {samples}")

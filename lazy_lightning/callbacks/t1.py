@@ -70,6 +70,8 @@ class T1(Observer):
 
     looks_at_others = True
 
+    needs_shared_inputs = False
+
     def __init__(
         self,
         definitions: Sequence[Definition] = ("half_loss",),

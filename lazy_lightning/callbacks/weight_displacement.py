@@ -37,6 +37,8 @@ class WeightDisplacement(NetworkObserver):
 
     column_names = ("displacement/total",)
 
+    needs_shared_inputs = False
+
     def __init__(self, layers: bool = True) -> None:
         self.layers = layers
 

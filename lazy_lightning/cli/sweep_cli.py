@@ -185,6 +185,11 @@ def _folder(options: Mapping[str, Any], base: Mapping[str, Any], spec: SweepSpec
 
 
 def _members(spec: SweepSpec, config: Mapping[str, Any]) -> list[tuple[float, int]]:
+    if configuration.data_seeds(config) is not None:
+        raise ConfigError(
+            "model.data_seeds is set, but a sweep keeps account of members by alpha and seed: leave it out, and give "
+            "the grid data.train_seed with the list of data seeds"
+        )
     own = configuration.members(config)
     seeds = spec.seeds or tuple(dict.fromkeys(seed for _, seed in own))
     alphas = [configuration.significant(alpha) for alpha in dict.fromkeys(alpha for alpha, _ in own)]

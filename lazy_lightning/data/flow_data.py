@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.trainer.states import TrainerFn
@@ -105,6 +105,23 @@ class FlowData(LightningDataModule, ABC):
         self._bursts: BurstLoader | None = None
         self._mini_batches: MiniBatches | None = None
         self._place: dict[str, int] | None = None
+
+    def with_seeds(self, seeds: Mapping[str, int]) -> Self:
+        """Returns a datamodule of the same arguments but for some seeds, prepared.
+
+        Args:
+            seeds: values of arguments by name, such as ``{"train_seed": 1}``.
+
+        Raises:
+            ConfigError: an argument is none of this class.
+        """
+        for name in seeds:
+            if name not in self.constructor_arguments:
+                known = sorted(key for key in self.constructor_arguments if key.endswith("_seed"))
+                raise ConfigError(f"{type(self).__name__} has no {name}, expected one of {', '.join(known)}")
+        copy = type(self)(**{**self.constructor_arguments, **seeds})
+        copy.setup()
+        return copy
 
     @abstractmethod
     def build(self) -> Prepared:

@@ -92,7 +92,7 @@ def _identify_alphas(first: Axes, last: Axes, curves: pd.DataFrame) -> None:
 
 def _draw(axis: Axes, curves: pd.DataFrame, panel: _Panel) -> None:
     colors = alpha_colors(curves["alpha"].tolist())
-    for _, member in curves[curves["t"] > 0].groupby(["alpha", "seed"], sort=True):
+    for _, member in curves[curves["t"] > 0].groupby(["alpha", *_seed_columns(curves)], sort=True):
         alpha = float(member["alpha"].iloc[0])
         moving = member.drop_duplicates("t")
         for column, style in ((panel.solid, "-"), (panel.dashed, ":")):
@@ -138,12 +138,20 @@ def _colour_bar(axis: Axes, alphas: list[float], curves: pd.DataFrame) -> None:
 
 
 def _bar_label(curves: pd.DataFrame) -> str:
-    seeds = curves["seed"].nunique()
-    return rf"$\alpha$ ({'1 seed' if seeds == 1 else f'{seeds} seeds'} each)"
+    return rf"$\alpha$ ({_members(curves)} each)"
+
+
+def _seed_columns(curves: pd.DataFrame) -> list[str]:
+    return [name for name in ("seed", "data_seed") if name in curves]
+
+
+def _members(curves: pd.DataFrame) -> str:
+    count = len(curves[_seed_columns(curves)].drop_duplicates())
+    kind = "member" if "data_seed" in curves else "seed"
+    return f"1 {kind}" if count == 1 else f"{count} {kind}s"
 
 
 def _legend(axis: Axes, curves: pd.DataFrame) -> None:
     for alpha, color in alpha_colors(curves["alpha"].tolist()).items():
         axis.plot([], [], color=color, label=rf"$\alpha = {alpha:g}$")
-    seeds = curves["seed"].nunique()
-    axis.legend(title="1 seed each" if seeds == 1 else f"{seeds} seeds each")
+    axis.legend(title=f"{_members(curves)} each")

@@ -25,6 +25,7 @@ from lazy_lightning.flow.positive_number import positive_number
 from lazy_lightning.flow.rules import StepRule, step_rule
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.modules.ensemble import DataSeeds
 from lazy_lightning.modules.logged_columns import act_on_observation, check_monitors_of_one_epoch
 from lazy_lightning.modules.memory_time import (
     MemoryTime,
@@ -83,6 +84,12 @@ class FlowModule(ObservedModule):
             ``tol``; or any :class:`~lazy_lightning.flow.Integrator`.
         tol: for the integrators other than euler, the error of F that a step may make, an rms over the training
             outputs; null for 1e-3.
+        data_seeds: data of the members' own: how many data seeds, or a list of them, each of which all seeds of the
+            weights are combined with; or ``weights``, where the data seed of a member is that of its weights. A data
+            seed takes the place of ``data.train_seed``, and a member equals that of a run with this train_seed. Null
+            trains all members on the one training set of the data.
+        data_seed_keys: the seeds of the data that a data seed sets, such as ``[train_seed, teacher_seed]``; null for
+            ``train_seed`` alone.
 
     Raises:
         ConfigError: for a value out of range, or a loss that does not fit the labels.
@@ -108,10 +115,12 @@ class FlowModule(ObservedModule):
         shard: Shard = "members",
         integrator: str | Integrator = "euler",
         tol: float | None = None,
+        data_seeds: DataSeeds = None,
+        data_seed_keys: list[str] | None = None,
     ) -> None:
         stop = stop or StoppingCriteria()
         margin = 1.0 if stop.margin is None else stop.margin
-        super().__init__(network, loss, alpha, seeds, centering, margin, chunk_size)
+        super().__init__(network, loss, alpha, seeds, centering, margin, chunk_size, data_seeds, data_seed_keys)
         self.automatic_optimization = False
         self.stop = stop
         self.schedule = schedule or Schedule()
@@ -125,6 +134,11 @@ class FlowModule(ObservedModule):
         }
         self.cuda_graphs = cuda_graphs
         self.shard: Shard = check_shard(shard)
+        if self.shard != "members" and data_seeds is not None:
+            raise ConfigError(
+                f"model.shard is {shard}, but model.data_seeds gives members training sets of their own: set shard to "
+                "members"
+            )
         check_memory_time(tau, self.ensemble)
         # out-of-range values are refused before any data is read
         step_rule(1.0 if isinstance(tau, str) else tau, mu, rule)

@@ -59,6 +59,11 @@ class KernelModule(FlowModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if self.ensemble.data_seeds is not None:
+            raise ConfigError(
+                "model.data_seeds gives members training sets of their own, but a frozen kernel is that of one "
+                "training set: leave data_seeds out, and run once for each data.train_seed"
+            )
         for name, value, known in (("at", at, get_args(At)), ("kernel_outputs", kernel_outputs, get_args(OutputMode))):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}, expected {' or '.join(known)}")

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 
 from lazy_lightning.data.flow_data import FlowData
+from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.memory import require_bytes
-from lazy_lightning.modules.ensemble import Ensemble
+from lazy_lightning.modules.data_sets import DataSets, SetName
+from lazy_lightning.modules.ensemble import DataSeeds, Ensemble
 from lazy_lightning.modules.observation import finite_mean
 from lazy_lightning.modules.ranks import Ranks, ranks_of
 from lazy_lightning.modules.sample_ranks import SampleRanks
@@ -27,6 +29,7 @@ from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import drop_single_output, raw_outputs
+from lazy_lightning.objective.loss_over_sets import LossOverSets
 from lazy_lightning.objective.losses import Loss, Task, build_loss
 from lazy_lightning.objective.metrics import EnsembleError, MarginStatistics, MemberError, MemberLoss
 from lazy_lightning.runs.constructor_arguments import constructor_arguments
@@ -50,6 +53,8 @@ class MemberModule(LightningModule):
         centering: subtract f(w0, x); False trains alpha f.
         margin_target: margins at or over this are counted as met.
         chunk_size: samples evaluated at once; null for all.
+        data_seeds: data seeds of the members of each alpha and seed; null for the data of the datamodule.
+        data_seed_keys: the seeds of the datamodule that a data seed sets; null for ``train_seed`` alone.
 
     Raises:
         ConfigError: for a value out of range, or (in ``setup``) a loss that does not fit the labels.
@@ -67,12 +72,14 @@ class MemberModule(LightningModule):
         centering: bool,
         margin_target: float,
         chunk_size: int | None,
+        data_seeds: DataSeeds = None,
+        data_seed_keys: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.constructor_arguments = constructor_arguments(self)
         self.factory = network
         self.loss = build_loss(loss)
-        self.ensemble = Ensemble.of(alpha, seeds)
+        self.ensemble = Ensemble.of(alpha, seeds, data_seeds)
         """All members, of whatever rank."""
         self.ranks = Ranks()
         """The processes among which the members are divided."""
@@ -85,6 +92,8 @@ class MemberModule(LightningModule):
         self.margin_target = margin_target
         self.chunk_size = chunk_size
         self.shared_starts = SharedStarts.of_seeds(self.ensemble.seeds)
+        self.data_sets = DataSets(self.ensemble.data_seeds, data_seed_keys)
+        """The data of members with data seeds."""
 
     # ------------------------------------------------------------------ building
 
@@ -105,8 +114,18 @@ class MemberModule(LightningModule):
             "of lazy_lightning.data"
         )
 
+    def split(self, name: SetName) -> Split:
+        """A set of samples on the host, float64; where members differ in it, each member's own."""
+        return self.data_sets.split(self.data, name)
+
+    def whole_split(self, name: SetName) -> Split:
+        """A set of samples of the members of all ranks, (E, n, ...) with data seeds."""
+        return self.data_sets.whole_split(self.data, name, self.ensemble.data_seeds)
+
     def setup(self, stage: str) -> None:
         """Builds the members; the data's shapes are known now. A fit starts at w0, whatever was done before."""
+        if stage != "fit":
+            self.data_sets.require_shared(self.data, "val" if stage == "validate" else "test")
         if hasattr(self, "w0"):
             self._reset_metrics()
             if stage == "fit":
@@ -116,6 +135,9 @@ class MemberModule(LightningModule):
         data = self.data
         self.task: Task = data.task
         self.loss.check(self.task)
+        self.data_sets.build(data, self.own_members.data_seeds)
+        if self.data_sets.differ:
+            self.loss = LossOverSets(self.loss)
         dtype = self._run_dtype()
         require_memory_of_members(self.factory, len(self.shared_starts), data)
         members = InitialMembers(self.factory, self.own_members.seeds, data.input_shape, data.num_outputs, data.train.x)
@@ -227,7 +249,7 @@ class MemberModule(LightningModule):
         members = len(self.own_members)
         metrics = nn.ModuleDict({"loss": MemberLoss(self.loss, members)})
         if self.task != "regression":
-            groups = len(set(self.ensemble.alphas))
+            groups = int(self.ensemble.groups().max()) + 1
             metrics["error"] = MemberError(self.loss, members)
             metrics["ensemble_error"] = EnsembleError(
                 self.loss, self.ensemble.groups()[self.own_rows], self.ranks.sum, groups

@@ -74,6 +74,10 @@ class Observer(GuardedCallback):
     needs_all_inputs: ClassVar[bool] = False
     """Whether it needs all training inputs on the device, so that it cannot observe where devices divide them."""
 
+    needs_shared_inputs: ClassVar[bool] = True
+    """Whether it evaluates networks on samples that all members share, so that it cannot observe members with data of
+    their own (``model.data_seeds``)."""
+
     state_by_member: ClassVar[bool] = True
     """Whether the first axis of each tensor (E, ...) in its state is that of this process's members.
 

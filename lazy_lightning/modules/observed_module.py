@@ -160,8 +160,8 @@ class ObservedModule(MemberModule):
     def on_fit_start(self) -> None:
         """Brings the data to the device, once, and computes f0 of the test set there."""
         self.train_split = self._resident_training_set()
-        self.test_split = self.resident(self.data.test)
-        self.val_split = self.resident(self.data.val)
+        self.test_split = self.resident(self.split("test"))
+        self.val_split = self.resident(self.split("val"))
         self._prepare_held_out()
         self._validation = self._evaluator(self.val_split.x) if len(self.val_split.y) else None
 
@@ -170,7 +170,7 @@ class ObservedModule(MemberModule):
 
     def _observed_training_set(self) -> Split:
         """What of the training set lies on the device, and is observed."""
-        return self.data.train
+        return self.split("train")
 
     def _prepare_held_out(self) -> None:
         """What evaluating the test set takes, once."""
@@ -280,6 +280,7 @@ class ObservedModule(MemberModule):
             "wall": self.seconds_so_far(),
             "alphas": list(self.ensemble.alphas),
             "seeds": list(self.ensemble.seeds),
+            **({} if self.ensemble.data_seeds is None else {"data_seeds": list(self.ensemble.data_seeds)}),
             "samples": len(self.data.train.y),
             "objective": self._digest,
             "failed_observers": {name: list(columns) for name, columns in self._observers.failed.items()},
@@ -300,6 +301,12 @@ class ObservedModule(MemberModule):
                 f"the checkpoint holds members of alpha {sorted(set(saved['alphas']))} and seeds "
                 f"{sorted(set(saved['seeds']))}, the configuration asks for alpha {sorted(set(self.ensemble.alphas))} "
                 f"and seeds {sorted(set(self.ensemble.seeds))}: resume with the run's own config.yaml"
+            )
+        data_seeds = saved.get("data_seeds")
+        if (None if data_seeds is None else tuple(data_seeds)) != self.ensemble.data_seeds:
+            raise ConfigError(
+                f"the checkpoint holds members of data seeds {data_seeds}, the configuration asks for "
+                f"{self.ensemble.data_seeds}: resume with the run's own config.yaml"
             )
         if self.trainer.training and saved["objective"] != self._digest:
             raise ConfigError(
@@ -329,8 +336,9 @@ class ObservedModule(MemberModule):
     def _objective_digest(self) -> str:
         """What must not change on the way: training samples, labels, loss, centering."""
         digest = hashlib.sha256(self._identity().encode())
-        for part in (self.data.train.x, self.data.train.y):
-            digest.update(part.contiguous().numpy().data)
+        for train in self.data_sets.training_sets(self.data):
+            for part in (train.x, train.y):
+                digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
 

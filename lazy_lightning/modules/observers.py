@@ -95,6 +95,13 @@ def _require_inputs(observer: Observer, module: Any) -> None:
             "hold slices of them: leave it out, or set --model.shard members"
         )
 
+    if observer.needs_shared_inputs and module.data_sets.differ:
+        raise ConfigError(
+            f"{type(observer).__name__} needs samples that all members share, but model.data_seeds gives members data "
+            "of their own: leave it out, or train one run for each data.train_seed. (An observer of your own that "
+            "evaluates no samples sets needs_shared_inputs = False.)"
+        )
+
 
 def _checked(measured: Mapping[str, Any], like: Tensor, own: frozenset[str]) -> dict[str, Tensor]:
     """The columns as tensors (E,) on the device.

@@ -92,17 +92,21 @@ class FC(nn.Module):
         Returns:
             (E, n, num_outputs).
         """
-        return self._run_members(params, x)[-1]
+        return self._run_members(params, self._flatten(x))[-1]
+
+    def forward_own_samples(self, params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+        """As :meth:`forward_members` on samples of each member's own, x (E, n, *input_shape)."""
+        return self._run_members(params, self._flatten(x.flatten(0, 1)).view(*x.shape[:2], self.in_features))[-1]
 
     def preactivations_members(self, params: Mapping[str, Tensor], x: Tensor) -> list[Tensor]:
         """The preactivations z^1, ..., z^L of E members on ``x``, each (E, n, width)."""
-        return self._run_members(params, x, keep_hidden=True)[:-1]
+        return self._run_members(params, self._flatten(x), keep_hidden=True)[:-1]
 
     def _run_members(self, params: Mapping[str, Tensor], x: Tensor, *, keep_hidden: bool = False) -> list[Tensor]:
-        """The outputs, after all hidden preactivations if these are kept."""
+        """The outputs on x (n, in_features) or (E, n, in_features), with the preactivations if these are kept."""
         kept: list[Tensor] = []
         members = params["head.weight"].shape[0]
-        a, factor = self._flatten(x).mT.expand(members, -1, -1), 1.0
+        a, factor = x.mT.expand(members, -1, -1), 1.0
         for i, layer in enumerate(self.hidden):
             u, factor = _apply(cast(NTKLinear, layer), f"hidden.{i}", params, a, factor, self.activation.absorbs_scale)
             if keep_hidden:

@@ -13,6 +13,7 @@ from torch.func import functional_call, vmap
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.attention import plain_attention
 from lazy_lightning.nn.gates import check_gates, frozen_gates, recorded_gates
+from lazy_lightning.nn.member_samples import MemberSamples, Samples
 from lazy_lightning.nn.member_state import in_precision, trainable
 from lazy_lightning.nn.recurrent import has_recurrent_layers, without_cudnn
 from lazy_lightning.nn.tensor_aliases import tensor_aliases
@@ -27,6 +28,15 @@ class BatchedOverMembers(Protocol):
 
     def forward_members(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
         """``params`` (E, *shape) each, ``x`` (n, ...) shared by all: (E, n, c)."""
+        ...
+
+
+@runtime_checkable
+class BatchedOverSamples(Protocol):
+    """A network whose faster path over the member axis also takes samples of each member's own."""
+
+    def forward_own_samples(self, params: dict[str, Tensor], x: Tensor) -> Tensor:
+        """``params`` (E, *shape) each, ``x`` (E, n, ...): (E, n, c)."""
         ...
 
 
@@ -88,21 +98,24 @@ class MemberNetwork:
             start = slices[layer].stop
         return slices
 
-    def __call__(self, w: Tensor, x: Tensor, buffers: Named | None = None) -> Tensor:
+    def __call__(self, w: Tensor, x: Samples, buffers: Named | None = None) -> Tensor:
         """Outputs f(w, x): ``w`` (E, N) and ``x`` (n, ...) give (E, n, c); c = 1 keeps its axis.
 
-        ``buffers`` (E, *shape) each are the buffers and frozen parameters in which members differ.
+        ``x`` may be :class:`~lazy_lightning.nn.member_samples.MemberSamples`, each member's own n samples. ``buffers``
+        (E, *shape) each are the buffers and frozen parameters in which members differ.
         """
         params, own = self.unpack(w), buffers or {}
         if self.is_batched and own.keys() <= set(self._frozen):
-            return cast(BatchedOverMembers, self._batched).forward_members(
-                params | self._frozen_of_members(own, len(w)), x
-            )
+            every = params | self._frozen_of_members(own, len(w))
+            if not isinstance(x, MemberSamples):
+                return cast(BatchedOverMembers, self._batched).forward_members(every, x)
+            if isinstance(self._batched, BatchedOverSamples):
+                return self._batched.forward_own_samples(every, x.by_member)
 
-        def one(p: Named, b: Named) -> Tensor:
-            return as_columns(self._call(p, b, x), len(x), self.template)
+        def one(p: Named, b: Named, given: Tensor) -> Tensor:
+            return as_columns(self._call(p, b, given), len(x), self.template)
 
-        return cast(Tensor, self._over_members(one, params, own))
+        return cast(Tensor, self._over_members(one, x, params, own))
 
     def _frozen_of_members(self, given: Named, members: int) -> Named:
         if not self._frozen:
@@ -110,13 +123,20 @@ class MemberNetwork:
         own = dict(self.template.named_parameters())
         return {n: given[n] if n in given else own[n].detach().expand(members, *own[n].shape) for n in self._frozen}
 
-    def _over_members(self, one: Callable[..., Any], *trees: Named) -> Any:
-        """``one`` of each member's part of the trees; what it returns, a tensor or a dictionary, gains the axis E."""
+    def _over_members(self, one: Callable[..., Any], x: Samples, *trees: Named) -> Any:
+        """``one`` of each member's part of the trees and its samples; the result gains the axis E.
+
+        It is a tensor or a dictionary of tensors.
+        """
+        given = x.by_member if isinstance(x, MemberSamples) else x
         if not self.loops:
-            return vmap(one)(*trees)
+            return vmap(one, in_dims=(*(0 for _ in trees), None if given is x else 0))(*trees, given)
         members = len(next(iter(trees[0].values())))
         rows = [{name: tensor.unbind() for name, tensor in tree.items()} for tree in trees]
-        results = [one(*({name: row[e] for name, row in tree.items()} for tree in rows)) for e in range(members)]
+        results = [
+            one(*({name: row[e] for name, row in tree.items()} for tree in rows), x if given is x else given[e])
+            for e in range(members)
+        ]
         if isinstance(results[0], Tensor):
             return torch.stack(results)
         return {name: torch.stack([result[name] for result in results]) for name in results[0]}
@@ -132,7 +152,7 @@ class MemberNetwork:
             output = functional_call(self.template, every, (x.detach().clone(),), tie_weights=False)
         return output if wanted or not isinstance(output, Tensor) else output.detach()
 
-    def preactivations(self, w: Tensor, x: Tensor, buffers: Named | None = None) -> Named:
+    def preactivations(self, w: Tensor, x: Samples, buffers: Named | None = None) -> Named:
         """What each layer puts out before the next nonlinearity, (E, n, ...) by layer name.
 
         A layer is a module that owns trainable parameters; its output is caught by a forward hook inside ``vmap``. Of
@@ -140,43 +160,43 @@ class MemberNetwork:
         called as a module has none: the output projection of ``nn.MultiheadAttention`` is what the attention puts out.
         """
 
-        def one(p: Named, b: Named) -> Named:
+        def one(p: Named, b: Named, given: Tensor) -> Named:
             caught: Named = {}
             handles = [
                 self.template.get_submodule(layer).register_forward_hook(functools.partial(_catch, caught, layer))
                 for layer in self.layers
             ]
             try:
-                self._call(p, b, x)
+                self._call(p, b, given)
             finally:
                 for handle in handles:
                     handle.remove()
             return {layer: caught[layer] for layer in self.layers if layer in caught}
 
-        return cast(Named, self._over_members(one, self.unpack(w), buffers or {}))
+        return cast(Named, self._over_members(one, x, self.unpack(w), buffers or {}))
 
-    def gates(self, w: Tensor, x: Tensor, buffers: Named | None = None) -> Named:
+    def gates(self, w: Tensor, x: Samples, buffers: Named | None = None) -> Named:
         """What each ReLU and max-pool chooses, (E, n, ...) by module, see :mod:`lazy_lightning.nn.gates`."""
         check_gates(self.template)
 
-        def one(p: Named, b: Named) -> Named:
+        def one(p: Named, b: Named, given: Tensor) -> Named:
             with recorded_gates(self.template) as noted:
-                self._call(p, b, x)
+                self._call(p, b, given)
             return noted
 
-        return cast(Named, self._over_members(one, self.unpack(w), buffers or {}))
+        return cast(Named, self._over_members(one, x, self.unpack(w), buffers or {}))
 
-    def with_frozen_gates(self, w: Tensor, w0: Tensor, x: Tensor, buffers: Named | None = None) -> Tensor:
+    def with_frozen_gates(self, w: Tensor, w0: Tensor, x: Samples, buffers: Named | None = None) -> Tensor:
         """f(w, x) with all ReLUs and max-pools choosing as they do at w0 on the same x, (E, n, c)."""
         check_gates(self.template)
 
-        def one(p: Named, p0: Named, b: Named) -> Tensor:
+        def one(p: Named, p0: Named, b: Named, given: Tensor) -> Tensor:
             with recorded_gates(self.template) as gates, torch.no_grad():
-                self._call(p0, b, x)
+                self._call(p0, b, given)
             with frozen_gates(self.template, gates):
-                return as_columns(self._call(p, b, x), len(x), self.template)
+                return as_columns(self._call(p, b, given), len(x), self.template)
 
-        return cast(Tensor, self._over_members(one, self.unpack(w), self.unpack(w0), buffers or {}))
+        return cast(Tensor, self._over_members(one, x, self.unpack(w), self.unpack(w0), buffers or {}))
 
 
 def layers_of(names: Sequence[str]) -> dict[str, list[int]]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.evaluation import Evaluation, Filter
+from lazy_lightning.nn.member_samples import MemberSamples
 from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
 from lazy_lightning.objective.full_batch import Objective
@@ -148,13 +149,21 @@ class ObjectiveClosure:
 
 def network_kernel(objective: Objective, w: Tensor, rows: Tensor) -> Tensor:
     """(R, n c, n c) the tangent kernel of the members ``rows`` at ``w`` (E, N), once for members of equal weights."""
+    if isinstance(objective.x, MemberSamples):
+        chosen = objective.x.select(rows)
+        return chosen.joined([_kernel_on(objective, w, rows[own], x) for own, x in chosen.rows_by_set()])
+    return _kernel_on(objective, w, rows, objective.x)
+
+
+def _kernel_on(objective: Objective, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:
+    """(R, n c, n c) the tangent kernel of the members ``rows`` on inputs (n, ...)."""
     weights, buffers = w[rows], {name: b[rows] for name, b in objective.buffers.items()}
     starts = SharedStarts.of_weights(weights, buffers)
     kernels = frozen_kernels(
         objective.network,
         weights[starts.first],
         starts.rows(buffers),
-        objective.x,
+        x,
         None,
         outputs=objective.f0.shape[-1],
     )

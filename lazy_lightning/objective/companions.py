@@ -18,6 +18,7 @@ from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.linearize import tangent_outputs
+from lazy_lightning.nn.member_samples import MemberSamples, Samples
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.objective.centering import Centering
@@ -42,11 +43,13 @@ class ComparisonModels:
     """Which of them have equal initial weights."""
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> Tensor:
-        """f(w0, x), (E, n, c), evaluated once a seed."""
+    def start(self, x: Samples) -> Tensor:
+        """f(w0, x), (E, n, c), evaluated once a seed where members share the samples."""
+        if isinstance(x, MemberSamples):
+            return self.network(self.w0, x, self.buffers)
         return self.network(self.w0[self.shared.first], x, self.shared.rows(self.buffers))[self.shared.own]
 
-    def outputs(self, model: str, displacement: Tensor, x: Tensor, start: Tensor) -> Tensor:
+    def outputs(self, model: str, displacement: Tensor, x: Samples, start: Tensor) -> Tensor:
         """F of one model, (E, n) or (E, n, c), differentiable in the displacement.
 
         Args:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.evaluation import Evaluation, Filter
+from lazy_lightning.nn.member_samples import Samples, select_members
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.losses import Loss
@@ -29,10 +30,10 @@ class Objective:
     network: MemberNetwork
     loss: Loss
     centering: Centering
-    x: Tensor
-    """(n, *input_shape)"""
-    y: Tensor
-    """(n, ...) as the loss wants them"""
+    x: Samples
+    """(n, *input_shape), or of each member its own"""
+    y: Samples
+    """(n, ...) as the loss wants them; where members differ, the loss is a ``LossOverSets``"""
     f0: Tensor
     """(E, n, c)"""
     buffers: dict[str, Tensor]
@@ -49,6 +50,8 @@ class Objective:
         return replace(
             self,
             centering=self.centering.select(rows),
+            x=select_members(self.x, rows),
+            y=select_members(self.y, rows),
             f0=self.f0[rows],
             buffers={name: b[rows] for name, b in self.buffers.items()},
         )
@@ -121,7 +124,7 @@ class Objective:
     def random_gradient(self, w: Tensor, weights: Tensor) -> Tensor:
         """(E, N) grad L at ``w`` with one more weight for each sample, ``weights`` (n,)."""
         leaf = w.detach().clone().requires_grad_(True)
-        random = weights.to(self.x)
+        random = weights.to(self.f0)
         for part in chunks(len(self.x), self.chunk_size):
             centered = self._outputs_of(leaf, part)
             total = (self.loss.per_sample(centered, self.y[part]) * random[part]).sum(dim=-1)
@@ -166,7 +169,7 @@ def random_weights(samples: int) -> Tensor:
 @torch.inference_mode(False)  # a trainer's evaluation; older torch has no forward mode under vmap there
 @torch.no_grad()
 def raw_outputs(
-    network: MemberNetwork, w: Tensor, x: Tensor, buffers: dict[str, Tensor], chunk_size: int | None = None
+    network: MemberNetwork, w: Tensor, x: Samples, buffers: dict[str, Tensor], chunk_size: int | None = None
 ) -> Tensor:
     """f(w, x), (E, n, c), without a graph."""
     return torch.cat([network(w, x[part], buffers) for part in chunks(len(x), chunk_size)], dim=1)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lazy_lightning.nn.member_samples import select_members
 from lazy_lightning.objective.losses import Loss
 
 
@@ -57,7 +58,7 @@ class EnsembleError(Metric):
     Every member gets its group's error. Members that are not finite are left out of the average.
 
     Args:
-        group: (E,) int64, equal for members that are averaged together (those of one alpha).
+        group: (E,) int64, equal for members that are averaged together (those of one alpha and data set).
         over_ranks: adds up sums over members, where other processes hold some of them.
         groups: how many groups there are, of all members.
     """
@@ -66,6 +67,7 @@ class EnsembleError(Metric):
     total: Tensor
     count: Tensor
     group: Tensor
+    _representatives: Tensor
 
     def __init__(
         self,
@@ -78,6 +80,10 @@ class EnsembleError(Metric):
         self.loss = loss
         self.register_buffer("group", group)
         self.groups = int(group.max()) + 1 if groups is None else groups
+        own = group.tolist()
+        # a group without a member here is evaluated elsewhere too, so any member's targets will do
+        members = [own.index(g) if g in own else 0 for g in range(self.groups)]
+        self.register_buffer("_representatives", torch.tensor(members, dtype=torch.int64), persistent=False)
         self._over_ranks = over_ranks or (lambda sums: sums)
         self.add_state("total", torch.zeros(self.groups, dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("count", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
@@ -91,7 +97,7 @@ class EnsembleError(Metric):
         both = self._over_ranks(torch.cat([sums, weight.sum(dim=1, keepdim=True)], dim=1))
         sums, members = both[:, :-1], both[:, -1:]
         mean = (sums / members).view(self.groups, *outputs.shape[1:])
-        wrong = self.loss.errors(mean, y).double()
+        wrong = self.loss.errors(mean, select_members(y, self._representatives)).double()
         self.total += wrong.masked_fill(members == 0, torch.nan).sum(dim=1)  # a group that failed has no error
         self.count += outputs.shape[1]
 

@@ -5,6 +5,7 @@ The functions take the mapping in ``config.yaml`` and do not depend on the parse
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -29,6 +30,8 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "standardise_targets": False,
     "rule": None,
     "events": None,
+    "data_seeds": None,
+    "data_seed_keys": None,
 }
 """Arguments that 0.1.0 did not have, with their defaults, for which a member has the same identity as in 0.1.0."""
 DATA_SEEDS = ("data.train_seed", "data.teacher_seed")
@@ -105,23 +108,65 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, Any]]:
 def members(config: Mapping[str, Any]) -> list[tuple[float, int]]:
     """Returns the (alpha, seed) of each member of a configuration, in the order of the run's batch axis.
 
+    Members with several data seeds occur once for each of them, see :func:`data_seeds`.
+
     >>> members({"model": {"init_args": {"alpha": [0.1, 1], "seeds": 2}}})
     [(0.1, 0), (0.1, 1), (1.0, 0), (1.0, 1)]
 
     Raises:
         ConfigError: ``seeds`` is neither a number nor a list, or there are more than ``MOST_MEMBERS`` members.
     """
-    model = config.get("model")
-    arguments = (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
+    arguments = _model_arguments(config)
     alpha, seeds = arguments.get("alpha", 1.0), arguments.get("seeds", 1)
     alphas = alpha if isinstance(alpha, list) else [alpha]
     if isinstance(seeds, (bool, str, Mapping)):
         raise ConfigError(f"seeds is {seeds!r}, expected a number of seeds or a list of integers")
-    count = len(alphas) * (seeds if isinstance(seeds, int) else len(seeds))
+    data = arguments.get("data_seeds")
+    if isinstance(data, (bool, Mapping)) or (isinstance(data, str) and data != "weights"):
+        raise ConfigError(f"data_seeds is {data!r}, expected a number of seeds, a list of integers, weights or null")
+    sets = 1 if data is None or data == "weights" else data if isinstance(data, int) else len(data)
+    count = len(alphas) * (seeds if isinstance(seeds, int) else len(seeds)) * sets
     if count > MOST_MEMBERS:
         raise ConfigError(f"the configuration has {count} members, expected {MOST_MEMBERS} at most: give fewer seeds")
     chosen = range(seeds) if isinstance(seeds, int) else seeds
-    return [(float(a), int(s)) for a in alphas for s in chosen]
+    return [(float(a), int(s)) for a in alphas for s in chosen for _ in range(sets)]
+
+
+def data_seeds(config: Mapping[str, Any]) -> list[int] | None:
+    """Returns the data seed of each member in the order of :func:`members`, None if they share the data.
+
+    >>> data_seeds({"model": {"init_args": {"seeds": 2, "data_seeds": [5, 7]}}})
+    [5, 7, 5, 7]
+
+    Raises:
+        ConfigError: the members are not valid.
+    """
+    arguments = _model_arguments(config)
+    given = arguments.get("data_seeds")
+    if given is None:
+        return None
+    if given == "weights":
+        return [seed for _, seed in members(config)]
+    chosen = list(range(given)) if isinstance(given, int) else [int(seed) for seed in given]
+    return chosen * (len(members(config)) // max(1, len(chosen)))
+
+
+def with_data_seed(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
+    """Returns the configuration of the members with one data seed, as if they were in a run of their own.
+
+    So a member has the same identity whether its training set is that of the datamodule or of its data seed.
+    """
+    changed = copy.deepcopy(dict(config))
+    arguments, data = changed["model"]["init_args"], changed["data"].setdefault("init_args", {})
+    keys = arguments.pop("data_seed_keys", None) or ["train_seed"]
+    arguments["data_seeds"] = arguments["data_seed_keys"] = None
+    data.update(dict.fromkeys(keys, seed))
+    return changed
+
+
+def _model_arguments(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    model = config.get("model")
+    return (model.get("init_args") or {}) if isinstance(model, Mapping) else {}
 
 
 def family(config: Mapping[str, Any], source: str | None = None) -> str:

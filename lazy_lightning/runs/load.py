@@ -175,10 +175,13 @@ class OutputsAccessor:
         labels, index = None, None
         collected: dict[int, Array] = {}
         for position, member, arrays in _by_member(self._runs, OUTPUTS):
-            if index is None:
-                labels, index = arrays[f"{which}/labels"], arrays[f"{which}/index"]
-            elif not np.array_equal(index, arrays[f"{which}/index"]):
-                raise DataError(f"these runs have different {which} samples: choose rows with the same data")
+            own = arrays[f"{which}/labels"], arrays[f"{which}/index"]
+            if "data_seed" in arrays:  # then each member has samples and labels of its own
+                own = own[0][member], own[1][member]
+            if index is None or labels is None:
+                labels, index = own
+            elif not (np.array_equal(index, own[1]) and np.array_equal(labels, own[0])):
+                raise DataError(f"these members have different {which} samples: choose rows with the same data")
             collected[position] = arrays[f"{which}/outputs"][member]
         if labels is None or index is None:
             raise DataError("there are no runs to load outputs from")
@@ -288,6 +291,8 @@ def _arrays(target: Path, last: int) -> dict[str, Array]:
 
 def _require_outputs(arrays: dict[str, Array], which: str, last: int) -> None:
     F, labels, index = (_array(arrays, f"{which}/{what}") for what in ("outputs", "labels", "index"))
+    if "data_seed" in arrays and labels.shape[:1] == index.shape[:1] == F.shape[:1]:
+        labels, index = labels[0], index[0]
     if F.ndim not in (2, 3) or len(F) <= last or labels.shape[:1] != F.shape[1:2] or index.shape != F.shape[1:2]:
         raise ValueError(
             f"{which}/outputs has the shape {F.shape}, labels {labels.shape} and index {index.shape}, expected (E, n), "

@@ -123,17 +123,19 @@ class RunFolder:
         """
         config = self._config()
         flat = configuration.flatten(config)
-        group = configuration.family(config, configuration.source_family(config, self.path))
         summary, failure = self.summary, self.failure
         width = None if summary is None else summary.get("width")  # None if the user's network has no such attribute
         h = flat.get("model.network.width") if width is None else width
         model = _model(config, flat)
         members = self._members(config)
+        data_seeds = configuration.data_seeds(config)
+        own = {seed: self._identified(config, seed) for seed in dict.fromkeys(data_seeds or [None])}
         recorded = [] if summary is None else self._checked_members(summary["members"], members)
         rows = []
         for number, (alpha, seed) in enumerate(members):
             last = dict(recorded[number]) if recorded else {}
             status, reason = _ending(last, failure)
+            group, flat = own[None if data_seeds is None else data_seeds[number]]
             point = configuration.point(group, alpha)
             rows.append(
                 {
@@ -155,6 +157,11 @@ class RunFolder:
                 }
             )
         return rows
+
+    def _identified(self, config: Mapping[str, Any], data_seed: int | None) -> tuple[str, dict[str, Any]]:
+        """Returns the family and the flattened configuration of the members with one data seed."""
+        own = config if data_seed is None else configuration.with_data_seed(config, data_seed)
+        return configuration.family(own, configuration.source_family(own, self.path)), configuration.flatten(own)
 
     def _config(self) -> dict[str, Any]:
         path = self.path / CONFIG
@@ -194,7 +201,7 @@ class RunFolder:
         return list(recorded)
 
 
-_IN_OTHER_COLUMNS = ("alpha", "seed", "stop", "failed")
+_IN_OTHER_COLUMNS = ("alpha", "seed", "data_seed", "stop", "failed")
 _OF_RUN = "ensemble_error"
 
 
@@ -210,7 +217,7 @@ def column_name(name: str) -> str:
 _RESUMABLE = ("running", "interrupted", "max_time")
 """Reasons of members that were ended by the trainer, not by a stopping criterion, and can be resumed."""
 
-_OWN = ("model", "model.alpha", "model.seeds")
+_OWN = ("model", "model.alpha", "model.seeds", "model.data_seeds", "model.data_seed_keys")
 """Configuration keys with separate columns in the rows."""
 
 
