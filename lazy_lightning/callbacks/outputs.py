@@ -46,7 +46,7 @@ class OutputsWriter(Sink):
             arrays |= {f"{name}/outputs": outputs, f"{name}/labels": split.y, f"{name}/index": split.index}
         if pl_module.ensemble.data_seeds is not None:
             arrays["data_seed"] = torch.tensor(pl_module.ensemble.data_seeds)
-            splits = {name: pl_module.whole_split(name) for name, _, _ in sets}
+            splits = {"train": pl_module.whole_split("train"), "test": pl_module.whole_split("test")}
             arrays |= {f"{name}/labels": split.y for name, split in splits.items()}
             arrays |= {f"{name}/index": split.index for name, split in splits.items()}
         path = Path(trainer.log_dir) / OUTPUTS

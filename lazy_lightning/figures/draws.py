@@ -39,7 +39,7 @@ def training_sets(rows: pd.DataFrame) -> NDArray[np.int64]:
     seeds = [name for name in DATA_SEEDS if name in rows]
     if not seeds or rows.empty:
         return np.zeros(len(rows), dtype=np.int64)
-    return rows.groupby(seeds, sort=True, dropna=False).ngroup().to_numpy(dtype=np.int64)
+    return np.asarray(rows.groupby(seeds, sort=True, dropna=False).ngroup(), dtype=np.int64)
 
 
 def draws(rows: pd.DataFrame) -> Draws:

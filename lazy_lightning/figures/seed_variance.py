@@ -102,8 +102,8 @@ def _variance_curve(h: float, rows: pd.DataFrame) -> VarianceCurve | None:
             ensemble_statistics(outputs[part.index], labels) for _, part in members.groupby("_set") if len(part) > 1
         ]
         if found and (variance := float(np.mean([part.variance for part in found]))) > 0:
-            error = math.sqrt(sum(part.variance_error**2 for part in found)) / len(found)
-            points.append((float(str(alpha)), variance, error, found[0].seeds))
+            spread = math.sqrt(sum(part.variance_error**2 for part in found)) / len(found)
+            points.append((float(str(alpha)), variance, spread, found[0].seeds))
     if not points:
         return None
     alpha, values, errors, seeds = np.array(points, dtype=np.float64).T

@@ -43,7 +43,9 @@ def tested(runs: pd.DataFrame, curves: Sequence[WidthCurve]) -> dict[str, str]:
 
 def _samples(rows: pd.DataFrame) -> int | None:
     """Returns the number of test samples, None if it is not known or rows differ in it."""
-    counts = pd.to_numeric(rows[_SAMPLES], errors="coerce").dropna().unique() if _SAMPLES in rows else []
+    if _SAMPLES not in rows:
+        return None
+    counts = pd.to_numeric(rows[_SAMPLES], errors="coerce").dropna().unique()
     return int(counts[0]) if len(counts) == 1 else None
 
 

@@ -111,8 +111,8 @@ class DataSets:
         if not all(torch.equal(split.x, given.x) and torch.equal(split.y, given.y) for split in own):
             raise ConfigError(
                 f"all members would be evaluated on the {name} set of the datamodule, but with model.data_seeds "
-                "members have sets of their own, preprocessed by their training samples: use the outputs.safetensors of the "
-                "fit, or set data.statistics to pool before it"
+                "members have sets of their own, preprocessed by their training samples: use the outputs.safetensors "
+                "of the fit, or set data.statistics to pool before it"
             )
 
 

@@ -16,6 +16,7 @@ from lazy_lightning.data.split import Split
 from lazy_lightning.flow.events import Event
 from lazy_lightning.flow.momentum_flow import MomentumFlow
 from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.modules.data_sets import SetName
 from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.observation import Record
 from lazy_lightning.modules.ranks import Ranks
@@ -141,6 +142,9 @@ class ObservableModule(Protocol):
     @property
     def test_split(self) -> Split:
         """The test set, on the device."""
+
+    def whole_split(self, name: SetName) -> Split:
+        """A set of samples of the members of all ranks on the host, (E, n, ...) with data seeds."""
 
     def resident(self, split: Split) -> Split:
         """A split on the device, in the precision of the run."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -109,6 +109,7 @@ Samples = Tensor | MemberSamples
 """Samples (n, ...) that all members share, or of each member its own."""
 
 
-def select_members(samples: Samples, rows: Tensor) -> Samples:
-    """The samples of some members."""
-    return samples.select(rows) if isinstance(samples, MemberSamples) else samples
+def select_members(samples: Tensor, rows: Tensor) -> Tensor:
+    """The samples of some members, where :class:`MemberSamples` may stand for a tensor."""
+    given = cast(Samples, samples)
+    return cast(Tensor, given.select(rows)) if isinstance(given, MemberSamples) else given

@@ -149,10 +149,11 @@ class ObjectiveClosure:
 
 def network_kernel(objective: Objective, w: Tensor, rows: Tensor) -> Tensor:
     """(R, n c, n c) the tangent kernel of the members ``rows`` at ``w`` (E, N), once for members of equal weights."""
-    if isinstance(objective.x, MemberSamples):
-        chosen = objective.x.select(rows)
-        return chosen.joined([_kernel_on(objective, w, rows[own], x) for own, x in chosen.rows_by_set()])
-    return _kernel_on(objective, w, rows, objective.x)
+    x = cast("Tensor | MemberSamples", objective.x)
+    if isinstance(x, MemberSamples):
+        chosen = x.select(rows)
+        return chosen.joined([_kernel_on(objective, w, rows[own], inputs) for own, inputs in chosen.rows_by_set()])
+    return _kernel_on(objective, w, rows, x)
 
 
 def _kernel_on(objective: Objective, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:

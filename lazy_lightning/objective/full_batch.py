@@ -30,10 +30,10 @@ class Objective:
     network: MemberNetwork
     loss: Loss
     centering: Centering
-    x: Samples
-    """(n, *input_shape), or of each member its own"""
-    y: Samples
-    """(n, ...) as the loss wants them; where members differ, the loss is a ``LossOverSets``"""
+    x: Tensor
+    """(n, *input_shape); ``MemberSamples`` stand for it where members have samples of their own"""
+    y: Tensor
+    """(n, ...) as the loss wants them; likewise, with a ``LossOverSets``"""
     f0: Tensor
     """(E, n, c)"""
     buffers: dict[str, Tensor]

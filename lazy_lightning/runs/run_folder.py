@@ -129,7 +129,9 @@ class RunFolder:
         model = _model(config, flat)
         members = self._members(config)
         data_seeds = configuration.data_seeds(config)
-        own = {seed: self._identified(config, seed) for seed in dict.fromkeys(data_seeds or [None])}
+        own = {
+            seed: self._identified(config, seed) for seed in dict.fromkeys([None] if data_seeds is None else data_seeds)
+        }
         recorded = [] if summary is None else self._checked_members(summary["members"], members)
         rows = []
         for number, (alpha, seed) in enumerate(members):
