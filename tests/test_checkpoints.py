@@ -25,6 +25,7 @@ from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, St
 from lazy_lightning.modules.observation import Record
 from lazy_lightning.nn import FC
 from lazy_lightning.runs import checkpoints
+from lazy_lightning.runs.checkpoint_digest import checkpoint_digest
 from lazy_lightning.runs.checkpoints import read_checkpoint
 from lazy_lightning.runs.run_files import CHECKPOINT
 
@@ -470,3 +471,68 @@ def test_a_kernel_at_the_end_of_a_run_of_0_1_0(tmp_path: Path) -> None:
     own = old("kernel", at="end", checkpoint=str(OLD / "flow" / CHECKPOINT), stop=StoppingCriteria(max_steps=3))
     trainer(tmp_path).fit(own, datamodule=digits(n_train=8, n_test=4))
     assert own.observations > 1
+
+
+# ---------------------------------------------------------------------- the digest of the content
+
+
+def exchanged(content: dict[str, Any], name: str) -> dict[str, Any]:
+    """Two equally long tensors exchanged, both valid in their new places."""
+    other = copy.deepcopy(content)
+    if name == "scaled":
+        state, pair = other["state_dict"], ("displacements.network.0", "displacements.linearized.0")
+    else:
+        state, pair = held(other), ("loss", "loss_start")
+    assert not torch.equal(state[pair[0]], state[pair[1]])
+    state[pair[0]], state[pair[1]] = state[pair[1]], state[pair[0]]
+    return other
+
+
+@pytest.mark.parametrize("name", MAKE)
+def test_two_exchanged_tensors_are_found_by_the_digest(name: str, saved: dict[str, Path], tmp_path: Path) -> None:
+    content = torch.load(saved[name], weights_only=True)
+    path = tmp_path / "exchanged.ckpt"
+    torch.save(exchanged(content, name), path)
+    with pytest.raises(ConfigError, match=r"exchanged.ckpt has been changed since it was written: the digest"):
+        go_on(name, path, tmp_path / "out")
+    torch.save(content, path)  # the same content in other bytes
+    go_on(name, path, tmp_path / "out")
+
+
+def test_checkpoint_without_a_digest_is_accepted(saved: dict[str, Path], tmp_path: Path) -> None:
+    """As those of version 0.1.0."""
+    content = torch.load(saved["flow"], weights_only=True)
+    assert len(content["lazy_lightning"].pop("digest")) == 64
+    torch.save(content, tmp_path / "old.ckpt")
+    go_on("flow", tmp_path / "old.ckpt", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["a"].__setitem__((1, 1), 5.0),
+        lambda c: c.update(a=c["a"].float()),
+        lambda c: c.update(a=c["a"].T),
+        lambda c: c.update(a=c["a"].reshape(4)),
+        lambda c: c.update(n=3.0),
+        lambda c: c.update(n="3"),
+        lambda c: c.update(flag=1),
+        lambda c: c["deep"][0].update(z=-0.0),
+        lambda c: c["deep"].append(None),
+        lambda c: c.update(z=c["z"] * (1 + 2**-52)),
+        lambda c: c.update({"other": c.pop("a")}),
+    ],
+)
+def test_digest_depends_on_every_name_type_shape_and_value(change: Callable[[dict[str, Any]], Any]) -> None:
+    def content() -> dict[str, Any]:
+        return {
+            "a": torch.arange(4.0, dtype=torch.float64).view(2, 2), "n": 3, "flag": True, "empty": torch.zeros(0, 2),
+            "deep": [{"z": 0.0}, torch.tensor(True)], "z": torch.tensor([1 + 1j], dtype=torch.complex128),
+            "half": torch.ones(3).bfloat16(),
+        }  # fmt: skip
+
+    changed = content()
+    change(changed)
+    digests = [checkpoint_digest(c, "own") for c in (content(), changed, {**content(), "own": {"digest": "x"}})]
+    assert digests[0] != digests[1]
+    assert digests[2] == checkpoint_digest({**content(), "own": {}}, "own")

@@ -25,6 +25,7 @@ from lazy_lightning.modules.observation import Record, finite_mean
 from lazy_lightning.plain_text import rich_text
 from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import SUMMARY
+from lazy_lightning.runs.stored_json import CHECKSUM, json_checksum
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.observable_module import FlowingModule, ObservableModule
@@ -46,7 +47,8 @@ class ClosingSummary(LastRecord):
             write_python_config(trainer, pl_module)
             path = folder / SUMMARY
             with warn_if_unwritten(pl_module, path), written_atomically(path) as temporary:
-                temporary.write_text(json.dumps(summary, indent=2) + "\n")
+                content = {**summary, CHECKSUM: json_checksum(summary)}
+                temporary.write_text(json.dumps(content, indent=2) + "\n")
         attempt(lambda: print_summary(summary, folder))
 
 

@@ -19,7 +19,7 @@ from lazy_lightning.ntk.frozen_kernel import OutputMode, frozen_kernels
 from lazy_lightning.ntk.kernel_plan import LayerChoice
 from lazy_lightning.ntk.sharing import Sharing
 from lazy_lightning.objective.full_batch import drop_single_output
-from lazy_lightning.runs.checkpoints import KEY, read_checkpoint
+from lazy_lightning.runs.checkpoints import KEY, read_checkpoint, require_digest
 
 At = Literal["init", "end"]
 
@@ -177,6 +177,7 @@ class KernelModule(FlowModule):
                 f"{path} holds weights of shape {None if weights is None else tuple(weights.shape)}, the networks of "
                 f"this configuration have {tuple(shape)}: give the config.yaml in its folder"
             )
+        require_digest(saved, path)
         return cast(Tensor, weights)
 
     def _identity(self) -> str:

@@ -30,7 +30,7 @@ from lazy_lightning.modules.member_module import MemberModule, on_host
 from lazy_lightning.modules.observation import Observation, Observer, Record, Sink
 from lazy_lightning.modules.observers import ObserverRunner
 from lazy_lightning.runs.checkpoint_validation import CheckpointContent
-from lazy_lightning.runs.checkpoints import KEY, RunCheckpointIO
+from lazy_lightning.runs.checkpoints import KEY, RunCheckpointIO, require_digest
 
 if TYPE_CHECKING:
     from lazy_lightning.ntk.objective_closure import FullBatchObjective
@@ -320,6 +320,7 @@ class ObservedModule(MemberModule):
             content.trainer_state(self.trainer)
             content.callbacks(self.trainer.callbacks, (Observer, Sink))  # type: ignore[attr-defined]
         self._check_state(content, saved, weights)
+        require_digest(checkpoint, content.path)
         # Those of the metrics follow from the configuration, and a checkpoint may be older than some metrics.
         checkpoint["state_dict"] = {**weights, **of_metrics}
         self.observations = saved["observations"]

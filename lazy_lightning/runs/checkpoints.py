@@ -16,6 +16,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.runs.atomic import written_atomically
+from lazy_lightning.runs.checkpoint_digest import DIGEST, FOUND, checkpoint_digest
 
 KEY = "lazy_lightning"
 """Key of the entries that the modules of this package add to a checkpoint."""
@@ -53,6 +54,29 @@ def _require_version(content: dict[str, Any], path: Any) -> None:
         raise ConfigError(
             f"the checkpoint {path} cannot be used: its pytorch-lightning_version is {version!r}, expected a version "
             "such as '2.6.0'; give the checkpoint.ckpt that a run has written"
+        )
+
+
+def require_digest(checkpoint: dict[str, Any], path: Any) -> None:
+    """Compares the content of a checkpoint with its digest; one without a digest, as of version 0.1.0, is accepted.
+
+    Args:
+        checkpoint: the content as loaded by :func:`read_checkpoint` or :class:`RunCheckpointIO`. The latter computes
+            the digest before the content is divided among ranks.
+        path: of the file, for the error.
+
+    Raises:
+        ConfigError: the content has been changed since it was written.
+    """
+    own = checkpoint[KEY]
+    expected = own.get(DIGEST)
+    if expected is None:
+        return
+    found = own[FOUND] if FOUND in own else checkpoint_digest(checkpoint, KEY)
+    if found != expected:
+        raise ConfigError(
+            f"the checkpoint {path} has been changed since it was written: the digest of its content is "
+            f"{str(found)[:12]}..., expected {str(expected)[:12]}...; use a copy or an older checkpoint, or train again"
         )
 
 
@@ -113,11 +137,15 @@ class RunCheckpointIO(TorchCheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Writes the file atomically.
+        """Writes the file atomically, with a digest of its content.
 
         Raises:
             RunError: the file cannot be written.
         """
+        if isinstance(own := checkpoint.get(KEY), dict):
+            own = {name: value for name, value in own.items() if name != FOUND}
+            digest = checkpoint_digest(checkpoint, KEY)
+            checkpoint = {**checkpoint, KEY: {**own, DIGEST: digest}}
         if _is_remote(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -135,6 +163,9 @@ class RunCheckpointIO(TorchCheckpointIO):
         require_intact(Path(path))
         try:
             content = super().load_checkpoint(path, map_location, weights_only)
+            own = content.get(KEY) if isinstance(content, dict) else None
+            if isinstance(own, dict) and DIGEST in own:
+                own[FOUND] = checkpoint_digest(content, KEY)  # compared after the content has been validated
         except _UNREADABLE as error:  # parts of wrong sizes, which memory-mapping does not detect
             raise _unreadable(Path(path)) from error
         if isinstance(content, dict) and KEY in content:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 from lazy_lightning.errors import DataError
 from lazy_lightning.plain_text import printable
 
+CHECKSUM = "crc32"
+"""Key of the checksum in a file; files of older versions do not have it."""
 MOST_BYTES = 500_000_000
 _WORDS = ("stop",)
 """Entries of a member that are strings; every other is a number, true, false or null."""
@@ -39,11 +42,24 @@ def read_object(path: Path) -> dict[str, Any] | None:
     return content
 
 
+def json_checksum(content: Mapping[str, Any]) -> str:
+    """Returns the CRC-32 of the names and values of a JSON object without its checksum, as hexadecimal digits.
+
+    It does not depend on the order of the names or on white space.
+
+    >>> json_checksum({"a": 0.1, "b": [1, None]}) == json_checksum({"b": [1, None], "a": 0.1, "crc32": "0"})
+    True
+    """
+    kept = {name: value for name, value in content.items() if name != CHECKSUM}
+    return f"{zlib.crc32(json.dumps(kept, sort_keys=True).encode()):08x}"
+
+
 def checked_summary(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]:
     """Returns a run's summary after a check of its fields and of the columns of its members.
 
     Raises:
-        DataError: a field is missing or of another type, or a member sets a column of :data:`RESERVED_COLUMNS`.
+        DataError: a field is missing or of another type, a member sets a column of :data:`RESERVED_COLUMNS`, or the
+            content differs from the checksum in the file.
     """
     members = content.get("members")
     if not isinstance(members, list) or not all(isinstance(member, dict) for member in members):
@@ -54,6 +70,12 @@ def checked_summary(content: Mapping[str, Any], path: Path) -> Mapping[str, Any]
             raise DataError(f"{printable(path)} has {name}: {_format_value(value)}, expected a number >= 0")
     for number, member in enumerate(members):
         _check_member(member, f"{printable(path)}: member {number}")
+    if CHECKSUM in content and content[CHECKSUM] != (found := json_checksum(content)):
+        raise DataError(
+            f"{printable(path)} has been changed since it was written: its content has the checksum {found}, expected "
+            f"{_format_value(content[CHECKSUM])}; restore a copy, or delete the file and resume the run, which writes "
+            "it again"
+        )
     return content
 
 

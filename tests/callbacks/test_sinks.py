@@ -29,10 +29,12 @@ from lazy_lightning.callbacks.progress import progress_share
 from lazy_lightning.callbacks.scalars import alpha_folder, tag_of
 from lazy_lightning.cli import main
 from lazy_lightning.cli.bundled import bundled_configs
+from lazy_lightning.errors import DataError
 from lazy_lightning.flow import StopReason
 from lazy_lightning.modules import StoppingCriteria
 from lazy_lightning.modules.observation import Record
 from lazy_lightning.runs.run_files import CHECKPOINT, CURVES
+from lazy_lightning.runs.run_folder import RunFolder
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
 
@@ -51,6 +53,18 @@ def summary_of(folder):
         raise AssertionError(f"{constant} is not JSON")
 
     return json.loads((folder / "summary.json").read_text(), parse_constant=refuse)
+
+
+def test_a_changed_digit_in_the_summary_is_found_by_its_checksum(run, tmp_path):
+    text = (run.folder / "summary.json").read_text()
+    assert RunFolder(run.folder).summary == json.loads(text)
+    place = text.index('"train/loss": ') + len('"train/loss": 0.')
+    (tmp_path / "summary.json").write_text(text[:place] + str((int(text[place]) + 1) % 10) + text[place + 1 :])
+    with pytest.raises(DataError, match=r"summary.json has been changed since it was written: .* checksum"):
+        _ = RunFolder(tmp_path).summary
+    old = {name: value for name, value in json.loads(text).items() if name != "crc32"}  # as of 0.1.0
+    (tmp_path / "summary.json").write_text(json.dumps(old))
+    assert RunFolder(tmp_path).summary == old
 
 
 def test_curves_are_float64_and_whole(run):
