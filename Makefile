@@ -2,6 +2,7 @@
 # make phase   the phase diagram of the digits: a sweep and its report
 # make test    the tests, without the long ones
 # make claims  the papers' statements at length
+# make cluster   sweeps on Ray and SLURM, with the packages of the extra `cluster`
 # make faults  a thousand malformed configurations, checkpoints, data files and stores
 # make gpu     tests, speed and whole runs on a CUDA device, in under eight minutes
 # make lint    style and types
@@ -20,7 +21,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: fit phase test claims faults gpu lint docs gallery lower-bounds clean
+.PHONY: fit phase test cluster claims faults gpu lint docs gallery lower-bounds clean
 .DELETE_ON_ERROR:
 
 fit: $(VENV)/.installed
@@ -33,6 +34,10 @@ phase: $(VENV)/.installed
 
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m "not slow" $(ARGS)
+
+cluster: $(VENV)/.installed-test
+	$(PIP) install --quiet -e ".[cluster]"
+	$(BIN)/python -m pytest tests/experiments/test_ray_executor.py tests/experiments/test_slurm_executor.py $(ARGS)
 
 claims: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)

@@ -28,8 +28,14 @@ _OF_SUBCOMMAND: Mapping[str, Mapping[str, str]] = {
         "--out FOLDER": "the folder of the sweep; by default the sweep's name, in the logger's save_dir",
         "--dry_run": "print the plan with estimates of time and memory, and train nothing",
         "--retry_failed": "train failed members again",
-        "--workers N": "number of processes that train batches in parallel; 0 trains in this process",
+        "--workers N": "number of processes or jobs that train batches in parallel; 0 trains in this process",
         "--max_members N": "largest number of members in a batch",
+        "--executor NAME": "what trains the batches: local (the default), ray or slurm",
+        "--retries N": "how often a batch whose process has died is resumed before it is divided",
+        "--cpus N": "number of cores of a batch, with ray and slurm",
+        "--gpus F": "GPUs of a batch with ray; 0.25 lets four batches share one",
+        "--address A": "a running Ray cluster, or auto; without it Ray is started on this machine",
+        "--partition P": "partition of SLURM; also --time, --gres gpu:1, --mem GB and --account",
     },
 }
 KEYS: Mapping[str, Mapping[str, str]] = {

@@ -23,6 +23,12 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.batching import ConfigGroup, setting_label
 from lazy_lightning.experiments.costs import USUAL_IMPORTS, CostModel
 from lazy_lightning.experiments.execution import Execution, run_sweep, stops_on_signal
+from lazy_lightning.experiments.executor import Executor
+from lazy_lightning.experiments.executor_spec import ExecutorSpec, executor_spec
+from lazy_lightning.experiments.local_executor import LocalExecutor
+from lazy_lightning.experiments.ray_executor import RayExecutor
+from lazy_lightning.experiments.slurm_executor import SlurmExecutor
+from lazy_lightning.experiments.submission import Submission
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep, alpha_of
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_progress import SweepProgress
@@ -32,7 +38,8 @@ from lazy_lightning.memory import available_bytes
 from lazy_lightning.modules import ObservedModule
 from lazy_lightning.runs import configuration
 
-_OPTIONS = ("sweep", "out", "dry_run", "retry_failed", "workers", "max_members")
+_OF_EXECUTOR = ("executor", "retries", "cpus", "gpus", "address", "partition", "time", "gres", "mem", "account")
+_OPTIONS = ("sweep", "out", "dry_run", "retry_failed", "workers", "max_members", *_OF_EXECUTOR)
 _FLAGS = ("--dry_run", "--retry_failed")
 _MEMORY_SHARE = 0.5
 """Share of the available memory for the members of the batches; the observers' kernels use some of the rest."""
@@ -64,16 +71,19 @@ class SweepCLI(FlowCLI):
             raise ConfigError("a sweep needs workers >= 0 and max_members >= 1")
         path = find_config(options["sweep"])
         spec = parse_sweep_spec(read_config(path), path.stem)
+        chosen = executor_spec(spec.executor, {name: options[name] for name in _OF_EXECUTOR})
+        if chosen.name != "local" and not options["workers"]:
+            raise ConfigError(f"the executor {chosen.name} needs workers >= 1: 0 trains in the process of the command")
         base = yaml.safe_load(self._subcommand_parsers[subcommand].dump(self.config[subcommand], skip_none=False))
         sweep = Sweep(spec, tuple(self._groups(spec, base)), SweepFolder(_folder(options, base, spec)))
         costs = CostModel(self.built, _device(base), max(USUAL_IMPORTS / 4, imports.seconds))
-        limits = _limits(options, costs.device)
+        limits = _limits(options, chosen, costs.device)
         if options["dry_run"]:
-            print_plan(sweep, costs, limits, options["retry_failed"])
+            print_plan(sweep, costs, limits, options["retry_failed"], chosen)
             return
         with sweep.folder.locked():
             sweep.folder.declare({"sweep": read_config(path), "config": base})
-            self._code = self._run(sweep, costs, limits, options)
+            self._code = self._run(sweep, costs, limits, options, chosen)
 
     # ------------------------------------------------------------------ configurations of the grid
 
@@ -125,18 +135,20 @@ class SweepCLI(FlowCLI):
 
     # ------------------------------------------------------------------ execution
 
-    def _run(self, sweep: Sweep, costs: CostModel, limits: BatchLimits, options: Mapping[str, Any]) -> int:
+    def _run(
+        self, sweep: Sweep, costs: CostModel, limits: BatchLimits, options: Mapping[str, Any], chosen: ExecutorSpec
+    ) -> int:
         retry = options["retry_failed"]
         devices = torch.cuda.device_count() if costs.device.type == "cuda" else 0
-        pool = WorkerPool(train, options["workers"], devices)
+        executor = _executor(chosen, sweep.folder.path, options["workers"], devices)
         with SweepProgress(sweep.status(sweep.rows(), retry), limits.workers) as progress:
-            execution = Execution(sweep.folder, pool, progress)
-            with stops_on_signal(execution.stop, lambda: pool.close(at_once=True), progress.log):
+            execution = Execution(sweep.folder, executor, progress, chosen.retries)
+            with stops_on_signal(execution.stop, lambda: executor.close(at_once=True), progress.log):
                 try:
                     run_sweep(sweep, execution, progress, costs, limits, retry)
                 finally:
-                    pool.stop()  # after an error, stops the batches that are still being trained
-                    pool.close()
+                    executor.stop()  # after an error, stops the batches that are still being trained
+                    executor.close()
         sweep_status = sweep.status(sweep.rows())
         print_results(sweep, sweep_status, execution.stopped)
         if execution.stopped:
@@ -164,10 +176,27 @@ def _with_values(args: Sequence[str]) -> list[str]:
     return [f"{argument}=true" if argument in _FLAGS else argument for argument in given]
 
 
-def _limits(options: Mapping[str, Any], device: torch.device) -> BatchLimits:
+def _executor(chosen: ExecutorSpec, folder: Path, workers: int, devices: int) -> Executor:
+    """Returns the executor of a sweep; the packages of Ray and SLURM are imported only if they are chosen."""
+    if chosen.name == "local":
+        return LocalExecutor(WorkerPool(train, workers, devices))
+    submission = Submission(train, folder, chosen.cpus)
+    if chosen.name == "ray":
+        return RayExecutor(submission, chosen, workers, 1.0 if devices else 0.0)
+    return SlurmExecutor(submission, chosen, folder, workers)
+
+
+def _limits(options: Mapping[str, Any], chosen: ExecutorSpec, device: torch.device) -> BatchLimits:
+    """Returns the limits of a batch; the memory of other machines is taken to be that of this one."""
     workers = max(1, options["workers"])
-    together = math.ceil(workers / (torch.cuda.device_count() if device.type == "cuda" else 1))
-    return BatchLimits(_MEMORY_SHARE * available_bytes(device) / together, workers, options["max_members"])
+    memory = available_bytes(device) if chosen.mem is None or device.type == "cuda" else 2**30 * chosen.mem
+    if chosen.name == "slurm":  # each job has its node's resources for itself
+        together = 1
+    elif chosen.name == "ray" and device.type == "cuda":
+        together = min(workers, chosen.per_device)
+    else:
+        together = math.ceil(workers / (torch.cuda.device_count() if device.type == "cuda" else 1))
+    return BatchLimits(_MEMORY_SHARE * memory / together, workers, options["max_members"])
 
 
 def _device(config: Mapping[str, Any]) -> torch.device:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import math
+
 from rich.console import Console
 from rich.table import Table
 
 from lazy_lightning.analysis.number_format import duration
 from lazy_lightning.experiments.batching import batch_label, setting_label
 from lazy_lightning.experiments.costs import CostModel
+from lazy_lightning.experiments.executor_spec import ExecutorSpec
 from lazy_lightning.experiments.sweep import BatchLimits, Rows, Sweep, SweepStatus
 from lazy_lightning.memory import readable
 from lazy_lightning.plain_text import printable, rich_text
 
 
-def print_plan(sweep: Sweep, costs: CostModel, limits: BatchLimits, retry_failed: bool) -> None:
+def print_plan(sweep: Sweep, costs: CostModel, limits: BatchLimits, retry_failed: bool, executor: ExecutorSpec) -> None:
     """Prints the batches that would be trained now, with estimates of their memory and time."""
     rows = sweep.rows()
     batches = sweep.batches(rows, costs.of(rows), limits, retry_failed)
@@ -29,13 +32,20 @@ def print_plan(sweep: Sweep, costs: CostModel, limits: BatchLimits, retry_failed
     sweep_status = sweep.status(rows, retry_failed)
     print(f"{sweep_status} in all; folder {sweep.folder.path}")
     seconds = sum(batch.seconds for batch in batches) / max(1, min(limits.workers, len(batches)))
-    seconds += 2 * costs.imports * bool(batches)  # the command itself, and then its workers, which start together
+    # The command itself, and then its workers, which start together; each job of SLURM starts a process of its own.
+    starts = math.ceil(len(batches) / limits.workers) if executor.name == "slurm" else bool(batches)
+    seconds += costs.imports * (bool(batches) + starts)
     print(
         f"about {duration(seconds)} with {limits.workers} at a time. This includes {costs.imports:.0f} s each to start "
         f"the command and its workers, {costs.start:.0f} s to start and end each batch, the steps ({costs.steps_are}; "
         "each evaluation of the gradient timed here), and at each observation one evaluation for every callback, with "
         "the kernels of observers. Other load on the machine is not included"
     )
+    if executor.name != "local":
+        print(
+            f"the executor is {executor.name}: speed and free memory are those of this machine, and the time in a queue "
+            "is not included; --max_members limits a batch where the workers have less memory"
+        )
     if sweep.spec.bisect is not None:
         print("the further batches of the bisection are not included, because they depend on these results")
     if "end" in sweep.spec.kernels:

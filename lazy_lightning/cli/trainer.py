@@ -60,6 +60,16 @@ class FlowTrainer(Trainer):
         retry_failed: bool = False,
         workers: int = 1,
         max_members: int | None = None,
+        executor: str | None = None,
+        retries: int | None = None,
+        cpus: int | None = None,
+        gpus: float | None = None,
+        address: str | None = None,
+        partition: str | None = None,
+        time: int | str | None = None,
+        gres: str | None = None,
+        mem: float | None = None,
+        account: str | None = None,
     ) -> None:
         """Trains a grid of configurations, scales and seeds; the same command resumes a stopped sweep.
 
@@ -70,8 +80,18 @@ class FlowTrainer(Trainer):
             out: the folder of the sweep; by default the sweep's name, in the logger's ``save_dir``.
             dry_run: print the plan with estimates of time and memory, and train nothing.
             retry_failed: train failed members again.
-            workers: number of processes that train batches in parallel; 0 trains in this process.
+            workers: number of processes or jobs that train batches in parallel; 0 trains in this process.
             max_members: largest number of members in a batch; by default as many as fit into memory.
+            executor: what trains the batches: local (processes of this machine, the default), ray or slurm.
+            retries: how often a batch whose process has died is resumed before it is divided; by default once.
+            cpus: number of cores of a batch, with ray and slurm; by default 1.
+            gpus: GPUs of a batch with ray; 0.25 lets four batches share one.
+            address: address of a running Ray cluster, or auto; by default Ray is started on this machine.
+            partition: partition of SLURM.
+            time: time limit of a job of SLURM, in minutes or as HH:MM:SS; by default an hour.
+            gres: generic resources of a job of SLURM, such as gpu:1.
+            mem: memory of a job of SLURM in GB.
+            account: account of SLURM.
         """
         raise NotImplementedError("a sweep is run by the command line, not by a Trainer")
 

@@ -13,6 +13,7 @@ import yaml
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.axes import axis_values, positive_values, seed_values
+from lazy_lightning.experiments.executor_spec import executor_spec
 from lazy_lightning.runs.configuration import MOST_MEMBERS
 
 ScaleAxis = Literal["alpha", "sqrt_h_alpha"]
@@ -21,7 +22,7 @@ KernelOf = Literal["init", "end"]
 _SEEDS = "seeds"
 _MOST_COMBINATIONS = 10_000
 """Limit on the combinations of keys other than the scale and the seeds, each of which is at least one run."""
-_KEYS = ("name", "grid", "kernels", "bisect", "keep_checkpoints")
+_KEYS = ("name", "grid", "kernels", "bisect", "keep_checkpoints", "executor")
 _DIRECT = {
     "model.alpha": "alpha",
     "model.seeds": "seeds",
@@ -78,6 +79,7 @@ class SweepSpec:
             training, or both.
         bisect: search for a crossing instead of ``scales``.
         keep_checkpoints: whether to keep the checkpoints of runs that have ended.
+        executor: the name of the executor, or its keys; see :func:`executor_spec`. None for ``local``.
     """
 
     name: str
@@ -88,6 +90,7 @@ class SweepSpec:
     kernels: tuple[KernelOf, ...] = ()
     bisect: Bisection | None = None
     keep_checkpoints: bool = False
+    executor: Any = None
 
     def combinations(self) -> Iterator[dict[str, Any]]:
         """Yields every combination of the grid's values, by key."""
@@ -116,6 +119,7 @@ def parse_sweep_spec(content: Mapping[str, Any], name: str) -> SweepSpec:
     keep = content.get("keep_checkpoints", False)
     if not isinstance(keep, bool):
         raise ConfigError(f"keep_checkpoints is {keep!r}, expected true or false")
+    executor_spec(content.get("executor"))  # raises for invalid keys
     spec = SweepSpec(
         name=_name(content.get("name", name)),
         grid={key: axis_values(key, value) for key, value in grid.items() if key not in (*given, _SEEDS)},
@@ -125,6 +129,7 @@ def parse_sweep_spec(content: Mapping[str, Any], name: str) -> SweepSpec:
         kernels=_kernels(content.get("kernels")),
         bisect=bisect,
         keep_checkpoints=keep,
+        executor=content.get("executor"),
     )
     _require_count(spec)
     return spec
