@@ -97,7 +97,7 @@ def test_of_many_machines_that_take_over_a_dead_lease_one_succeeds(tmp_path, mon
 
 
 def test_a_lock_is_held_and_free_again(tmp_path, on_another_machine, monkeypatch):
-    monkeypatch.setattr(Lease.__init__, "__defaults__", (0.05, 20))
+    monkeypatch.setattr(Lease.__init__, "__defaults__", (True, 0.05, 20))
     with held_lock(tmp_path / ".lock", "busy"):
         with pytest.raises(HeldError, match="busy"), held_lock(tmp_path / ".lock", "busy"):
             pass

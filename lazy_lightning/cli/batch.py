@@ -18,6 +18,7 @@ from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, Pro
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.guarded_callback import is_out_of_memory
 from lazy_lightning.modules.observation import Record, Sink
+from lazy_lightning.runs.lock import HeldError
 from lazy_lightning.runs.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 LOG = "log.txt"
 _REPORT_INTERVAL = 0.5  # seconds between progress messages
+_HELD_INTERVAL = 5.0  # seconds before a run folder that another process holds is looked at again
 _FAILED = [int(reason) for reason in StopReason if reason.failed]
 
 
@@ -37,13 +39,31 @@ def train(task: Task, channel: WorkerChannel) -> BatchResult:
         log = stack.enter_context((folder / LOG).open("a", buffering=1, encoding="utf-8"))
         stack.enter_context(contextlib.redirect_stdout(log))
         stack.enter_context(contextlib.redirect_stderr(log))
-        return _fitted(task, folder, reporter)
+        return _fitted_when_free(task, folder, reporter)
+
+
+def _fitted_when_free(task: Task, folder: Path, reporter: Reporter) -> BatchResult:
+    """Trains a batch as soon as no other process does, such as a job that an earlier, killed sweep has submitted."""
+    while True:
+        try:
+            return _fitted(task, folder, reporter)
+        except HeldError as error:
+            print(f"{error}; looked at again in {_HELD_INTERVAL:.0f} s")
+            end = time.monotonic() + _HELD_INTERVAL
+            while time.monotonic() < end:
+                if reporter.channel.stopping:
+                    return BatchResult(BatchStatus.STOPPED)
+                time.sleep(min(1.0, _HELD_INTERVAL))
+        if RunFolder(folder).ended:  # by the other process
+            return BatchResult(BatchStatus.ENDED)
 
 
 def _fitted(task: Task, folder: Path, reporter: Reporter) -> BatchResult:
     run = RunFolder(folder)
     try:
         cli = FlowCLI(["fit", "--config", task.config], folder=folder, callbacks=[reporter])
+    except HeldError:
+        raise
     except Exception as error:
         if run.ended and isinstance(error, UnwrittenError):
             return BatchResult(BatchStatus.ENDED, user_message(error) or str(error))

@@ -43,8 +43,8 @@ def print_plan(sweep: Sweep, costs: CostModel, limits: BatchLimits, retry_failed
     )
     if executor.name != "local":
         print(
-            f"the executor is {executor.name}: speed and free memory are those of this machine, and the time in a queue "
-            "is not included; --max_members limits a batch where the workers have less memory"
+            f"the executor is {executor.name}: speed and free memory are those of this machine, and the time in a "
+            "queue is not included; --max_members limits a batch where the workers have less memory"
         )
     if sweep.spec.bisect is not None:
         print("the further batches of the bisection are not included, because they depend on these results")

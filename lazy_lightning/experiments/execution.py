@@ -1,4 +1,4 @@
-"""Execution of a sweep: starts batches on workers and handles the result of each."""
+"""Execution of a sweep: submits batches to an executor and handles the result of each."""
 
 from __future__ import annotations
 
@@ -6,22 +6,20 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from types import FrameType
 
 from lazy_lightning.errors import RunError
 from lazy_lightning.experiments.batching import Batch
 from lazy_lightning.experiments.costs import CostModel
+from lazy_lightning.experiments.executor import Executor
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_progress import SweepProgress
-from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, Task, Worker, WorkerPool
+from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, Task
 from lazy_lightning.runs.run_folder import Status
 
-_POLL_INTERVAL = 0.2  # seconds between reads of the workers' progress messages
-_MAX_DEATHS = 2  # of a worker's process, before its batch is divided
+_POLL_INTERVAL = 0.2  # seconds between reads of the progress messages
 
 
 def run_sweep(
@@ -66,18 +64,22 @@ class Execution:
     """Trains batches in the order of their list.
 
     The failure of a batch is recorded with its reason, and the other batches continue. A batch that does not fit into
-    memory, or whose process has died twice, is divided into halves.
+    memory, or whose process has died more than ``retries`` times, is divided into halves. A batch whose job was
+    preempted is resumed as often as it makes progress; a preemption before the next checkpoint counts as a death.
 
     Args:
         folder: the folder of the sweep.
-        pool: the pool of workers.
+        executor: trains the batches.
         progress: receives the starts, messages and results of the batches.
+        retries: how often a batch whose process has died is resumed.
     """
 
-    def __init__(self, folder: SweepFolder, pool: WorkerPool, progress: SweepProgress) -> None:
-        self._folder, self._worker_pool, self._progress = folder, pool, progress
+    def __init__(self, folder: SweepFolder, executor: Executor, progress: SweepProgress, retries: int = 1) -> None:
+        self._folder, self._executor, self._progress, self._retries = folder, executor, progress, retries
         self._pending: list[Batch] = []
         self._deaths: dict[str, int] = {}
+        self._checkpoints: dict[str, object] = {}
+        """What distinguishes the checkpoint of each submitted batch at its submission from a later one."""
         self.stopped = False
         self.incomplete = False
         """Whether a batch has ended without writing all of its results."""
@@ -87,31 +89,42 @@ class Execution:
         self._pending = list(batches)
         for batch in batches:
             self._folder.keep_plan(batch)
-        idle, busy = list(self._worker_pool.workers), dict[Future[BatchResult], tuple[Worker, Batch]]()
-        while busy or (self._pending and not self.stopped):
-            while idle and self._pending and not self.stopped:
-                worker, batch = idle.pop(), self._pending.pop(0)
+        submitted: dict[str, Batch] = {}
+        while submitted or (self._pending and not self.stopped):
+            tasks: list[Task] = []
+            while len(submitted) < self._executor.capacity and self._pending and not self.stopped:
+                batch = self._pending.pop(0)
                 self._progress.start(batch, self._pending)
-                busy[self._start(worker, batch)] = (worker, batch)
-            done, _ = wait(busy, timeout=_POLL_INTERVAL, return_when=FIRST_COMPLETED)
-            self._progress.update(self._worker_pool.messages())
-            for future in done:
-                worker, batch = busy.pop(future)
-                idle.append(worker)
-                self._handle_result(batch, _batch_result(future))
+                submitted[batch.key] = batch
+                tasks.append(self._task(batch))
+            if tasks:
+                self._executor.submit(tasks)
+            results = self._executor.results(_POLL_INTERVAL)
+            self._progress.update(self._executor.messages())
+            for key, result in results:
+                self._handle_result(submitted.pop(key), result)
 
     def stop(self) -> None:
         """Stops all batches after their present bursts."""
         self.stopped = True
-        self._worker_pool.stop()
+        self._executor.stop()
 
-    def _start(self, worker: Worker, batch: Batch) -> Future[BatchResult]:
+    def _task(self, batch: Batch) -> Task:
         run = self._folder.prepare_run(batch.key)
-        return worker.start(Task(batch.key, str(self._folder.config_path(batch.key)), str(run.path)))
+        self._checkpoints[batch.key] = self._folder.checkpoint_version(batch.key)
+        return Task(batch.key, str(self._folder.config_path(batch.key)), str(run.path))
+
+    def _has_died(self, batch: Batch, result: BatchResult) -> bool:
+        """Returns whether a result counts as a death of the batch's process."""
+        if result.status == BatchStatus.PREEMPTED:
+            return self._folder.checkpoint_version(batch.key) == self._checkpoints[batch.key]
+        return result.status == BatchStatus.DIED
 
     def _handle_result(self, batch: Batch, result: BatchResult) -> None:
         members = len(batch.members)
-        self._deaths[batch.key] = self._deaths.get(batch.key, 0) + (result.status == BatchStatus.DIED)
+        died = self._has_died(batch, result)
+        self._deaths[batch.key] = self._deaths.get(batch.key, 0) + died
+        lost = result.status in (BatchStatus.DIED, BatchStatus.PREEMPTED)
         if result.status == BatchStatus.STOPPED:
             self.stopped = True
             self._progress.finish(batch, 0, 0, False, "stopped, and resumes the next time")
@@ -123,10 +136,11 @@ class Execution:
                 self.incomplete = True
                 how += f", but {result.reason}"
             self._progress.finish(batch, members - failed, failed, True, how)
-        elif result.status == BatchStatus.DIED and (self._deaths[batch.key] < _MAX_DEATHS or self.stopped):
-            self._progress.finish(batch, 0, 0, False, "lost its process, and resumes from its checkpoint")
+        elif lost and (not died or self._deaths[batch.key] <= self._retries or self.stopped):
+            how = "lost its process" if result.status == BatchStatus.DIED else f"was stopped ({result.reason})"
+            self._progress.finish(batch, 0, 0, False, f"{how}, and resumes from its checkpoint")
             self._pending.insert(0, batch)
-        elif result.status in (BatchStatus.MEMORY, BatchStatus.DIED) and batch.halves():
+        elif (lost or result.status == BatchStatus.MEMORY) and batch.halves():
             self._progress.finish(batch, 0, 0, False, f"is divided ({result.reason})")
             self._divide(batch)
         else:
@@ -171,12 +185,3 @@ def stops_on_signal(
     finally:
         for number, before in previous.items():
             signal.signal(number, before)
-
-
-def _batch_result(future: Future[BatchResult]) -> BatchResult:
-    error = future.exception()
-    if error is None:
-        return future.result()
-    if isinstance(error, BrokenProcessPool):
-        return BatchResult(BatchStatus.DIED, "its process was killed, perhaps for lack of memory")
-    return BatchResult(BatchStatus.FAILED, f"{type(error).__name__}: {error}")

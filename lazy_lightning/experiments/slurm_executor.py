@@ -19,11 +19,24 @@ from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, Pro
 JOBS = "jobs"
 """Folder in the sweep's folder that holds the scripts and logs of the jobs."""
 _STATE_INTERVAL = 30.0
-"""Seconds between questions to SLURM about the states of all jobs."""
-_RESULT_DELAY = 10.0
+"""Seconds between calls of ``sacct`` for the states of all jobs."""
+_RESULT_DELAY = 30.0
 """Seconds that a shared file system may take to show the result of a job that has ended."""
 _UNLIMITED = 1000
 """Batches in a job array; SLURM's default limit on an array is 1001."""
+_NOT_ENDED = (
+    "UNKNOWN",
+    "READY",
+    "PENDING",
+    "CONFIGURING",
+    "RUNNING",
+    "REQUEUED",
+    "RESIZING",
+    "SUSPENDED",
+    "STOPPED",
+    "COMPLETING",
+)
+"""States of a job that has not ended; UNKNOWN until ``sacct`` lists it."""
 _PREEMPTED = {
     "PREEMPTED": "its job was preempted",
     "TIMEOUT": "its job reached its time limit",
@@ -52,9 +65,10 @@ class SlurmExecutor:
 
     def __init__(self, submission: Submission, spec: ExecutorSpec, folder: Path, workers: int) -> None:
         self._submitit = _imported()
-        if shutil.which("sbatch") is None or shutil.which("srun") is None:
+        missing = [command for command in ("sbatch", "srun", "sacct", "scancel") if shutil.which(command) is None]
+        if missing:
             raise ConfigError(
-                "the executor slurm needs the commands sbatch and srun, which are not on the path of this machine: give "
+                f"the executor slurm needs the command {missing[0]}, which is not on the path of this machine: give "
                 "the command on a login node of a SLURM cluster"
             )
         self._submission = submission
@@ -130,27 +144,33 @@ class SlurmExecutor:
     def _result(self, key: str) -> BatchResult | None:
         """Returns the result of a batch, or None while its job is waiting or running."""
         job, _ = self._jobs[key]
-        if not job.done():
-            return None
         if not job.paths.result_pickle.exists():
+            state = _state(job)
+            if state in _NOT_ENDED:
+                return None
             ended = self._ended.setdefault(key, time.monotonic())
-            return None if time.monotonic() - ended < _RESULT_DELAY else self._lost(job)
+            return None if time.monotonic() - ended < _RESULT_DELAY else self._lost(job, state)
         error = job.exception()
         if error is not None:
             return BatchResult(BatchStatus.FAILED, str(error).strip().splitlines()[-1])
         result: BatchResult = job.result()
         return result
 
-    def _lost(self, job: Any) -> BatchResult:
+    def _lost(self, job: Any, state: str) -> BatchResult:
         """Returns the result of a job that has ended without one."""
-        state = str(job.state).partition(" ")[0].rstrip("+")  # "CANCELLED by 1000"
         if state == "OUT_OF_MEMORY":
             return BatchResult(BatchStatus.MEMORY, f"the job {job.job_id} of SLURM exceeded its memory")
         if state in _PREEMPTED:
-            return BatchResult(BatchStatus.PREEMPTED, f"{_PREEMPTED[state]}, {job.job_id}")
-        if state == "CANCELLED":  # by this command, or by hand
+            return BatchResult(BatchStatus.PREEMPTED, f"{_PREEMPTED[state]}: {job.job_id}")
+        if state == "CANCELLED" and self._stopping:
             return BatchResult(BatchStatus.STOPPED)
         return BatchResult(BatchStatus.DIED, f"the job {job.job_id} of SLURM ended as {state}: see {job.paths.stderr}")
+
+
+def _state(job: Any) -> str:
+    """Returns the last known state of a job."""
+    state = job.watcher.get_state(job.job_id, mode="cache").upper()  # "CANCELLED by 1000", "CANCELLED+"
+    return str(state.partition(" ")[0].rstrip("+"))
 
 
 def _imported() -> Any:

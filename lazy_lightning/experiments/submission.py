@@ -6,12 +6,12 @@ import uuid
 from dataclasses import replace
 from pathlib import Path
 
-from lazy_lightning.experiments.remote_batch import RemoteBatch, import_folders
+from lazy_lightning.experiments.remote_batch import RemoteBatch, clear, import_folders
 from lazy_lightning.experiments.worker_pool import Task, Train
 
 
 class Submission:
-    """Makes the functions that other machines call, and asks them to stop.
+    """Makes the functions that other machines call, and requests them to stop.
 
     Args:
         train: the function that trains a task; it is imported by its name.
@@ -33,11 +33,12 @@ class Submission:
         """Returns the function that trains a batch on any machine."""
         config, folder = str(Path(task.config).resolve()), str(Path(task.folder).resolve())
         placed = replace(task, config=config, folder=folder)
+        clear(placed)
         here = str(Path.cwd())
         return RemoteBatch(self._train, placed, str(self._stop), here, self.imports(), self._threads)
 
     def stop(self) -> None:
-        """Asks all batches of this command to stop after their present bursts."""
+        """Requests all batches of this command to stop after their present bursts."""
         self._stop.touch()
 
     def close(self) -> None:

@@ -117,6 +117,14 @@ class SweepFolder:
             _write(run.path / CONFIG, batch.config)
         run.fail(reason)
 
+    def checkpoint_version(self, key: str) -> object:
+        """Returns a value that is another one after each new checkpoint of a run."""
+        try:
+            found = self.checkpoint(key).stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns, found.st_size
+
     def checkpoint(self, key: str) -> Path:
         """Returns the path of a run's checkpoint."""
         return self.path / key / CHECKPOINT

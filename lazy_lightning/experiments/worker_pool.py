@@ -26,6 +26,8 @@ class BatchStatus(StrEnum):
     """All members have finished or failed; the run records which."""
     STOPPED = "stopped"
     """A signal stopped the batch, which can be resumed."""
+    PREEMPTED = "preempted"
+    """The scheduler of other machines ended the job; the batch can be resumed in another."""
     FAILED = "failed"
     """An exception ended the batch."""
     MEMORY = "out of memory"

@@ -34,17 +34,16 @@ _log = logging.getLogger(__name__)
 class Lease:
     """Lease in a file, taken by :meth:`acquire` and given back by :meth:`release`.
 
-    The caller holds a lock of the operating system on a second file. That lock already excludes all other processes of
-    this machine, so a lease that was left on this machine belongs to a dead process and is replaced at once.
-
     Args:
         path: the file of the lease, in an existing folder.
+        alone: whether the caller holds a lock of the operating system on a second file. That lock already excludes all
+            other processes of this machine, so a lease that was left on this machine is replaced at once.
         beat: seconds between two changes of the file.
         patience: seconds without a change after which a holder on another machine counts as dead.
     """
 
-    def __init__(self, path: Path, beat: float = BEAT, patience: float = PATIENCE) -> None:
-        self._path, self._beat, self._patience = path, beat, patience
+    def __init__(self, path: Path, alone: bool = True, beat: float = BEAT, patience: float = PATIENCE) -> None:
+        self._path, self._alone, self._beat, self._patience = path, alone, beat, patience
         self._token, self._machine = uuid.uuid4().hex, _machine()
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
@@ -59,7 +58,8 @@ class Lease:
             text = _content(self._path)
             if text is None:  # given back meanwhile
                 continue
-            if _field(text, "machine") != self._machine and self._changes(text):
+            left_here = self._alone and _field(text, "machine") == self._machine
+            if not left_here and self._changes(text):
                 return _field(text, "host") or "another machine"
             if self._replaced(text):
                 break
@@ -76,7 +76,12 @@ class Lease:
             self._remove_own()
 
     def _text(self, count: int) -> str:
-        content = {"token": self._token, "machine": self._machine, "host": socket.gethostname(), "count": f"{count:012d}"}
+        content = {
+            "token": self._token,
+            "machine": self._machine,
+            "host": socket.gethostname(),
+            "count": f"{count:012d}",
+        }
         return json.dumps(content)  # always of the same length, because it is overwritten in place
 
     def _created(self, path: Path) -> bool:

@@ -33,13 +33,15 @@ def held_lock(path: Path, busy: str) -> Iterator[None]:
         HeldError: another process holds the lock.
         OSError: the file cannot be created.
     """
-    lock = FileLock(path)
+    lock, alone = FileLock(path), True
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
         raise HeldError(busy) from error
+    except NotImplementedError:  # a file system without file locks, such as Lustre without the option flock
+        alone = False
     try:
-        lease = Lease(path.with_name(path.name + LEASE_SUFFIX))
+        lease = Lease(path.with_name(path.name + LEASE_SUFFIX), alone)
         holder = lease.acquire()
         if holder is not None:
             raise HeldError(f"{busy} (its lock is held on {holder})")

@@ -20,6 +20,7 @@ from lazy_lightning import experiments
 from lazy_lightning.errors import RunError
 from lazy_lightning.experiments.batching import Batch, ConfigGroup, MemberCost
 from lazy_lightning.experiments.execution import Execution, run_sweep, stops_on_signal
+from lazy_lightning.experiments.local_executor import LocalExecutor
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep, SweepStatus
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_progress import SweepProgress
@@ -104,7 +105,7 @@ def progress() -> SweepProgress:
 
 def executed(folder: Path, batches: list[Batch], script: Callable[[Task], End], workers: int = 1) -> FakePool:
     pool = FakePool(script, workers)
-    Execution(SweepFolder(folder), pool, progress()).train(batches)
+    Execution(SweepFolder(folder), LocalExecutor(pool), progress()).train(batches)
     return pool
 
 
@@ -179,7 +180,7 @@ def test_after_a_stop_nothing_begins(tmp_path: Path) -> None:
 
 def test_a_death_after_a_stop_is_no_failure(tmp_path: Path) -> None:
     one, pool = batch(), FakePool(lambda task: DIED)
-    execution = Execution(SweepFolder(tmp_path), pool, progress())
+    execution = Execution(SweepFolder(tmp_path), LocalExecutor(pool), progress())
     start = pool.workers[0].start
 
     def stopping(task: Task) -> Future[BatchResult]:
@@ -211,7 +212,7 @@ def trained(folder: Path, script: Callable[[Task], End], retry: bool = False, se
         def of(self, rows: Any) -> Any:
             return lambda group: MemberCost(1, 1.0, 1.0)
 
-    run_sweep(sweep, Execution(sweep.folder, pool, shown), shown, Free(), BatchLimits(1e9), retry)  # type: ignore[arg-type]
+    run_sweep(sweep, Execution(sweep.folder, LocalExecutor(pool), shown), shown, Free(), BatchLimits(1e9), retry)  # type: ignore[arg-type]
     return sweep, pool
 
 
