@@ -23,6 +23,7 @@ from lazy_lightning.cli.flow_cli import FlowCLI
 from lazy_lightning.cli.resume import split_resume
 from lazy_lightning.cli.sweep_cli import SweepCLI
 from lazy_lightning.cli.user_messages import filter_warnings
+from lazy_lightning.experiments.executor_spec import executor_spec
 from lazy_lightning.experiments.sweep_spec import parse_sweep_spec
 
 ROOT = Path(__file__).parents[1]
@@ -134,9 +135,9 @@ def test_command_is_parsed(command: Command, folder: Path, monkeypatch: pytest.M
 def families_alone(cli: SweepCLI, subcommand: str) -> None:
     """The declaration of the sweep, and the configuration of its first family."""
     path = find_config(cli.config[subcommand]["sweep"])
-    for name in sweep_cli._OPTIONS:
-        cli.config[subcommand].pop(name)
+    options = {name: cli.config[subcommand].pop(name) for name in sweep_cli._OPTIONS}
     declaration = parse_sweep_spec(read_config(path), path.stem)
+    assert executor_spec(declaration.executor, {name: options[name] for name in sweep_cli._OF_EXECUTOR})
     base = yaml.safe_load(cli._subcommand_parsers[subcommand].dump(cli.config[subcommand], skip_none=False))
     assert cli.configured(base, next(iter(declaration.combinations())))
 

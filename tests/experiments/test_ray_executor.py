@@ -21,6 +21,7 @@ def test_a_batch_whose_worker_is_killed_is_resumed(
 ) -> None:
     """The index is that of an undisturbed sweep; the paths of the command are relative to its folder."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_worker_niceness", "0")
     sweep = ClusterSweep(tmp_path, steps=2000)
 
     def kill() -> None:
