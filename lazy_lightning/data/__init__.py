@@ -6,6 +6,7 @@ from lazy_lightning.data.digits import Digits
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.data.from_dataset import FromDataModule, FromDataset
 from lazy_lightning.data.gaussian import Cylinder, Sphere, Stripe
+from lazy_lightning.data.hermite import HermiteRegression
 from lazy_lightning.data.mnist import EMNIST, KMNIST, MNIST, FashionMNIST
 from lazy_lightning.data.split import Split
 from lazy_lightning.data.table_file import TableFile
@@ -24,6 +25,7 @@ __all__ = [
     "FlowData",
     "FromDataModule",
     "FromDataset",
+    "HermiteRegression",
     "Sphere",
     "Split",
     "Stripe",

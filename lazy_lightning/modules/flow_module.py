@@ -41,10 +41,12 @@ from lazy_lightning.modules.ranks import Ranks
 from lazy_lightning.modules.sample_ranks import SampleRanks
 from lazy_lightning.modules.shared_trajectory import DecisionOfFirst, take_state_of_first
 from lazy_lightning.modules.stopping_criteria import StoppingCriteria
+from lazy_lightning.ntk.decayed_objective import DecayedObjective
 from lazy_lightning.ntk.objective_closure import FullBatchObjective, ObjectiveClosure
 from lazy_lightning.objective.full_batch import Objective
 from lazy_lightning.objective.losses import Loss
 from lazy_lightning.objective.sharded_batch import ShardedObjective
+from lazy_lightning.objective.weight_decay import DecayTo, WeightDecay
 from lazy_lightning.runs.checkpoint_validation import CheckpointContent
 from lazy_lightning.runs.checkpoints import KEY
 
@@ -90,6 +92,8 @@ class FlowModule(ObservedModule):
             trains all members on the one training set of the data.
         data_seed_keys: the seeds of the data that a data seed sets, such as ``[train_seed, teacher_seed]``; null for
             ``train_seed`` alone.
+        decay_rate: weight decay, adds (decay_rate/2) norm(w - c)^2 to L; 0 for none. Reported losses do not contain it.
+        decay_to: the point c that weight decay draws to, ``zero`` or the ``start`` w0.
 
     Raises:
         ConfigError: for a value out of range, or a loss that does not fit the labels.
@@ -117,11 +121,14 @@ class FlowModule(ObservedModule):
         tol: float | None = None,
         data_seeds: DataSeeds = None,
         data_seed_keys: list[str] | None = None,
+        decay_rate: float = 0.0,
+        decay_to: DecayTo = "zero",
     ) -> None:
         stop = stop or StoppingCriteria()
         margin = 1.0 if stop.margin is None else stop.margin
         super().__init__(network, loss, alpha, seeds, centering, margin, chunk_size, data_seeds, data_seed_keys)
         self.automatic_optimization = False
+        self.decay = WeightDecay(decay_rate, decay_to)
         self.stop = stop
         self.schedule = schedule or Schedule()
         self.events = check_events(events)
@@ -132,6 +139,7 @@ class FlowModule(ObservedModule):
             "dt": positive_number("dt", dt, "the first step size to try, a finite number > 0"),
             "events": (*self.stop.events(self.loss, self.events), *self.events),
         }
+        self._check_decay()
         self.cuda_graphs = cuda_graphs
         self.shard: Shard = check_shard(shard)
         if self.shard != "members" and data_seeds is not None:
@@ -147,6 +155,14 @@ class FlowModule(ObservedModule):
         self._whole_reasons: list[StopReason] | None = None
         self._whole_clock: Clock | None = None
         self._starts_of_all: Tensor | None = None
+
+    def _check_decay(self) -> None:
+        integrator = self._flow_options["integrator"]
+        if self.decay.rate > 0 and integrator.needs_tangent and integrator.fallback is None:
+            raise ConfigError(
+                f"decay_rate is {self.decay.rate}, but the integrator {integrator.name} knows the loss by its outputs "
+                "alone: set integrator to euler, explicit or auto, or decay_rate to 0"
+            )
 
     @property
     def title(self) -> str:
@@ -227,7 +243,16 @@ class FlowModule(ObservedModule):
         return [times[i] for i in self.own_rows] if isinstance(times, list) else times
 
     def companion_flow(self, w: nn.Parameter, steps: int) -> MomentumFlow:
-        """The same flow of other weights (E, N'), which ends at no event: for what is trained side by side."""
+        """The same flow of other weights (E, N'), which ends at no event: for what is trained side by side.
+
+        Raises:
+            ConfigError: there is weight decay, which would not be the same for other weights.
+        """
+        if self.decay.rate > 0:
+            raise ConfigError(
+                f"decay_rate is {self.decay.rate}, but the linearised flow beside the network has no weight decay: "
+                "leave the observer PathDistance out, or set decay_rate to 0"
+            )
         return MomentumFlow([w], members=len(self.w0), steps=steps, **{**self._options(), "events": ()})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -265,7 +290,9 @@ class FlowModule(ObservedModule):
 
     def _closure(self) -> ObjectiveClosure:
         """Evaluates the running members."""
-        return ObjectiveClosure(self.w, self.objective, self.flow)
+        if self.decay.rate == 0:
+            return ObjectiveClosure(self.w, self.objective, self.flow)
+        return ObjectiveClosure(self.w, DecayedObjective(self.objective, self.decay, self.w0), self.flow)
 
     def _build_objective(self) -> FullBatchObjective:
         reports_margins = any(event.needs_margins for event in self.flow.dynamics.events)

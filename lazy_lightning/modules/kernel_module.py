@@ -59,6 +59,11 @@ class KernelModule(FlowModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
+        if self.decay.rate > 0:
+            raise ConfigError(
+                f"decay_rate is {self.decay.rate}, but a frozen kernel is followed by its outputs, without weights: "
+                "set decay_rate to 0"
+            )
         if self.ensemble.data_seeds is not None:
             raise ConfigError(
                 "model.data_seeds gives members training sets of their own, but a frozen kernel is that of one "

@@ -39,7 +39,7 @@ class Trainable(Protocol):
     def losses(self, displacements: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """The losses of every member (E,), by model."""
 
-    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
+    def total(self, losses: Mapping[str, Tensor], displacements: Mapping[str, Tensor]) -> Tensor:
         """The sum of the losses, which is descended."""
 
     def optimizer_of(self, rows: Rows, rates: Rates) -> Optimizer:
@@ -99,8 +99,9 @@ def _trial(module: Trainable, rate: float, steps: int) -> dict[str, Tensor]:
     kept: dict[str, list[Tensor]] = {name: [] for name in rows}
     for x, y in _batches(module, steps):
         optimizer.zero_grad()
-        losses = module.losses({name: torch.stack(tuple(row)) for name, row in rows.items()}, x, y)
-        module.total(losses).backward()  # type: ignore[no-untyped-call]
+        displacements = {name: torch.stack(tuple(row)) for name, row in rows.items()}
+        losses = module.losses(displacements, x, y)
+        module.total(losses, displacements).backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         for name, loss in losses.items():
             kept[name].append(loss.detach())

@@ -34,6 +34,7 @@ from lazy_lightning.modules.training_state import TrainingState
 from lazy_lightning.objective.companions import NETWORK, Companion, ComparisonModels, check_companions
 from lazy_lightning.objective.full_batch import Objective, chunks
 from lazy_lightning.objective.losses import Loss
+from lazy_lightning.objective.weight_decay import DecayTo, WeightDecay
 from lazy_lightning.runs.checkpoint_validation import CheckpointContent
 from lazy_lightning.runs.checkpoints import KEY
 
@@ -46,7 +47,8 @@ class MiniBatchModule(ObservedModule):
     same start, by the same optimizer and batches. Nothing that happens to one member or model changes another.
 
     What the optimizer moves is dw = w - w0, a parameter for each member, so small displacements keep their digits; all
-    of torch's rules give the same steps as on w, but for weight decay, which draws to w0. Each member has a parameter
+    of torch's rules give the same steps as on w, but for their own ``weight_decay``, which draws to w0; ``decay_rate``
+    is a penalty in the objective and draws to zero or to w0. Each member has a parameter
     group with its own learning rate. ``t`` is the sum of the learning rates: without momentum it is flow time.
 
     Observed are w0, the steps 1, 2, 4, ... of the first epoch, and the end of every epoch.
@@ -67,6 +69,8 @@ class MiniBatchModule(ObservedModule):
         companions: ``linearized`` (by forward mode), ``frozen_activations`` (ReLUs and max-pools as at w0).
         observed_samples: how many training samples are evaluated at observations; null for all.
         chunk_size: samples evaluated at once at observations; null for all.
+        decay_rate: weight decay, adds (decay_rate/2) norm(w - c)^2 to L; 0 for none. Reported losses do not contain it.
+        decay_to: the point c that weight decay draws to, ``zero`` or the ``start`` w0.
 
     Raises:
         ConfigError: for a value out of range, a loss that does not fit the labels, or an optimizer or a schedule that
@@ -90,8 +94,11 @@ class MiniBatchModule(ObservedModule):
         companions: list[Companion] | None = None,
         observed_samples: int | None = None,
         chunk_size: int | None = 500,
+        decay_rate: float = 0.0,
+        decay_to: DecayTo = "zero",
     ) -> None:
         super().__init__(network, loss, alpha, seeds, centering, 1.0, chunk_size)
+        self.decay = WeightDecay(decay_rate, decay_to)
         self.companions = check_companions(companions or [])
         self.models: tuple[str, ...] = (NETWORK, *self.companions)
         self._optimizer, self._scheduler, self._interval = optimizer, lr_scheduler, lr_interval
@@ -191,15 +198,19 @@ class MiniBatchModule(ObservedModule):
             for name, dw in displacements.items()
         }
 
-    def total(self, losses: Mapping[str, Tensor]) -> Tensor:
-        """What is descended: the sum of ell/alpha^2 over members and models, whose gradients do not mix."""
+    def total(self, losses: Mapping[str, Tensor], displacements: Mapping[str, Tensor]) -> Tensor:
+        """What is descended: the sum of ell/alpha^2 and weight decay over members and models; gradients do not mix."""
         weight = self.centering.loss_weight(1)
-        return torch.stack([(loss * weight.to(loss.dtype)).sum() for loss in losses.values()]).sum()
+        total = torch.stack([(loss * weight.to(loss.dtype)).sum() for loss in losses.values()]).sum()
+        if self.decay.rate == 0:
+            return total
+        return total + torch.stack([self.decay.penalty(dw, self.w0) for dw in displacements.values()]).sum()
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch; Lightning does the rest."""
         x, y = self.on_device(batch[0], batch[1])
-        return self.total(self.losses({name: self.displacement(name) for name in self.models}, x, y))
+        displacements = {name: self.displacement(name) for name in self.models}
+        return self.total(self.losses(displacements, x, y), displacements)
 
     # ------------------------------------------------------------------ the optimizer
 

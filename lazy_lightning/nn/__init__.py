@@ -2,6 +2,7 @@
 
 from lazy_lightning.nn.activations import Activation, activation
 from lazy_lightning.nn.cnn import CNN
+from lazy_lightning.nn.committee import QuadraticCommittee
 from lazy_lightning.nn.convolution import NTKConv2d
 from lazy_lightning.nn.fc import FC
 from lazy_lightning.nn.initial_members import InitialMembers
@@ -24,6 +25,7 @@ __all__ = [
     "MemberNetwork",
     "NTKConv2d",
     "NTKLinear",
+    "QuadraticCommittee",
     "ResNet18",
     "Symmetrized",
     "TorchvisionNetwork",
