@@ -38,7 +38,8 @@ def data(**options) -> HermiteRegression:
 def trained(module, folder: Path, train: HermiteRegression, **options):
     trainer = Trainer(
         default_root_dir=folder, accelerator="cpu", devices=1, precision="64-true", logger=False,
-        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, **options,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
+        **options,
     )  # fmt: skip
     trainer.fit(module, datamodule=train)
     return module
