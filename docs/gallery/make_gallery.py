@@ -23,7 +23,8 @@ _INTRODUCTION = """\
 # Gallery
 
 Each figure with the commands and the configuration that make its runs; `make gallery` draws all figures whose runs are
-stored, and writes this page. `lazy-lightning report RUNS` draws the same figures of your own runs.
+stored, and writes this page. A click on a figure shows it at its full size. `lazy-lightning report RUNS` draws the same
+figures of your own runs.
 """
 
 
@@ -75,7 +76,7 @@ def _section(entry: Entry) -> str:
     return "\n".join(
         [
             f"## {entry.title}\n",
-            f"![{entry.title}](gallery/{entry.stem}.png)\n",
+            f"[![{entry.title}](gallery/{entry.stem}.png)](gallery/{entry.stem}.png)\n",
             f"Configurations: {configs}.\n",
             "```bash",
             *entry.commands,
