@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,8 @@ from lazy_lightning.experiments.executor_spec import ExecutorSpec
 from lazy_lightning.experiments.remote_batch import ProgressFiles, RemoteBatch, started
 from lazy_lightning.experiments.submission import Submission
 from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, ProgressMessage, Task
+
+_log = logging.getLogger(__name__)
 
 
 class RayExecutor:
@@ -37,6 +40,7 @@ class RayExecutor:
         self._cancelled: set[Any] = set()
         self._shut = _connected(self._ray, spec, workers)
         share = gpus if spec.gpus is None else spec.gpus
+        _require_gpus(self._ray, spec, share)
         remote = self._ray.remote(num_cpus=spec.cpus, num_gpus=share, max_retries=0)
         self._call = remote(_called)
 
@@ -72,7 +76,9 @@ class RayExecutor:
         """Ends all tasks, immediately or after their present bursts, and leaves the cluster."""
         for reference in self._tasks if at_once else ():
             self._ray.cancel(reference, force=True)
-        if not at_once and self._tasks:
+        if at_once:
+            self._tasks.clear()
+        if self._tasks:
             self._ray.wait(list(self._tasks), num_returns=len(self._tasks))
         self._submission.close()
         if self._shut:
@@ -130,6 +136,21 @@ def _connected(ray: Any, spec: ExecutorSpec, workers: int) -> bool:
             "start Ray on this machine"
         ) from error
     return True
+
+
+def _require_gpus(ray: Any, spec: ExecutorSpec, share: float) -> None:
+    """Checks that a batch can start: Ray on this machine has no more GPUs later, but a cluster may grow."""
+    available = ray.cluster_resources().get("GPU", 0) if share else share
+    if share <= available:
+        return
+    if spec.address is None:
+        ray.shutdown()
+        raise ConfigError(
+            f"gpus is {share:g}, but Ray finds {available:g} GPUs on this machine: give --gpus 0, or --address"
+        )
+    _log.warning(
+        "the cluster at %s has %g GPUs: a batch, which needs %g, waits for more", spec.address, available, share
+    )
 
 
 def _sentence(error: BaseException) -> str:

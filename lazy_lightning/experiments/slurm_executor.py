@@ -130,7 +130,7 @@ class SlurmExecutor:
         if at_once:
             for job, _ in self._jobs.values():
                 job.cancel(check=False)
-            return  # the request to stop stays, because the jobs may take a while to end
+            self._jobs.clear()
         while self._jobs:
             self.results(1.0)
         self._submission.close()

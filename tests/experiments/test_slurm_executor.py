@@ -132,6 +132,17 @@ def test_a_stop_cancels_jobs_that_have_not_started(executor: SlurmExecutor, tmp_
     assert list(tmp_path.glob(".stop-*"))
 
 
+def test_a_second_signal_waits_for_no_job(executor: SlurmExecutor, tmp_path: Path) -> None:
+    submitted(executor, tmp_path, 2)
+    jobs = {job.job_id for job, _ in executor._jobs.values()}
+    executor.stop()
+    executor.close(at_once=True)
+    executor.stop()
+    executor.close()
+    assert {path.name for path in (tmp_path / "slurm/states").iterdir()} == jobs  # all cancelled
+    assert not list(tmp_path.glob(".stop-*"))
+
+
 def test_jobs_that_sbatch_refuses(executor: SlurmExecutor, tmp_path: Path) -> None:
     (tmp_path / "slurm/bin/sbatch").write_text("#!/bin/bash\necho invalid partition specified >&2; exit 1\n")
     with pytest.raises(RunError, match=r"sbatch refuses the jobs of the sweep.*invalid partition specified"):
