@@ -3,7 +3,7 @@
 # make test    the tests, without the long ones
 # make claims  the papers' statements at length
 # make cluster   sweeps on Ray and SLURM, with the packages of the extra `cluster`
-# make faults  a thousand malformed configurations, checkpoints, data files and stores
+# make faults  a thousand malformed configurations, checkpoints, data files and stores, then fifty random SIGKILLs
 # make gpu     tests, speed and whole runs on a CUDA device, in under eight minutes
 # make lint    style and types
 # make docs    the documentation site, strictly: site/index.html opens without a server
@@ -11,11 +11,12 @@
 # make lower-bounds   a part of the tests on the oldest versions of the dependencies that pyproject.toml admits
 #
 # PYTHON chooses the interpreter of the virtual environment, VENV its place, ARGS adds options to `make fit`,
-# to the sweep of `make phase`, to `make gpu` (ARGS="--images FOLDER") and to `make faults` (ARGS="--count 5000 --seed 1"), PHASE is the sweep's folder.
+# to the sweep of `make phase`, to `make gpu` (ARGS="--images FOLDER") and to `make faults` (ARGS="--count 5000 --seed 1" KILLS="--kills 200 --seed 1"), PHASE is the sweep's folder.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+KILLS ?=
 PHASE ?= runs/phase_diagram
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -44,6 +45,7 @@ claims: $(VENV)/.installed-test
 
 faults: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/faults/campaign.py $(ARGS)
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python tests/faults/kills.py $(KILLS)
 
 gpu: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/gpu.py $(ARGS)

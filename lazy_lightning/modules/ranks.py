@@ -185,7 +185,8 @@ class Ranks:
         """The ranks that do not answer; rank 0 holds the place where they do."""
         try:
             store = distributed_c10d._get_default_store()
-            store.set(f"lazy_lightning/left/{self.rank}", "1")
+            store.set(f"lazy_lightning/left/{self.rank}", "1")  # may not notice that rank 0 has ended
+            store.wait([f"lazy_lightning/left/{self.rank}"], timedelta(seconds=_SECONDS_TO_REPORT))
         except RuntimeError:
             return [0]
         lost = []

@@ -1,0 +1,98 @@
+"""Preemption under SLURM stops a job after a burst, with everything written, and requeues it; and ranks that die."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from command_line import CONF, TINY
+from rank_processes import run_ranks, slurm
+
+from lazy_lightning.cli import main
+from lazy_lightning.modules import FlowModule, MiniBatchModule
+
+RUN = [
+    *TINY, "--config", str(CONF / "no_figures.yaml"), "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar",
+    "false", "--model.alpha", "[10.0]", "--model.seeds", "2", "--trainer.logger.version", "run",
+]  # fmt: skip
+DDP = ["--trainer.strategy", "ddp", "--trainer.devices", "2"]
+
+
+def folder(place: Path) -> Path:
+    return next(place.glob("digits*/run"))
+
+
+def curves(place: Path) -> pd.DataFrame:
+    return pd.read_parquet(folder(place) / "curves.parquet").drop(columns="wall")
+
+
+@pytest.fixture
+def requeued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a stub of ``scontrol`` on the path has been given."""
+    calls, program = tmp_path / "calls", tmp_path / "bin" / "scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+    return calls
+
+
+def test_preempted_job_of_two_ranks_is_requeued_once_and_resumed_to_the_bit(tmp_path: Path, requeued: Path) -> None:
+    def preempt_in_the_third_burst(rank: int) -> None:
+        step = FlowModule.training_step
+
+        def training_step(self: FlowModule, batch: int, batch_idx: int) -> None:
+            if batch_idx == 3:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                os.kill(os.getpid(), signal.SIGTERM)  # SLURM sends it some time later
+            step(self, batch, batch_idx)
+
+        if rank == 1:  # the signal reaches one rank only
+            FlowModule.training_step = training_step  # type: ignore[method-assign]
+
+    def arguments(place: str) -> list[str]:
+        return [*RUN, *DDP, "--trainer.logger.save_dir", str(tmp_path / place)]
+
+    codes = run_ranks(2, arguments("cut"), tmp_path / "log", preempt_in_the_third_burst, slurm)
+    assert codes == [0, 130], (tmp_path / "log" / "0").read_text()
+    assert requeued.read_text() == "requeue 1234\n"
+    assert not list(tmp_path.rglob("hpc_ckpt*"))  # Lightning's, saved within a burst
+    cut = len(curves(tmp_path / "cut"))
+    resume = ["fit", "--resume", str(folder(tmp_path / "cut"))]
+    assert run_ranks(2, [*resume, *DDP], tmp_path / "log", environment=slurm) == [0, 0]
+    assert run_ranks(2, arguments("whole"), tmp_path / "log", environment=slurm) == [0, 0]
+    whole = curves(tmp_path / "whole")
+    assert cut < len(whole)
+    pd.testing.assert_frame_equal(curves(tmp_path / "cut"), whole, check_exact=True)
+    assert requeued.read_text() == "requeue 1234\n"
+
+
+@pytest.mark.parametrize("lost", [0, 1])
+def test_a_rank_of_mini_batch_training_that_dies_ends_the_others_with_a_sentence(lost: int, tmp_path: Path) -> None:
+    def die_in_the_fourth_step(rank: int) -> None:
+        step = MiniBatchModule.optimizer_step
+
+        def optimizer_step(self: MiniBatchModule, *args, **kwargs) -> None:
+            if self.steps == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            step(self, *args, **kwargs)
+
+        if rank == lost:
+            MiniBatchModule.optimizer_step = optimizer_step  # type: ignore[method-assign]
+
+    run = [
+        "fit", "--config", "digits_minibatch.yaml", *RUN[5:], "--trainer.logger.save_dir", str(tmp_path),
+        "--data.n_train", "60", "--data.n_test", "20", "--data.batch_size", "20", "--trainer.max_epochs", "4",
+        "--model.search.steps", "3", "--model.network.width", "8", *DDP,
+    ]  # fmt: skip
+    codes = run_ranks(2, run, tmp_path / "log", die_in_the_fourth_step)
+    assert codes[lost] == -signal.SIGKILL
+    assert codes[1 - lost] == 1
+    assert f"error: rank {lost} of 2 has ended before the others" in (tmp_path / "log" / str(1 - lost)).read_text()
+    held = torch.load(folder(tmp_path) / "checkpoint.ckpt", weights_only=True)
+    assert held["lazy_lightning"]["steps"] >= 1
+    assert main(["fit", "--resume", str(folder(tmp_path)), "--trainer.devices", "1"]) == 0  # and goes on
