@@ -71,7 +71,7 @@ def test_preempted_job_of_two_ranks_is_requeued_once_and_resumed_to_the_bit(tmp_
     assert requeued.read_text() == "requeue 1234\n"
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_rank_of_mini_batch_training_that_dies_ends_the_others_with_a_sentence(lost: int, tmp_path: Path) -> None:
     def die_in_the_fourth_step(rank: int) -> None:
         step = MiniBatchModule.optimizer_step
