@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,18 @@ def test_written_whole(tmp_path: Path) -> None:
     assert path.read_text() == "all of it"
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(path.parent.iterdir()) == [path]
+
+
+def test_file_its_name_and_new_folders_are_flushed_to_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[int] = []
+    flush = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (flushed.append(os.fstat(handle).st_ino), flush(handle)))
+    path = tmp_path / "new" / "folder" / "a.txt"
+    with written_atomically(path) as temporary:
+        temporary.write_text("all of it")
+        assert not flushed
+    expected = [each.stat().st_ino for each in (path, *path.parents[:3])]
+    assert flushed[:4] == expected
 
 
 @pytest.mark.parametrize("error", [ValueError("mine"), KeyboardInterrupt()])

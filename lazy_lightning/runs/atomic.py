@@ -8,6 +8,7 @@ from those that another process is writing.
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import re
 import socket
@@ -59,6 +60,7 @@ def written_atomically(path: Path, *, exclusive: bool = False) -> Iterator[Path]
         else:
             temporary.replace(path)
         _flush_folder(path.parent)
+        _flush_parents(path.parent.absolute())
     except FileExistsError:
         raise
     except (OSError, SafetensorError) as error:  # safetensors has its own error for a full disk
@@ -132,6 +134,15 @@ def _flush_folder(folder: Path) -> None:
             os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@functools.lru_cache(maxsize=4096)
+def _flush_parents(folder: Path) -> None:
+    """Waits until the names of a new folder and of those above it are on the disk, once for each folder."""
+    if folder.parent != folder:
+        with contextlib.suppress(OSError):  # a folder above may not be readable
+            _flush_folder(folder.parent)
+        _flush_parents(folder.parent)
 
 
 def _link(temporary: Path, path: Path) -> None:
