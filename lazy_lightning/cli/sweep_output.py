@@ -11,6 +11,7 @@ from lazy_lightning.analysis.number_format import duration
 from lazy_lightning.experiments.batching import batch_label, setting_label
 from lazy_lightning.experiments.costs import CostModel
 from lazy_lightning.experiments.executor_spec import ExecutorSpec
+from lazy_lightning.experiments.makespan import makespan
 from lazy_lightning.experiments.sweep import BatchLimits, Rows, Sweep, SweepStatus
 from lazy_lightning.memory import readable
 from lazy_lightning.plain_text import printable, rich_text
@@ -31,7 +32,7 @@ def print_plan(sweep: Sweep, costs: CostModel, limits: BatchLimits, retry_failed
     (console if console.is_terminal else Console(width=150)).print(table)
     sweep_status = sweep.status(rows, retry_failed)
     print(f"{sweep_status} in all; folder {sweep.folder.path}")
-    seconds = sum(batch.seconds for batch in batches) / max(1, min(limits.workers, len(batches)))
+    seconds = makespan([batch.seconds for batch in batches], max(1, limits.workers)).seconds
     # The command itself, and then its workers, which start together; each job of SLURM starts a process of its own.
     starts = math.ceil(len(batches) / limits.workers) if executor.name == "slurm" else bool(batches)
     seconds += costs.imports * (bool(batches) + starts)

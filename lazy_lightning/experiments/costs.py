@@ -19,6 +19,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.batching import ConfigGroup, MemberCost
+from lazy_lightning.experiments.evaluation_count import expected_evaluations
 from lazy_lightning.experiments.sweep import Rows
 from lazy_lightning.flow.schedule import Schedule
 from lazy_lightning.memory import working_bytes
@@ -34,7 +35,6 @@ from lazy_lightning.runs.run_folder import Status
 
 Build = Callable[[Mapping[str, Any]], tuple[ObservedModule, FlowData]]
 
-_TYPICAL_STEPS = 1000.0
 USUAL_IMPORTS = 8.0
 """Seconds that a process takes to import the package and its dependencies, if they have not been measured."""
 _START = 0.8
@@ -46,6 +46,8 @@ _ONCE = {"LazinessIndex": 600}
 _A_STEP = {"PathDistance": 0.5}
 """Number of evaluations per step that an observer needs for the model that it trains besides the network."""
 _KERNEL_SAMPLES = 200
+_USUAL_SAMPLES = 1000
+"""Number of training samples of a data module that has no ``n_train``."""
 _ALWAYS = 2
 """Number of evaluations at each observation in every run: the training set and the test set."""
 _STATE = 12
@@ -185,19 +187,19 @@ class CostModel:
         self._steps: dict[str, StepCost] = {}
         self._data: dict[str, FlowData] = {}
         self.device = device
-        self.steps_are = f"{_TYPICAL_STEPS:g} steps a member"
+        self.steps_are = "as many as networks of this alpha and n usually take"
 
     def of(self, rows: Rows) -> Callable[[ConfigGroup], MemberCost]:
         """Returns a function that estimates the cost of a group's member from the numbers of steps in finished runs."""
         taken = [float(row["tried"]) for row in rows if row["status"] == Status.FINISHED and row.get("tried")]
-        usual = sum(taken) / len(taken) if taken else _TYPICAL_STEPS
-        self.steps_are = f"{usual:.0f} steps a member, as in finished runs" if taken else self.steps_are
+        usual = sum(taken) / len(taken) if taken else None
+        self.steps_are = f"{usual:.0f} steps a member, as in finished runs" if usual else self.steps_are
 
         def cost(group: ConfigGroup) -> MemberCost:
             step = self._step(group)
             own = [float(r["tried"]) for r in rows if r["family"] == group.key and r.get("tried")]
             most = configuration.flatten(group.config).get("model.stop.max_steps")
-            flow = min(sum(own) / len(own) if own else usual, most or math.inf)
+            flow = min(sum(own) / len(own) if own else usual or _expected_steps(group), most or math.inf)
             steps = _mini_batch_steps(group.config) or flow
             named = _callbacks(group.config)
             evaluations = steps * (1 + sum(_A_STEP.get(name, 0.0) for name in named))
@@ -227,6 +229,19 @@ class CostModel:
         except Exception as error:
             _log.info("the cost of %s is not known: %s", dict(group.setting), error)
             return StepCost(0, 0.0, 0.0)
+
+
+def _expected_steps(group: ConfigGroup) -> float:
+    """Returns the expected number of steps of a member of the group, averaged over its alphas."""
+    flat = configuration.flatten(group.config)
+    width, samples = flat.get("model.network.width"), flat.get("data.n_train")
+    root = math.sqrt(width) if isinstance(width, (int, float)) else 1.0
+    integrator = str(flat.get("model.integrator") or "euler")
+    counts = [
+        expected_evaluations(root * alpha, samples if isinstance(samples, int) else _USUAL_SAMPLES, integrator)
+        for alpha, _ in group.members
+    ]
+    return sum(counts) / len(counts)
 
 
 def observations(steps: float) -> int:

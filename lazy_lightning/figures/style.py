@@ -56,11 +56,11 @@ def space_labels(figure: Figure) -> None:
             axis.xaxis.set_minor_formatter(few)
 
 
-def save(figure: Figure, stem: Path) -> list[Path]:
-    """Writes ``stem.png`` and ``stem.pdf`` atomically and returns their paths."""
+def save(figure: Figure, stem: Path, suffixes: Sequence[str] = (".png", ".pdf")) -> list[Path]:
+    """Writes ``stem.png`` and ``stem.pdf``, or files with other suffixes, atomically and returns their paths."""
     space_labels(figure)
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the time stamps of fonts for each PDF
-    paths = [stem.with_suffix(suffix) for suffix in (".png", ".pdf")]
+    paths = [stem.with_suffix(suffix) for suffix in suffixes]
     for path in paths:
         with written_atomically(path) as temporary, paper_style():
             figure.savefig(temporary)

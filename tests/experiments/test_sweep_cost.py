@@ -19,6 +19,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments import costs
 from lazy_lightning.experiments.batching import Batch, ConfigGroup
 from lazy_lightning.experiments.costs import CostModel, StepCost, step_cost
+from lazy_lightning.experiments.evaluation_count import expected_evaluations
 from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
 from lazy_lightning.nn import FC
 
@@ -130,6 +131,10 @@ CONFIG: dict[str, Any] = {
 }
 
 
+EXPECTED = expected_evaluations(2.0, CONFIG["data"]["init_args"]["n_train"])
+"""Steps of a member of width 4 and alpha 1 before any run has finished."""
+
+
 def group(width: int = 4, **arguments: Any) -> ConfigGroup:
     config = copy.deepcopy(CONFIG)
     config["model"]["init_args"]["network"]["init_args"]["width"] = width
@@ -142,7 +147,7 @@ def build(config: Mapping[str, Any]) -> tuple[FlowModule, FlowData]:
     return FlowModule(functools.partial(FC, width=width)), digits()
 
 
-def counted(steps: int) -> int:
+def counted(steps: float) -> float:
     """Evaluations of steps and of the training and test sets at each observation."""
     return steps + 2 * costs.observations(steps)
 
@@ -166,7 +171,7 @@ def evaluations(monkeypatch: pytest.MonkeyPatch) -> list[FlowModule]:
 
 def test_steps_are_those_of_runs_that_have_finished(evaluations: list[FlowModule]) -> None:
     one, other, known = group(4), group(5), CostModel(build, CPU)
-    assert known.of([])(one).seconds == 2.0 * counted(1000)  # nothing is known
+    assert known.of([])(one).seconds == 2.0 * counted(EXPECTED)  # nothing is known
     rows = [row(one, 10), row(one, 30), row(group(6), 80), row(group(6), None)]
     assert known.of(rows)(one).seconds == 2.0 * counted(20)  # its own
     assert known.of(rows)(other).seconds == 2.0 * counted(40)  # those of all
@@ -186,7 +191,7 @@ def test_observers_and_the_start_of_a_batch_are_counted(evaluations: list[FlowMo
     watched = ConfigGroup.of(config, {}, [(1.0, 0), (1.0, 1)])
     known = CostModel(build, CPU)
     cost = known.of([])
-    assert cost(watched).seconds - cost(plain).seconds == 2.0 * 2 * costs.observations(1000)
+    assert cost(watched).seconds - cost(plain).seconds == 2.0 * 2 * costs.observations(EXPECTED)
     assert Batch(watched, (1.0,), (0, 1), cost(watched)).seconds == known.start + 2 * cost(watched).seconds
 
 
@@ -208,11 +213,11 @@ def test_kernels_that_observers_compute_are_counted(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(costs, "step_cost", step)
     cost = CostModel(build, CPU, imports=3.0).of([])
     more = cost(watched).seconds - cost(plain).seconds
-    assert more == 2.0 * costs.observations(1000) + 5.0 * 28
+    assert more == 2.0 * costs.observations(EXPECTED) + 5.0 * 28
     assert 0 < cost(plain).start < 3.0
     config["trainer"]["callbacks"] = [{"class_path": "x.LazinessIndex"}, {"class_path": "x.PathDistance"}]
     both = cost(ConfigGroup.of(config, {}, [(1.0, 0)])).seconds - cost(plain).seconds
-    assert both == 2.0 * (2 * costs.observations(1000) + 600 + 500) + 5.0
+    assert both == pytest.approx(2.0 * (2 * costs.observations(EXPECTED) + 600 + EXPECTED / 2) + 5.0)
 
 
 def test_what_cannot_be_timed_does_not_stop_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
