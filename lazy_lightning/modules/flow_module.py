@@ -42,9 +42,11 @@ from lazy_lightning.modules.sample_ranks import SampleRanks
 from lazy_lightning.modules.shared_trajectory import DecisionOfFirst, take_state_of_first
 from lazy_lightning.modules.stopping_criteria import StoppingCriteria
 from lazy_lightning.ntk.decayed_objective import DecayedObjective
+from lazy_lightning.nn.paired_network import PairedNetwork
 from lazy_lightning.ntk.objective_closure import FullBatchObjective, ObjectiveClosure
-from lazy_lightning.objective.full_batch import Objective
+from lazy_lightning.objective.full_batch import Objective, drop_single_output
 from lazy_lightning.objective.losses import Loss
+from lazy_lightning.objective.paired_batch import PairedObjective, changes
 from lazy_lightning.objective.sharded_batch import ShardedObjective
 from lazy_lightning.objective.weight_decay import DecayTo, WeightDecay
 from lazy_lightning.runs.checkpoint_validation import CheckpointContent
@@ -94,6 +96,8 @@ class FlowModule(ObservedModule):
             ``train_seed`` alone.
         decay_rate: weight decay, adds (decay_rate/2) norm(w - c)^2 to L; 0 for none. Reported losses do not contain it.
         decay_to: the point c that weight decay draws to, ``zero`` or the ``start`` w0.
+        paired: compute F from the change of the outputs, passed from layer to layer without cancellation, so that
+            float32 is accurate at any alpha; for the bundled networks, with centering, on one device.
 
     Raises:
         ConfigError: for a value out of range, or a loss that does not fit the labels.
@@ -123,12 +127,16 @@ class FlowModule(ObservedModule):
         data_seed_keys: list[str] | None = None,
         decay_rate: float = 0.0,
         decay_to: DecayTo = "zero",
+        paired: bool = False,
     ) -> None:
         stop = stop or StoppingCriteria()
         margin = 1.0 if stop.margin is None else stop.margin
         super().__init__(network, loss, alpha, seeds, centering, margin, chunk_size, data_seeds, data_seed_keys)
         self.automatic_optimization = False
         self.decay = WeightDecay(decay_rate, decay_to)
+        self.paired = paired
+        if paired:
+            _check_pairs(centering, data_seeds, decay_rate)
         self.stop = stop
         self.schedule = schedule or Schedule()
         self.events = check_events(events)
@@ -217,13 +225,25 @@ class FlowModule(ObservedModule):
 
     @property
     def flow_origin(self) -> Tensor:
-        """(E, N) where the flow of ``w`` starts: the networks' w0."""
-        return self.w0
+        """(E, N) where the flow of :attr:`flow_weights` starts: the networks' w0; zeros in pairs."""
+        return cast(Tensor, self.zero) if self.paired else self.w0
+
+    @property
+    def flow_weights(self) -> nn.Parameter:
+        """What the flow moves: w, (E, N) in a network; in pairs dw = w - w0, which would lose digits in w."""
+        return self.dw if self.paired else self.w
+
+    def _hold_weights(self) -> None:
+        super()._hold_weights()
+        if self.paired:
+            self.w.requires_grad_(False)
+            self.dw = nn.Parameter(torch.zeros_like(self.w0))
+            self.register_buffer("zero", torch.zeros_like(self.w0), persistent=False)
 
     def configure_optimizers(self) -> MomentumFlow:
         """One flow over (E, N)."""
         flow = MomentumFlow(
-            [self.w],
+            [self.flow_weights],
             members=len(self.w0),
             compact=True,
             origin=self.flow_origin,
@@ -278,7 +298,7 @@ class FlowModule(ObservedModule):
 
     def _saved_origin(self, weights: Mapping[str, Tensor]) -> Tensor:
         """What :attr:`flow_origin` was, from the tensors of a checkpoint."""
-        return weights["w0"]
+        return torch.zeros_like(weights["w0"]) if self.paired else weights["w0"]
 
     # ------------------------------------------------------------------ fitting
 
@@ -291,13 +311,14 @@ class FlowModule(ObservedModule):
     def _closure(self) -> ObjectiveClosure:
         """Evaluates the running members."""
         if self.decay.rate == 0:
-            return ObjectiveClosure(self.w, self.objective, self.flow)
+            return ObjectiveClosure(self.flow_weights, self.objective, self.flow)
         return ObjectiveClosure(self.w, DecayedObjective(self.objective, self.decay, self.w0), self.flow)
 
     def _build_objective(self) -> FullBatchObjective:
         reports_margins = any(event.needs_margins for event in self.flow.dynamics.events)
         if self.sample_ranks.count == 1:
-            return self._objective_on(self.train_split, reports_margins)
+            objective = self._objective_on(self.train_split, reports_margins)
+            return PairedObjective.of(objective, self.w0) if self.paired else objective
         y = self.train_split.y
         rows = self.sample_ranks.rows(len(y))
         part = self.resident(Split(*(part[rows] for part in self.data.train)))
@@ -318,6 +339,15 @@ class FlowModule(ObservedModule):
             samples=samples,
         )
 
+    def centered_outputs(self, x: Tensor, f0: Tensor | None = None) -> Tensor:
+        """F at the present weights, (E, n) for one output and (E, n, c) for more."""
+        if not self.paired:
+            return super().centered_outputs(x, f0)
+        change = changes(
+            PairedNetwork(self.network), self.w0, self.dw.detach(), x, self.member_buffers(), self.chunk_size
+        )
+        return drop_single_output(self.centering.from_change(change, self.w0))
+
     def _resident_training_set(self) -> Split:
         """All of it; where each process evaluates a slice, the inputs stay on the host, in float64."""
         if self.sample_ranks.count == 1:
@@ -329,8 +359,10 @@ class FlowModule(ObservedModule):
         """Checks that the run can be divided among this number of devices.
 
         Raises:
-            ConfigError: there are fewer members than devices that members are divided among.
+            ConfigError: there are fewer members than devices that members are divided among, or several in pairs.
         """
+        if self.paired and devices > 1:
+            raise ConfigError(f"model.paired runs on one device, got {devices}: set trainer.devices to 1")
         Ranks(0, devices // sample_slices(self.shard, devices, len(self.ensemble))).rows(len(self.ensemble))
 
     def check_samples(self, samples: int, devices: int) -> None:
@@ -428,8 +460,12 @@ class FlowModule(ObservedModule):
             self.flow.stop_running(StopReason.MAX_WALL)
         self._exchange_clocks()
         flow, final = self.flow, self._all_stopped()
+        state = flow.flow_state
+        if self.paired:
+            state = replace(state, origin=self.w0)
+            self.w.data.copy_(state.weights())
         columns: dict[str, Tensor] = {}
-        self.observe(Observation(self.observations, flow.flow_state, flow.trace, flow.active, final, columns), columns)
+        self.observe(Observation(self.observations, state, flow.trace, flow.active, final, columns), columns)
         self._show_step_size()
         self.trainer.should_stop = self.ranks.any(self.stop_requested or self.trainer.should_stop) or final
 
@@ -445,6 +481,17 @@ class FlowModule(ObservedModule):
 
     def _all_stopped(self) -> bool:
         return not any(self._clock().running)
+
+
+def _check_pairs(centering: bool, data_seeds: DataSeeds, decay_rate: float) -> None:
+    """Refuses what a flow in pairs does not compute."""
+    for name, given, expected in (
+        ("centering", not centering, "true, since pairs compute alpha (f - f0)"),
+        ("data_seeds", data_seeds is not None, "null"),
+        ("decay_rate", decay_rate != 0, "0"),
+    ):
+        if given:
+            raise ConfigError(f"model.paired is true, so model.{name} must be {expected}: change one of the two")
 
 
 def check_events(events: Sequence[Event] | None) -> tuple[Event, ...]:

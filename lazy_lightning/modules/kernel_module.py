@@ -72,6 +72,11 @@ class KernelModule(FlowModule):
         for name, value, known in (("at", at, get_args(At)), ("kernel_outputs", kernel_outputs, get_args(OutputMode))):
             if value not in known:
                 raise ConfigError(f"{name} is {value!r}, expected {' or '.join(known)}")
+        if self.paired:
+            raise ConfigError(
+                "model.paired is for networks; the model of a frozen kernel is linear and loses no digits without it: "
+                "set model.paired to false"
+            )
         if at == "end" and checkpoint is None:
             raise ConfigError(
                 "the kernel at the end of training needs a run that has ended: fit first, then give its "

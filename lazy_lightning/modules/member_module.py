@@ -62,6 +62,8 @@ class MemberModule(LightningModule):
 
     w: nn.Parameter
     w0: Tensor
+    paired: bool = False
+    """Whether F is computed from changes of the outputs, without cancellation."""
 
     def __init__(
         self,
@@ -241,7 +243,7 @@ class MemberModule(LightningModule):
             raise ConfigError(
                 f"trainer.precision {precision!r} has too few digits for f - f0: use '64-true' (as papers) or '32-true'"
             )
-        if precision == "32-true" and not getattr(self.trainer, "chooses_precision", False):
+        if precision == "32-true" and not self.paired and not getattr(self.trainer, "chooses_precision", False):
             warnings.warn(_SINGLE_PRECISION, stacklevel=2)
         return _DTYPES[precision]
 

@@ -158,7 +158,7 @@ def network_kernel(objective: Objective, w: Tensor, rows: Tensor) -> Tensor:
 
 def _kernel_on(objective: Objective, w: Tensor, rows: Tensor, x: Tensor) -> Tensor:
     """(R, n c, n c) the tangent kernel of the members ``rows`` on inputs (n, ...)."""
-    weights, buffers = w[rows], {name: b[rows] for name, b in objective.buffers.items()}
+    weights, buffers = objective.weights_at(w)[rows], {name: b[rows] for name, b in objective.buffers.items()}
     starts = SharedStarts.of_weights(weights, buffers)
     kernels = frozen_kernels(
         objective.network,

@@ -97,6 +97,10 @@ class Objective:
             centered.backward(u[:, part])  # type: ignore[no-untyped-call]
         return self.report(whole)
 
+    def weights_at(self, w: Tensor) -> Tensor:
+        """(E, N) the networks' weights at ``w``: here ``w`` itself."""
+        return w
+
     def report(self, outputs: Tensor) -> Evaluation:
         """The evaluation that outputs F (E, n, ...) belong to, without the network."""
         total = self.loss.per_sample(outputs, self.y).sum(dim=-1)

@@ -34,6 +34,7 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "data_seed_keys": None,
     "decay_rate": 0.0,
     "decay_to": "zero",
+    "paired": False,
 }
 """Arguments that 0.1.0 did not have, with their defaults, for which a member has the same identity as in 0.1.0."""
 DATA_SEEDS = ("data.train_seed", "data.teacher_seed")
