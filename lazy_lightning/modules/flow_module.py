@@ -41,8 +41,8 @@ from lazy_lightning.modules.ranks import Ranks
 from lazy_lightning.modules.sample_ranks import SampleRanks
 from lazy_lightning.modules.shared_trajectory import DecisionOfFirst, take_state_of_first
 from lazy_lightning.modules.stopping_criteria import StoppingCriteria
-from lazy_lightning.ntk.decayed_objective import DecayedObjective
 from lazy_lightning.nn.paired_network import PairedNetwork
+from lazy_lightning.ntk.decayed_objective import DecayedObjective
 from lazy_lightning.ntk.objective_closure import FullBatchObjective, ObjectiveClosure
 from lazy_lightning.objective.full_batch import Objective, drop_single_output
 from lazy_lightning.objective.losses import Loss
