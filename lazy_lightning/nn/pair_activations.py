@@ -14,6 +14,7 @@ from torch._C._functorch import is_functorch_wrapped_tensor
 
 _SHORT = 0.5
 """Up to this |dz| the slope is integrated; beyond it the difference of the values has its digits."""
+_DENSITY_AT_ZERO: float = 1 / math.sqrt(2 * math.pi)
 _NODES, _WEIGHTS = (part.tolist() for part in np.polynomial.legendre.leggauss(4))
 
 
@@ -25,8 +26,8 @@ class Smooth(NamedTuple):
 
 
 def _gelu_slope(z: Tensor) -> Tensor:
-    below: Tensor = 0.5 * torch.erfc(-z * math.sqrt(0.5))
-    return below + z * torch.exp(-0.5 * z * z) * (2 * math.pi) ** -0.5
+    density: Tensor = torch.exp(-0.5 * z * z) * _DENSITY_AT_ZERO
+    return 0.5 * torch.erfc(-z * math.sqrt(0.5)) + z * density
 
 
 SMOOTH: dict[str, Smooth] = {
@@ -116,7 +117,7 @@ class SoftplusDifference(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: tuple[Tensor, Tensor]) -> None:
-        """Keeps the slope."""
+        """Keeps the slope for the backward pass."""
         _keep_slope(ctx, output)
 
     @staticmethod
@@ -150,7 +151,7 @@ class TanhDifference(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keeps the slope."""
+        """Keeps the slope for the backward pass."""
         _keep_slope(ctx, output)
 
     @staticmethod
@@ -186,7 +187,7 @@ class SwishDifference(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keeps the slope."""
+        """Keeps the slope for the backward pass."""
         _keep_slope(ctx, output)
 
     @staticmethod

@@ -38,7 +38,7 @@ class Bases:
         self.record: list[Tensor] = []
 
     def of(self, compute: Callable[[], Tensor]) -> Tensor:
-        """The next value."""
+        """The next value in the order of evaluation."""
         if self._kept is not None:
             return next(self._kept)
         self.record.append(compute())
