@@ -6,6 +6,7 @@ NaN where a seed is missing; y (k,) is one seed. A column is one seed, which has
 contains the true value in 95 % of cases.
 """
 
+from lazy_lightning.analysis.bias_variance import BiasVariance, bias_variance
 from lazy_lightning.analysis.collapse import Exponent, Quality, collapse_exponent, collapse_quality
 from lazy_lightning.analysis.crossed import CrossedMean, crossed_mean
 from lazy_lightning.analysis.crossing import Crossing, crossing
@@ -19,6 +20,7 @@ from lazy_lightning.analysis.sampling import binomial_error
 from lazy_lightning.analysis.seeds import geometric_mean, mean_and_error, resampled_means
 
 __all__ = [
+    "BiasVariance",
     "CrossedMean",
     "Crossing",
     "Curve",
@@ -27,6 +29,7 @@ __all__ = [
     "Plateau",
     "PowerLaw",
     "Quality",
+    "bias_variance",
     "binomial_error",
     "collapse_exponent",
     "collapse_quality",

@@ -7,7 +7,10 @@ from collections.abc import Callable
 import pandas as pd
 
 from lazy_lightning.figures.activation_velocity import activation_velocity
+from lazy_lightning.figures.bias_by_samples import bias_by_samples
 from lazy_lightning.figures.displacement_by_layer import displacement_by_layer
+from lazy_lightning.figures.error_by_samples import error_by_samples
+from lazy_lightning.figures.error_by_width import error_by_width
 from lazy_lightning.figures.flow_curves import flow_curves
 from lazy_lightning.figures.generalization_error import generalization_error
 from lazy_lightning.figures.kernel_drift import kernel_drift
@@ -37,3 +40,10 @@ FIGURES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {
     "spectra": spectra,
 }
 """Functions by figure name; they take the rows of one setting and raise AnalysisError if these are insufficient."""
+
+ACROSS_SAMPLES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {
+    "error_by_samples": error_by_samples,
+    "bias_by_samples": bias_by_samples,
+    "error_by_width": error_by_width,
+}
+"""The same of rows of one setting that differ in the number of training samples."""

@@ -12,7 +12,8 @@ from pathlib import Path
 import pandas as pd
 
 from lazy_lightning.errors import AnalysisError, LazyLightningError, RunError
-from lazy_lightning.figures.catalogue import FIGURES
+from lazy_lightning.figures.catalogue import ACROSS_SAMPLES, FIGURES
+from lazy_lightning.figures.error_by_samples import SAMPLES
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import save
 from lazy_lightning.report.events import write_events
@@ -69,6 +70,7 @@ def write_report(
         )
     claim(out)
     sections = [_drawn(section, figures) for section in _sections(settings(runs), out)]
+    sections += [_drawn(section, ACROSS_SAMPLES) for section in _across_samples(runs, out)]
     page = out / PAGE
     with written_atomically(page) as temporary:
         temporary.write_text(render(sections, out, datetime.now().astimezone()), encoding="utf-8")
@@ -90,6 +92,14 @@ def _sections(found: list[Setting], out: Path) -> Iterator[Section]:
         name = f"{name}-{number}" if name.lower() in taken else name  # some file systems are case-insensitive
         taken.add(name.lower())
         yield Section(title, runs, out / name)
+
+
+def _across_samples(runs: pd.DataFrame, out: Path) -> Iterator[Section]:
+    """Yields a section for each setting with several sizes of the training set."""
+    several = [part for part in settings(runs, [SAMPLES]) if SAMPLES in part.runs and part.runs[SAMPLES].nunique() > 1]
+    for section in _sections(several, out / "training_samples"):
+        title = f"all {SAMPLES}" + (f", {section.title}" if section.title else "")
+        yield Section(title, section.runs, section.folder)
 
 
 def folder_name(title: str) -> str:

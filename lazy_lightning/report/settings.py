@@ -29,17 +29,21 @@ class Setting(NamedTuple):
     """The rows of its members."""
 
 
-def settings(runs: pd.DataFrame) -> list[Setting]:
+def settings(runs: pd.DataFrame, across: Sequence[str] = ()) -> list[Setting]:
     """Divides a table of runs by all keys of the configuration except width, alpha, seeds and frozen kernel.
 
     Kernels belong to the setting of the networks with the same configuration; if there are none, to the only setting of
     networks from which they differ only in limits and steps; else they are a separate setting.
 
+    Args:
+        runs: a table of :func:`~lazy_lightning.runs.load_runs`.
+        across: further keys in which the members of a setting may differ.
+
     >>> runs = pd.DataFrame({"model": "network", "alpha": [0.1, 10.0, 0.1], "model.network.depth": [2, 2, 3]})
     >>> [(setting.title, len(setting.runs)) for setting in settings(runs)]
     [('model.network.depth = 2', 2), ('model.network.depth = 3', 1)]
     """
-    keys = [key for key in runs.columns if is_compared(key)]
+    keys = [key for key in runs.columns if is_compared(key) and key not in across]
     signatures = _signatures(runs, keys)
     setting_of = _settings_of_signatures(runs, signatures, keys)
     assigned = [setting_of[signature] for signature in signatures]
