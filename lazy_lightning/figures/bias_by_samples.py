@@ -39,7 +39,7 @@ def bias_by_samples(runs: pd.DataFrame) -> ReportFigure:
         AnalysisError: outputs are not stored, or no point has two training sets with the same two seeds of the weights.
     """
     table = _table(runs)
-    panels = list(table.groupby(["h", "alpha"], dropna=False, sort=True))
+    panels = _panels(table)
     with paper_style():
         figure = Figure(figsize=(2.7 * max(len(panels), 1.5), 3.1))
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
@@ -94,17 +94,24 @@ def _parts(members: pd.DataFrame) -> tuple[BiasVariance, int, int] | None:
         return None
 
 
+def _panels(table: pd.DataFrame) -> list[tuple[tuple[float, float], pd.DataFrame]]:
+    """Returns the rows of each width and alpha."""
+    groups = table.groupby(["h", "alpha"], dropna=False, sort=True)
+    return [((float(rows["h"].iloc[0]), float(rows["alpha"].iloc[0])), rows) for _, rows in groups]
+
+
 def _draw(axis: Axes, rows: pd.DataFrame) -> None:
     for (part, label), mark in zip(_PARTS.items(), offset_marks(len(_PARTS), 0), strict=True):
         shown = rows[rows[part] > 0]
         axis.plot(shown["n"], shown[part], **mark.line_style, label=label)
-    axis.set(xlabel="training samples $n$", xscale="log", yscale="log")
+    axis.set(xscale="log", yscale="log")
     tick_widths(axis, rows["n"].tolist())
+    axis.set_xlabel("training samples $n$")
 
 
 def _findings(table: pd.DataFrame) -> dict[str, str]:
     findings = {}
-    for (h, alpha), rows in table.groupby(["h", "alpha"], dropna=False, sort=True):
+    for (h, alpha), rows in _panels(table):
         last = rows.sort_values("n").iloc[-1]
         parts = ", ".join(f"{name} {last[part]:.3g}" for part, name in _NAMES.items())
         findings[f"parts of the error at n = {plain(float(last['n']))}, {named_width(h)}, {named_scale(h, alpha)}"] = (

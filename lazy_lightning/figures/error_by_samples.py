@@ -73,8 +73,9 @@ def error_by_samples(runs: pd.DataFrame) -> ReportFigure:
             _draw(axis, curve, mark, quantity)
         if any(curve.ensemble is not None for curve in curves):
             axis.plot([], [], "--", color="0.3", marker="o", mfc="white", lw=1.0, label="ensemble average")
-        axis.set(xlabel="training samples $n$", ylabel=quantity.label, xscale="log", yscale="log")
+        axis.set(ylabel=quantity.label, xscale="log", yscale="log")
         tick_widths(axis, [float(n) for curve in curves for n in curve.curve.alpha])
+        axis.set_xlabel("training samples $n$")
         for formatter in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
             formatter(lambda value, _: f"{value:g}")
         legend_above(figure, axis, columns=2)
