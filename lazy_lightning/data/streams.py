@@ -9,7 +9,10 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.data.flow_data import FlowData, Prepared
+from lazy_lightning.data.fresh_batches import FreshBatches
+from lazy_lightning.data.mini_batches import MiniBatches
 from lazy_lightning.data.split import Split, Task
+from lazy_lightning.errors import ConfigError
 from lazy_lightning.seeding import generator
 
 _ROWS = 1024
@@ -37,14 +40,24 @@ class StreamedTask(FlowData):
 
     Args:
         d: number of inputs; subclasses restrict it.
+        online: in mini-batch training, draw new samples for each step instead of passing through the training set
+            again. The training set is then observed and never trained on; ``n_train`` is the length of an epoch.
         options: n_train, n_test, n_kernel, batch_size and the seeds of :class:`FlowData`.
+
+    Raises:
+        ConfigError: ``online`` without a ``batch_size``.
     """
 
     kind: ClassVar[Task]
 
-    def __init__(self, d: int, **options: Any) -> None:
+    def __init__(self, d: int, online: bool = False, **options: Any) -> None:
         super().__init__(**options)
         self.d = d
+        self.online = online
+        if online and self.batch_size is None:
+            raise ConfigError(
+                "online is true, but a flow follows one training set: set data.batch_size, or online to false"
+            )
 
     @abstractmethod
     def samples(self, rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -64,6 +77,15 @@ class StreamedTask(FlowData):
     def fresh(self, n: int, draw: int) -> Split:
         """``n`` samples that are in none of the sets, others for each ``draw`` >= 0."""
         return self._split("fresh", n, draw)
+
+    def mini_batches(self) -> MiniBatches:
+        """From the first epoch on: of the training set, or of new samples if ``online``."""
+        if not self.online or self.batch_size is None:
+            return super().mini_batches()
+        return FreshBatches(self.train, self.batch_size, self.train_seed, self._online_samples)
+
+    def _online_samples(self, n: int, epoch: int, seed: int) -> Split:
+        return self._split(f"online/{epoch}", n, seed)
 
     def _split(self, name: str, n: int, seed: int) -> Split:
         return Split(*self.samples(normal_rows(n, self.d, f"data/{name}", seed)), torch.arange(n))
