@@ -15,8 +15,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from lightning_fabric.plugins.environments import SLURMEnvironment
 from pytorch_lightning import Callback, Trainer
-from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 from lazy_lightning.callbacks.printing import show
 
