@@ -33,7 +33,14 @@ def report(args: Sequence[str]) -> int:
     parser = _Parser("lazy-lightning report", description=f"Draws {STORED['report']}.")
     parser.add_argument("runs", nargs="+", type=Path, help="folders of runs or sweeps, or folders that contain them")
     parser.add_argument("--out", type=Path, default=Path("report"), help="folder of the report (default: report)")
+    parser.add_argument(
+        "--claims",
+        action="store_true",
+        help="instead of figures, the papers' claims on the experiments in RUNS, each in the folder of its name",
+    )
     given = parser.parse_args(args)
+    if given.claims:
+        return _claims(given.runs, given.out)
     from lazy_lightning.report import require_own_folder, write_report  # takes a second, which `runs` does not need
 
     require_own_folder(given.out)
@@ -43,6 +50,32 @@ def report(args: Sequence[str]) -> int:
     print(f"{len(written.drawn)} figures in {out}, with their numbers; the page is {page}")
     for name, reason in {**written.refused, **written.failed}.items():
         print(f"  not drawn: {printable(name)}: {printable(reason)}")
+    return 0
+
+
+def _claims(folders: Sequence[Path], out: Path) -> int:
+    """Evaluates the claims on the experiments in some folders.
+
+    Raises:
+        DataError: no folder contains an experiment.
+    """
+    from lazy_lightning.claims import CLAIMS, EXPERIMENTS, evaluate, write_claims
+    from lazy_lightning.cli.version_report import machine_line
+
+    stored = {name: [folder / name for folder in folders if (folder / name).is_dir()] for name in EXPERIMENTS}
+    there = {name: paths for name, paths in stored.items() if paths}
+    if not there:
+        raise DataError(
+            f"no experiment of the claims in {', '.join(map(printable, folders))}: expected a folder named "
+            f"{', '.join(EXPERIMENTS)}; `make claims` makes them"
+        )
+    tables = {name: _undamaged(load_runs(paths, on_damaged=_warn)) for name, paths in there.items()}
+    found = evaluate(CLAIMS, tables)
+    page = write_claims(found, tables, out, machine_line())
+    for one in found:
+        measured = "; ".join(f"{m.label}: {m}" if m.label else str(m) for m in one.measured) or one.reason
+        print(printable(f"{one.verdict or 'not measured'}: {one.claim.name} ({one.claim.expected}): {measured}"))
+    print(f"the page is {printable(page)}")
     return 0
 
 

@@ -32,6 +32,14 @@ def version_report() -> str:
     return "\n".join([head, "", *(f"{name:<18}{value}" for name, value in rows.items())])
 
 
+def machine_line() -> str:
+    """Returns the versions and the machine on one line, for pages with measured numbers."""
+    return (
+        f"lazy-lightning {__version__}, torch {package_version('torch')}, Python {platform.python_version()}, "
+        f"{platform.machine()}, {_threads()} CPU threads; GPU: {_gpus()}."
+    )
+
+
 def package_version(name: str) -> str:
     """Returns the installed version of a distribution, or ``not installed``."""
     try:
