@@ -33,12 +33,12 @@ _STUDENT = "--config teacher_student.yaml --config overlays/teacher_student_smal
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
-        "phase_diagram": Experiment(
-            "digits, parity, 200 images; FC of three layers, h = 30, 100, 300; seven decades of sqrt(h) alpha, five "
-            "seeds; integrator auto",
+        "scaling": Experiment(
+            "digits, parity, 200 images; FC of three layers, h = 30, 100, 300; sqrt(h) alpha from 0.003 to 10000, four "
+            "seeds; kernels on 100 further images; integrator auto",
             (
-                "sweep --config digits_fc.yaml --config callbacks/full.yaml --config overlays/auto.yaml "
-                "--sweep sweeps/phase_diagram.yaml --out FOLDER",
+                "sweep --config digits_fc.yaml --config callbacks/t1.yaml --config callbacks/laziness.yaml "
+                "--config overlays/auto.yaml --sweep sweeps/scaling.yaml --out FOLDER",
             ),
         ),
         "kernels": Experiment(
