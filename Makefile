@@ -1,7 +1,8 @@
 # make fit     the embedded digits experiment, from nothing to figures
 # make phase   the phase diagram of the digits: a sweep and its report
 # make test    the tests, without the long ones
-# make claims  the papers' statements at length
+# make claims  the experiments of the papers' claims that are not stored yet, and docs/claims.md (ARGS="scaling kernels" chooses)
+# make slow    the tests that are too long for `make test`
 # make cluster   sweeps on Ray and SLURM, with the packages of the extra `cluster`
 # make faults  a thousand malformed configurations, checkpoints, data files and stores, then fifty random SIGKILLs
 # make gpu     tests, speed and whole runs on a CUDA device, in under eight minutes
@@ -22,7 +23,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: fit phase test cluster claims faults gpu lint docs gallery lower-bounds clean
+.PHONY: fit phase test slow cluster claims faults gpu lint docs gallery lower-bounds clean
 .DELETE_ON_ERROR:
 
 fit: $(VENV)/.installed
@@ -40,8 +41,11 @@ cluster: $(VENV)/.installed-test
 	$(PIP) install --quiet -e ".[cluster]"
 	$(BIN)/python -m pytest tests/experiments/test_ray_executor.py tests/experiments/test_slurm_executor.py $(ARGS)
 
-claims: $(VENV)/.installed-test
+slow: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -n 2 -m slow $(ARGS)
+
+claims: $(VENV)/.installed
+	$(BIN)/python docs/claims/run_claims.py $(ARGS)
 
 faults: $(VENV)/.installed-test
 	PYTHONPATH=tests $(BIN)/python tests/faults/campaign.py $(ARGS)

@@ -21,7 +21,7 @@ import lazy_lightning.report
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 TUTORIALS = ("phase_diagram", "runs_in_pandas", "own_parts", "flow_and_kernel", "mini_batches", "integrators")
-PACKAGES = ("modules", "flow", "nn", "ntk", "data", "callbacks", "runs", "report", "analysis")
+PACKAGES = ("modules", "flow", "nn", "ntk", "data", "callbacks", "runs", "report", "claims", "analysis")
 
 pytestmark = pytest.mark.skipif(not DOCS.is_dir(), reason="the tests do not lie in a checkout")
 

@@ -20,7 +20,7 @@ LAYERS = (
     {"objective", "runs"},
     {"ntk"},
     {"data", "figures"},
-    {"modules", "report"},
+    {"modules", "report", "claims"},
     {"callbacks", "experiments"},
     {"cli"},
 )

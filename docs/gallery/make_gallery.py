@@ -55,8 +55,7 @@ def write(entry: Entry, runs: pd.DataFrame, image: Path) -> None:
         LazyLightningError: the runs do not support the figure.
     """
     if entry.figure in FIGURES:
-        _, pdf = save(FIGURES[entry.figure](runs).figure, image.with_suffix(""))
-        pdf.unlink()
+        save(FIGURES[entry.figure](runs).figure, image.with_suffix(""), [".png"])
         return
     made = [Path(str(path)) / "figures" / f"{entry.figure}.png" for path in runs["path"].unique()]
     there = [path for path in made if path.is_file()]

@@ -116,6 +116,16 @@ CLAIMS: tuple[Claim, ...] = (
         variation_with_width("t1/half_loss"),
         "leaving_time",
     ),
+    Claim(
+        "t_lazy",
+        "The time scale of lazy training that follows from the initial kernel does not depend on alpha.",
+        f"{_GEIGER}, lazy training",
+        "scaling",
+        f"exponent of t_lazy against sqrt(h) alpha, lazy side; {_SEEDS}",
+        Expected.near(0, 0.01),
+        slope("t_lazy/labels", lazy_side),
+        "leaving_time",
+    ),
     # ------------------------------------------------------------------ weights, activations, outputs
     Claim(
         "displacement_lazy",

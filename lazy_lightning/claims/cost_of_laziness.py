@@ -86,4 +86,5 @@ def _at(curve: WidthCurve, alpha: float) -> Floats:
     where = np.flatnonzero(np.isclose(curve.alpha, alpha, rtol=1e-6))
     if not len(where):
         raise AnalysisError(f"no member has alpha = {alpha:g}")
-    return curve.values[where[0]]
+    values: Floats = curve.values[where[0]]
+    return values

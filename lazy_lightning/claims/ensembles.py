@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pandas as pd
 
@@ -24,7 +26,8 @@ def exponent_of_variance(runs: pd.DataFrame) -> list[Measurement]:
 def gain_of_the_ensemble(runs: pd.DataFrame) -> list[Measurement]:
     """Measures the mean test error of the members minus that of their average output, in percent, for each point."""
     found = []
-    for (h, alpha), rows in finished(runs).groupby(["h", "alpha"]):
+    for (width, scale), rows in finished(runs).groupby(["h", "alpha"]):
+        h, alpha = float(str(width)), float(str(scale))
         one = _statistics(rows)
         gain = 100 * (one.mean_error - one.ensemble_error)
         found.append(Measurement(gain, _error_of_mean(one), f"h = {h:g}, {named_scale(h, alpha)}"))
@@ -51,7 +54,7 @@ def _statistics(rows: pd.DataFrame) -> EnsembleStatistics:
 
 def _error_of_mean(one: EnsembleStatistics) -> float:
     """Returns the standard error of the mean error of the members, in percent, widened by Student's t."""
-    return 100 * one.mean_error_sd / one.seeds**0.5 * widening(one.seeds - 1)
+    return 100 * one.mean_error_sd / math.sqrt(one.seeds) * widening(one.seeds - 1)
 
 
 def _rounded(scales: pd.Series[float]) -> pd.Series[float]:

@@ -34,7 +34,7 @@ _STUDENT = "--config teacher_student.yaml --config overlays/teacher_student_smal
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         "scaling": Experiment(
-            "digits, parity, 200 images; FC of three layers, h = 30, 100, 300; sqrt(h) alpha from 0.003 to 10000, four "
+            "digits, parity, 200 images; FC of three layers, h = 25 to 200; sqrt(h) alpha from 0.001 to 10000, four "
             "seeds; kernels on 100 further images; integrator auto",
             (
                 "sweep --config digits_fc.yaml --config callbacks/t1.yaml --config callbacks/laziness.yaml "

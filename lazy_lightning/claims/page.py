@@ -28,7 +28,7 @@ _INTRODUCTION = """\
 
 Each statement is a number measured by an experiment of this package. *Expected* is the interval of the statement. The
 number after ± is one standard error, widened for few seeds by Student's t, so that two of it cover the true value in
-95 % of cases; what it is an error over is stated with each number. A claim is **met** if the interval of two errors lies
+95 % of cases; what it is an error over is stated with each. A claim is **met** if the interval of two errors lies
 inside the expected one, **not met** if it lies outside, and **not resolved** if the two overlap in part: it takes more
 seeds or a larger size. Of a claim with several numbers, for example one for each width, all must agree.
 
@@ -131,8 +131,7 @@ def _drawn(found: list[Evaluated], runs: Mapping[str, pd.DataFrame], folder: Pat
     for experiment, figure in wanted:
         if figure is not None and (drawn := _figure(FIGURES[figure], runs[experiment])):
             images.append(f"{experiment}-{figure}")
-            _, pdf = save(drawn.figure, folder / images[-1])
-            pdf.unlink()
+            save(drawn.figure, folder / images[-1], [".png"])
     return images
 
 

@@ -1,0 +1,171 @@
+"""Claims: their verdicts, what they measure on runs of known laws, their page, and eight of them on real networks."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from made_runs import FEATURE_SLOPE, made_kernels, made_sweep
+
+from lazy_lightning import load_runs
+from lazy_lightning.claims import CLAIMS, EXPERIMENTS, Evaluated, Expected, Measurement, Verdict, evaluate, write_claims
+from lazy_lightning.claims.claim import overall
+from lazy_lightning.cli import main
+from lazy_lightning.cli.bundled import find_config
+from lazy_lightning.figures.catalogue import FIGURES
+
+BY_NAME = {claim.name: claim for claim in CLAIMS}
+QUICK = (
+    "kernel_drift_lazy",
+    "kernel_drift_feature",
+    "t1_loss",
+    "lazy_time_alpha",
+    "displacement_lazy",
+    "activation_drift_lazy",
+    "linearisation_end",
+    "kernel_is_the_limit",
+)
+KNOWN = {
+    "kernel_drift_lazy": -1.0,
+    "kernel_drift_feature": FEATURE_SLOPE,
+    "kernel_drift_collapse": 0.5,
+    "alpha_star": -0.5,
+    "t1_loss": 1.0,
+    "t1_kernel": 1.0,
+    "lazy_time_alpha": 0.0,
+    "lazy_time_width": 0.0,
+    "t_lazy": 0.0,
+    "displacement_lazy": -1.0,
+    "activation_drift_lazy": -1.0,
+    "weight_changes_inside": -1.0,
+    "weight_changes_at_the_ends": -0.5,
+    "linearisation_end": -1.0,
+    "linearisation_path": -1.0,
+    "plateau": 0.0,
+    "kernel_is_the_limit": 0.0,
+}
+"""The laws of tests/made_runs.py."""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the experiment ``scaling``, whose columns obey known laws."""
+    root = tmp_path_factory.mktemp("claims")
+    scales = [10.0 ** (k / 2) for k in range(-6, 9)]
+    made_sweep(root / "scaling" / "networks", scales=scales)
+    made_kernels(root / "scaling" / "kernels")
+    return root
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    """The experiment ``scaling`` on 40 images with one small width, two seeds, and three points of each side."""
+    folder = tmp_path_factory.mktemp("small")
+    grid = {
+        "data.n_train": 40,
+        "data.n_test": 100,
+        "data.n_kernel": 30,
+        "model.dt": 1e-3,
+        "model.network.width": [32],
+        "sqrt_h_alpha": [3e-3, 1e-2, 3e-2, 1e2, 1e3, 1e4],
+        "seeds": 2,
+    }
+    (folder / "sweep.yaml").write_text(yaml.safe_dump({"grid": grid, "kernels": ["init"]}))
+    configs = ["digits_fc.yaml", "callbacks/t1.yaml", "overlays/auto.yaml"]
+    options = [word for config in configs for word in ("--config", config)]
+    where = ["--sweep", str(folder / "sweep.yaml"), "--out", str(folder / "runs"), "--workers", "0"]
+    assert main(["sweep", *options, *where]) == 0
+    return load_runs(folder / "runs")
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "expected"),
+    [
+        (-1.0, 0.04, Verdict.MET),
+        (-1.0, 0.06, Verdict.UNRESOLVED),
+        (-1.09, 0.01, Verdict.UNRESOLVED),
+        (-1.3, 0.09, Verdict.NOT_MET),
+        (-1.3, 0.11, Verdict.UNRESOLVED),
+        (-1.0, math.nan, Verdict.UNRESOLVED),
+    ],
+)
+def test_the_interval_of_two_errors_decides(value: float, error: float, expected: Verdict) -> None:
+    assert Expected.near(-1, 0.1).verdict(Measurement(value, error)) is expected
+
+
+def test_one_number_that_disagrees_decides_for_the_claim() -> None:
+    assert overall([Verdict.MET, Verdict.NOT_MET, Verdict.UNRESOLVED]) is Verdict.NOT_MET
+    assert overall([Verdict.MET, Verdict.UNRESOLVED]) is Verdict.UNRESOLVED
+    assert overall([Verdict.MET, Verdict.MET]) is Verdict.MET
+
+
+def test_the_catalogue_is_consistent() -> None:
+    assert len(BY_NAME) == len(CLAIMS)
+    for claim in CLAIMS:
+        assert claim.experiment in EXPERIMENTS
+        assert claim.figure is None or claim.figure in FIGURES
+        assert claim.expected.low < claim.expected.high
+    for experiment in EXPERIMENTS.values():
+        assert any(EXPERIMENTS[claim.experiment] is experiment for claim in CLAIMS)
+        for name in re.findall(r"\S+\.yaml", " ".join(experiment.commands)):
+            assert find_config(name).is_file()
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_known_laws_are_recovered(made: Path, name: str) -> None:
+    (found,) = evaluate([BY_NAME[name]], {"scaling": load_runs(made / "scaling")})
+    assert found.measured, found.reason
+    for one in found.measured:
+        assert one.value == pytest.approx(KNOWN[name], abs=0.03 if "collapse" in name or "star" in name else 1e-6)
+    assert found.verdict is not Verdict.NOT_MET
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_claim_on_small_networks(small: pd.DataFrame, name: str) -> None:
+    """The number lies in the expected interval; two seeds and three points do not resolve its error."""
+    (found,) = evaluate([BY_NAME[name]], {"scaling": small})
+    assert found.measured, found.reason
+    for one in found.measured:
+        assert found.claim.expected.low <= one.value <= found.claim.expected.high, str(one)
+
+
+def test_page_and_numbers(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = FIGURES["kernel_drift"]  # the others are drawn by tests/figures
+    monkeypatch.setattr("lazy_lightning.claims.page._figure", lambda draw, runs: draw(runs) if draw is shown else None)
+    assert main(["report", str(made), "--claims", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "met: displacement_lazy (-1.1 to -0.9): h = 30: -1" in printed
+    assert "not measured: cnn_prefers_features" in printed
+    numbers = {one["name"]: one for one in json.loads((tmp_path / "claims.json").read_text())}
+    assert list(numbers) == list(BY_NAME)
+    assert numbers["displacement_lazy"]["verdict"] == "met"
+    assert numbers["ensemble_gain"]["expected"] == [0, None]
+    assert numbers["ensemble_gain"]["reason"] == "the experiment ensembles has not been run"
+    page = (tmp_path / "claims.md").read_text()
+    for claim in CLAIMS:
+        assert claim.statement in page
+    for image in re.findall(r"\]\((claims/\S+)\)", page):
+        assert (tmp_path / image).is_file()
+    assert "![scaling-kernel_drift](claims/scaling-kernel_drift.png)" in page
+
+
+def test_a_folder_without_experiments_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", str(tmp_path), "--claims", "--out", str(tmp_path / "out")]) == 1
+    assert "no experiment of the claims in" in capsys.readouterr().err
+
+
+def test_runs_that_do_not_suffice_give_a_reason(made: Path, tmp_path: Path) -> None:
+    runs = load_runs(made / "scaling")
+    (found,) = evaluate([BY_NAME["kernel_is_the_limit"]], {"scaling": runs[runs["model"] == "network"]})
+    assert found == Evaluated(BY_NAME["kernel_is_the_limit"], reason=found.reason)
+    assert found.verdict is None
+    assert "kernel at init" in found.reason
+    page = write_claims([found], {"scaling": runs}, tmp_path, "no machine").read_text()
+    assert f"not measured: {found.reason}" in page
