@@ -8,13 +8,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from lazy_lightning.analysis import mean_and_error
 from lazy_lightning.analysis.number_format import with_error
 from lazy_lightning.analysis.seeds import Floats
-from lazy_lightning.analysis.student import widening
 
 
 class Verdict(enum.StrEnum):
@@ -39,7 +37,7 @@ class Measurement(NamedTuple):
     def mean(cls, values: Floats, label: str = "") -> Measurement:
         """Returns the mean of values (s,) over seeds with its error."""
         mean, error = mean_and_error(values[None])
-        return cls(float(mean[0]), float(error[0]) * widening(np.isfinite(values).sum() - 1), label)
+        return cls(float(mean[0]), float(error[0]), label)
 
     def __str__(self) -> str:
         return with_error(self.value, self.error)

@@ -6,7 +6,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
+from lazy_lightning.analysis import misclassified, paired_test
 from lazy_lightning.analysis.seeds import Floats
 from lazy_lightning.claims.claim import Measurement
 from lazy_lightning.claims.lazy_and_feature import Measure
@@ -38,21 +40,28 @@ class Student(NamedTuple):
         return losses
 
 
-def difference(column: str, lazy: float, feature: float, *, factor: float = 100.0) -> Measure:
-    """Measures a column at one alpha minus at a smaller one, paired over seeds, times ``factor``."""
+def difference(lazy: float, feature: float) -> Measure:
+    """Measures the test error at one alpha minus that at a smaller one, in percent, paired over seeds and test images.
+
+    Its error is that over other seeds and other test images.
+    """
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
-        (curve,) = width_curves(runs, column)
-        return [Measurement.mean(factor * (_at(curve, lazy) - _at(curve, feature)))]
+        one, other = (_wrong(runs, alpha) for alpha in (lazy, feature))
+        common = sorted({*one} & {*other})
+        if not common:
+            raise AnalysisError(f"no seed has been trained at alpha = {lazy:g} and {feature:g}")
+        found = paired_test([one[seed] for seed in common], [other[seed] for seed in common])
+        return [Measurement(100 * found.mean, 100 * found.error)]
 
     return measure
 
 
-def distance_from_linearisation(column: str, alpha: float) -> Measure:
-    """Measures a column of the network minus that of its linearised companion at one alpha, in percent."""
+def distance_from_linearisation(alpha: float) -> Measure:
+    """Measures the test error of the network minus that of its linearised companion at one alpha, in percent."""
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
-        (network,), (companion,) = (width_curves(runs, name) for name in (column, f"linearized/{column}"))
+        (network,), (companion,) = (width_curves(runs, f"{model}test/error") for model in ("", "linearized/"))
         return [Measurement.mean(100 * (_at(network, alpha) - _at(companion, alpha)))]
 
     return measure
@@ -75,6 +84,21 @@ def ratio_of_losses(narrow: Student, wide: Student) -> Measure:
         return [Measurement.mean(np.log10(wide.losses(runs)) - np.log10(narrow.losses(runs)))]
 
     return measure
+
+
+def _wrong(runs: pd.DataFrame, alpha: float) -> dict[int, NDArray[np.bool_]]:
+    """Returns for each seed which test images its network of one alpha misclassifies, (n,).
+
+    Raises:
+        AnalysisError: there is no such network, or its outputs are not finite.
+    """
+    rows = finished(runs)
+    rows = rows[np.isclose(rows["alpha"], alpha, rtol=1e-6)].drop_duplicates("seed")
+    if rows.empty:
+        raise AnalysisError(f"no network has alpha = {alpha:g}")
+    stored = rows.outputs.load("test")
+    wrong = misclassified(stored.outputs, stored.labels)
+    return dict(zip((int(seed) for seed in rows["seed"]), wrong, strict=True))
 
 
 def _at(curve: WidthCurve, alpha: float) -> Floats:

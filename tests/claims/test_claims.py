@@ -64,15 +64,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
-    """The experiment ``scaling`` on 40 images with one small width, two seeds, and three points of each side."""
+    """The experiment ``scaling`` on 30 images with one small width, two seeds, and three points of each side."""
     folder = tmp_path_factory.mktemp("small")
     grid = {
-        "data.n_train": 40,
-        "data.n_test": 100,
-        "data.n_kernel": 30,
+        "data.n_train": 30,
+        "data.n_test": 60,
+        "data.n_kernel": 20,
         "model.dt": 1e-3,
-        "model.network.width": [32],
-        "sqrt_h_alpha": [3e-3, 1e-2, 3e-2, 1e2, 1e3, 1e4],
+        "model.network.width": [24],
+        "sqrt_h_alpha": [1e-2, 2e-2, 4e-2, 1e2, 3e2, 1e3],
         "seeds": 2,
     }
     (folder / "sweep.yaml").write_text(yaml.safe_dump({"grid": grid, "kernels": ["init"]}))
@@ -169,3 +169,26 @@ def test_runs_that_do_not_suffice_give_a_reason(made: Path, tmp_path: Path) -> N
     assert "kernel at init" in found.reason
     page = write_claims([found], {"scaling": runs}, tmp_path, "no machine").read_text()
     assert f"not measured: {found.reason}" in page
+
+
+def test_cost_of_laziness_is_paired_over_seeds_and_images(tmp_path: Path) -> None:
+    """The made networks have the same outputs at all alphas, so the difference has no error; s/(1 + s) gates stay."""
+    alphas = (0.1, 1.0, 100.0, 1000.0)
+    runs = load_runs(made_sweep(tmp_path, widths=[30], scales=[30**0.5 * alpha for alpha in alphas]))
+    names = ("cnn_prefers_features", "vgg_degrades", "vgg_linearised", "vgg_activations")
+    found = evaluate([BY_NAME[name] for name in names], {"cifar_cnn": runs, "cifar_vgg": runs})
+    assert [one.measured[0].value for one in found[:3]] == pytest.approx([0, 0, 0], abs=1e-12)
+    assert found[0].measured[0].error == 0
+    scale = 30**0.5 * 1000
+    assert found[3].measured[0].value == pytest.approx(scale / (1 + scale))
+
+
+@pytest.mark.parametrize("name", ["wide_lazy_students_fail", "wide_mean_field_students_succeed"])
+def test_students_are_compared_in_decades(tmp_path: Path, name: str) -> None:
+    """Losses of 10^-3 at m = 8, and at m = 128 of 10^-1 with 1/sqrt(m) and 10^-2 with 1/m."""
+    made_sweep(tmp_path / "narrow", widths=[8], scales=[8**0.5 * 0.08], population__loss=1e-3)
+    made_sweep(tmp_path / "root", widths=[128], scales=[128**0.5 * 0.08], population__loss=1e-1)
+    made_sweep(tmp_path / "mean", widths=[128], scales=[0.08], population__loss=1e-2)
+    (found,) = evaluate([BY_NAME[name]], {"students": load_runs(tmp_path)})
+    assert found.measured[0].value == pytest.approx({"wide_lazy_students_fail": 2.0}.get(name, -1.0))
+    assert found.verdict is Verdict.MET
