@@ -101,6 +101,8 @@ class Claim:
     if the runs do not suffice."""
     figure: str | None = None
     """The figure of the report that shows it, a key of the report's catalogue."""
+    remark: str = ""
+    """What limits the measurement, as a sentence."""
 
 
 def overall(verdicts: Sequence[Verdict]) -> Verdict:

@@ -75,7 +75,7 @@ def _section(name: str, found: list[Evaluated], runs: pd.DataFrame | None, image
     lines = [f"## {name.replace('_', ' ').capitalize()}\n", f"{title}. {_cost(runs)}\n", *_commands(name, experiment)]
     lines += ["| statement | source | expected | measured | verdict |", "|---|---|---|---|---|"]
     lines += [_row(one) for one in found]
-    lines += ["", *(f"* {one.claim.name}: {one.claim.quantity}." for one in found), ""]
+    lines += ["", *(f"* {one.claim.name}: {one.claim.quantity}. {one.claim.remark}".rstrip() for one in found), ""]
     shown = [image for image in images if image.startswith(f"{name}-")]
     return lines + [f"![{image}]({IMAGES}/{image}.png)\n" for image in shown]
 
