@@ -52,5 +52,7 @@ def expected_evaluations(scale: float, samples: int, integrator: str = "euler") 
     """
     counts = _BY_INTEGRATOR.get(integrator, _BY_INTEGRATOR["euler"])
     growth = samples / _SAMPLES
-    feature, lazy = counts.feature * growth**counts.feature_growth, counts.lazy * growth**counts.lazy_growth
-    return feature + (lazy - feature) / (1 + (_CROSSOVER / scale) ** _STEEPNESS)
+    feature: float = counts.feature * growth**counts.feature_growth
+    lazy: float = counts.lazy * growth**counts.lazy_growth
+    share: float = 1 / (1 + (_CROSSOVER / scale) ** _STEEPNESS)
+    return feature + (lazy - feature) * share
