@@ -114,6 +114,8 @@ def columns(h: float, alpha: float, seed: int, seeds: int) -> dict[str, float | 
         "t_lazy/labels": 10.0,
         "laziness_index": 1 / s,
         "path_distance/sup": 1 / s,
+        "sharpness/largest": 2 * g,
+        "sharpness/limit": 4 * g,
         "activation_stability/total": s / (1 + s),
         "activation_stability/held_error": 0.3 + 0.6 / (1 + s),
         **{f"{model}/train/error": 0.0 for model in COMPANIONS},

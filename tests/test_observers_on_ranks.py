@@ -31,6 +31,7 @@ COLUMNS = {
     "LazinessIndex": ("laziness_index", "laziness/"),
     "PathDistance": ("path_distance/",),
     "PopulationLoss": ("population/",),
+    "Sharpness": ("sharpness/",),
     "T1": ("t1/",),
     "TLazy": ("t_lazy/",),
     "TangentDeparture": ("tangent_departure",),

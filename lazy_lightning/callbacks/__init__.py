@@ -22,6 +22,7 @@ from lazy_lightning.callbacks.progress import FlowProgressBar
 from lazy_lightning.callbacks.regime import TangentDeparture
 from lazy_lightning.callbacks.run_checkpoint import RunCheckpoint
 from lazy_lightning.callbacks.scalars import TensorBoardScalars
+from lazy_lightning.callbacks.sharpness import Sharpness
 from lazy_lightning.callbacks.t1 import T1
 from lazy_lightning.callbacks.t_lazy import TLazy
 from lazy_lightning.callbacks.weight_displacement import WeightDisplacement
@@ -47,6 +48,7 @@ __all__ = [
     "PathDistance",
     "PopulationLoss",
     "RunCheckpoint",
+    "Sharpness",
     "TLazy",
     "TangentDeparture",
     "TensorBoardScalars",

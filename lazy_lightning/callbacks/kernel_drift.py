@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
+from lazy_lightning.callbacks.measured_at_times import BEFORE_ALL, check_t_factor, last_power
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import NetworkObserver, Observation
@@ -25,7 +25,6 @@ Set = Literal["kernel", "test", "train"]
 Output = Literal["full", "trace"]
 
 DRIFT = "kernel_drift"
-_BEFORE_ALL = -1e9  # a power of t_factor below that of any flow time
 
 _log = logging.getLogger(__name__)
 
@@ -90,15 +89,13 @@ class KernelDrift(NetworkObserver):
     ) -> None:
         if samples is not None and samples < 2:
             raise ConfigError(f"KernelDrift needs samples >= 2, got {samples}")
-        if t_factor is not None and not t_factor > 1:
-            raise ConfigError(f"KernelDrift needs t_factor > 1, or null for every observation, got {t_factor}")
         if output not in get_args(Output):
             raise ConfigError(f"KernelDrift has no output {output!r}, expected {' or '.join(get_args(Output))}")
         if tile is not None and tile < 1:
             raise ConfigError(f"KernelDrift needs tile >= 1, or null to choose by the device, got {tile}")
         self.samples = samples
         self.split: Set | None = split
-        self.t_factor = t_factor
+        self.t_factor = check_t_factor(self, t_factor)
         self.layers = layers
         self.output: Output = output
         self.hold = hold
@@ -122,7 +119,7 @@ class KernelDrift(NetworkObserver):
             self._reference, self._first = self._start(module)
         state = observation.state
         last = (self._last or _Measurements.none(len(state.t))).to(state.t.device).with_resumed(state.running)
-        power = self._power(observation)
+        power = last_power(observation, self.t_factor)
         due = ~last.settled & ((power > last.power) | ~state.running)
         rows = due.nonzero().flatten()
         measured = self._measure(module, rows) if len(rows) else {}
@@ -139,15 +136,6 @@ class KernelDrift(NetworkObserver):
         settled = last.settled | (due & ~state.running) | broken
         self._last = _Measurements(torch.where(due, power, last.power), settled, columns)
         return columns
-
-    def _power(self, observation: Observation) -> Tensor:
-        """Returns the last power of t_factor that t has passed, (E,); the observation's index if t_factor is None."""
-        t = observation.state.t
-        if self.t_factor is None:
-            return torch.full_like(t, observation.index)
-        if self.t_factor == math.inf:
-            return torch.zeros_like(t)
-        return torch.floor(t.log() / math.log(self.t_factor) + 1e-12).clamp_min(_BEFORE_ALL + 1)
 
     def _start(self, module: ObservableModule) -> tuple[KernelReference, Tensor]:
         """Returns Theta_0 of each distinct set of initial weights, and the index (E,) of that of each member."""
@@ -206,7 +194,7 @@ class _Measurements(NamedTuple):
 
     @classmethod
     def none(cls, members: int) -> _Measurements:
-        return cls(torch.full((members,), _BEFORE_ALL, dtype=torch.float64), torch.zeros(members, dtype=torch.bool), {})
+        return cls(torch.full((members,), BEFORE_ALL, dtype=torch.float64), torch.zeros(members, dtype=torch.bool), {})
 
     def with_resumed(self, running: Tensor) -> _Measurements:
         """Returns a copy in which members that run again, because a limit has been raised, are measured again."""

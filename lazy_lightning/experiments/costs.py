@@ -41,8 +41,9 @@ _START = 0.8
 """Time of a batch besides its steps (parsing, data, verification, figures, files), as a share of the imports' time."""
 _KERNELS_A_MEMBER = {"KernelDrift": 28, "KernelSpectrum": 2, "KernelSnapshots": 2, "PathDistance": 1}
 """Number of tangent kernels that an observer computes of a member; KernelDrift computes one per growth of t by half."""
-_ONCE = {"LazinessIndex": 600}
-"""Number of evaluations at w0 that an observer needs: about 160 power iterations of four passes each."""
+_ONCE = {"LazinessIndex": 600, "Sharpness": 3100}
+"""Number of evaluations that an observer needs in a run: about 160 power iterations of four passes each at w0, and 28
+Hessian-vector products of four passes each at 28 times t."""
 _A_STEP = {"PathDistance": 0.5}
 """Number of evaluations per step that an observer needs for the model that it trains besides the network."""
 _KERNEL_SAMPLES = 200

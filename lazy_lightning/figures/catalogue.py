@@ -21,6 +21,7 @@ from lazy_lightning.figures.loss_by_width import loss_by_width
 from lazy_lightning.figures.output_growth import output_growth
 from lazy_lightning.figures.phase_diagram import phase_diagram
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.sharpness import sharpness
 from lazy_lightning.figures.spectra import spectra
 from lazy_lightning.figures.variance import variance
 
@@ -38,6 +39,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {
     "variance": variance,
     "kernel_images": kernel_images,
     "spectra": spectra,
+    "sharpness": sharpness,
 }
 """Functions by figure name; they take the rows of one setting and raise AnalysisError if these are insufficient."""
 

@@ -31,6 +31,7 @@ _KNOWN = (
     _Measured("activation_", "the drift of the preactivations", "activation"),
     _Measured("laziness", "the laziness index", "laziness"),
     _Measured("path_distance/", "the distance from the path of the linearisation", "laziness"),
+    _Measured("sharpness/", "the sharpness of the loss", "sharpness"),
     _Measured("linearized/", "the error of the linearisation", None),
     _Measured("frozen_activations/", "the error with frozen activations", None),
     _Measured("population/", "the population loss", None),

@@ -251,6 +251,7 @@ PRESETS = {
     "laziness.yaml": [*LAZINESS, *PATH],
     "neurons.yaml": [],  # of two-layer networks in the plane
     "ntk.yaml": [*DRIFT, *SPECTRUM],
+    "sharpness.yaml": [f"sharpness/{x}" for x in ("largest", "smallest", "error", "trace", "trace_error", "limit")],
     "stability.yaml": [],  # of networks with ReLUs, and this one has softplus
     "t1.yaml": [*DRIFT, *TIMES, "tangent_departure"],
     "tangent.yaml": ["tangent_departure"],
