@@ -160,6 +160,7 @@ CLAIMS: tuple[Claim, ...] = (
             weight_changes_against_width("dw_mean/hidden.2", "hidden.2"),
         ),
         "displacement_by_layer",
+        "The time of training falls with h at these widths (lazy_time_width), and the changes of weights with it.",
     ),
     Claim(
         "weight_changes_at_the_ends",
@@ -173,6 +174,7 @@ CLAIMS: tuple[Claim, ...] = (
             weight_changes_against_width("dw_mean/head", "head"),
         ),
         "displacement_by_layer",
+        "The time of training falls with h at these widths (lazy_time_width), and the changes of weights with it.",
     ),
     Claim(
         "linearisation_end",

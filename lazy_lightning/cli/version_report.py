@@ -36,7 +36,7 @@ def machine_line() -> str:
     """Returns the versions and the machine on one line, for pages with measured numbers."""
     return (
         f"lazy-lightning {__version__}, torch {package_version('torch')}, Python {platform.python_version()}, "
-        f"{platform.machine()}, {_threads()} CPU threads; GPU: {_gpus()}."
+        f"{platform.machine()}, CPU threads {_threads()}; GPU {_gpus()}."
     )
 
 
