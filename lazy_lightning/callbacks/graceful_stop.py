@@ -15,7 +15,7 @@ import threading
 from types import FrameType
 from typing import Any
 
-from lightning_fabric.plugins.environments import SLURMEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from pytorch_lightning import Callback, Trainer
 
 from lazy_lightning.callbacks.printing import show

@@ -108,5 +108,7 @@ def stability_limit(module: ObservableModule, dt: Tensor) -> Tensor:
     group = optimizer.param_groups[0]
     beta, nesterov = group["momentum"], group["nesterov"]
     if beta and not nesterov:
-        return 2 * (1 + beta) / ((1 - group["dampening"]) * dt)
-    return 2 * (1 + beta) / ((1 + 2 * beta) * dt)
+        limit: float = 2 * (1 + beta) / (1 - group["dampening"])
+    else:
+        limit = 2 * (1 + beta) / (1 + 2 * beta)
+    return limit / dt

@@ -58,7 +58,8 @@ def extreme_eigenvalues(product: Product, start: Tensor, products: int = 20) -> 
     steps = min(products, start.shape[1])
     before, vector = torch.zeros_like(start), start / _length(start)
     beta = torch.zeros_like(start[:, :1])
-    diagonal, beside = [], []
+    diagonal: list[Tensor] = []
+    beside: list[Tensor] = []
     for _ in range(steps):
         image = product(vector) - beta * before
         alpha = (image * vector).sum(dim=1, keepdim=True)
@@ -104,7 +105,8 @@ def random_start(size: int, seed: int = 0) -> Tensor:
 
 
 def _length(vectors: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    length: Tensor = torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
+    return length
 
 
 def _tridiagonal(diagonal: Tensor, beside: Tensor) -> Tensor:
