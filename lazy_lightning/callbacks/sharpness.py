@@ -106,9 +106,7 @@ def stability_limit(module: ObservableModule, dt: Tensor) -> Tensor:
     if not isinstance(optimizer, torch.optim.SGD):
         return torch.full_like(dt, torch.nan)
     group = optimizer.param_groups[0]
-    beta, nesterov = group["momentum"], group["nesterov"]
-    if beta and not nesterov:
-        limit: float = 2 * (1 + beta) / (1 - group["dampening"])
-    else:
-        limit = 2 * (1 + beta) / (1 + 2 * beta)
-    return limit / dt
+    beta, dampening = float(group["momentum"]), float(group["dampening"])
+    if beta and not group["nesterov"]:
+        return 2 * (1 + beta) / ((1 - dampening) * dt)
+    return 2 * (1 + beta) / ((1 + 2 * beta) * dt)

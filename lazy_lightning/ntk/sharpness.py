@@ -64,7 +64,7 @@ def extreme_eigenvalues(product: Product, start: Tensor, products: int = 20) -> 
         image = product(vector) - beta * before
         alpha = (image * vector).sum(dim=1, keepdim=True)
         image = image - alpha * vector
-        ended = torch.linalg.vector_norm(vector, dim=1, keepdim=True) == 0  # an invariant space has been exhausted
+        ended = _length(vector) == 0  # an invariant space has been exhausted
         diagonal.append(torch.where(ended, diagonal[0], alpha) if diagonal else alpha)
         beta = _length(image)
         beside.append(beta)

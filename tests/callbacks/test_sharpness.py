@@ -8,6 +8,7 @@ import torch
 from closeness import assert_close
 from fits import digits, fit, module
 from pytorch_lightning import Callback, Trainer
+from pytorch_lightning.loggers import CSVLogger
 
 from lazy_lightning.callbacks import Curves, RunCheckpoint, Sharpness
 from lazy_lightning.errors import ConfigError
@@ -82,14 +83,15 @@ LIMITS = [
 
 
 @pytest.mark.parametrize(("options", "limit"), LIMITS)
-def test_mini_batches_have_the_limit_of_their_optimizer(options, limit):
+def test_mini_batches_have_the_limit_of_their_optimizer(options, limit, tmp_path):
     optimizer = torch.optim.Adam if options is None else functools.partial(torch.optim.SGD, **options)
     model = MiniBatchModule(
         functools.partial(FC, width=4, depth=1), loss="mse", optimizer=functools.partial(optimizer, lr=0.05), **MEMBERS
     )
     curves = Curves()
     trainer = Trainer(
-        accelerator="cpu", precision="64-true", max_steps=2, logger=False, callbacks=[Observed(), curves],
+        accelerator="cpu", precision="64-true", max_steps=2, log_every_n_steps=1, callbacks=[Observed(), curves],
+        logger=CSVLogger(tmp_path, name="", version=""),
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0,
     )  # fmt: skip
     trainer.fit(model, datamodule=digits(pca=4, batch_size=20))
