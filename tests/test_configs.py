@@ -39,7 +39,12 @@ OF_ITS_OWN = {
 """How an experiment is made tiny for which overlays/tiny.yaml is not meant."""
 CONVOLUTIONAL = [name for name in OF_ITS_OWN if name != "digits_minibatch.yaml"]
 """Their kernels and linearisations take half a minute each."""
-EVERY_OBSERVER = ["callbacks/full.yaml", "callbacks/stability.yaml", "callbacks/neurons.yaml"]
+EVERY_OBSERVER = [
+    "callbacks/full.yaml",
+    "callbacks/sharpness.yaml",
+    "callbacks/stability.yaml",
+    "callbacks/neurons.yaml",
+]
 """Presets that hold, together, each observer of all presets."""
 PRESETS = [name for name in NAMES if name.startswith("callbacks/")]
 

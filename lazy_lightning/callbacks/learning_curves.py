@@ -32,10 +32,11 @@ class LearningCurves(Sink):
             return
         curves = tables[0].table(pl_module)
         path = Path(trainer.log_dir) / "figures" / "learning_curves"
-        with warn_if_unwritten(pl_module, path):
-            save(learning_curves(curves), path)
-            boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-            for name, figure in single_panels(curves).items() if boards else ():
+        boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        drawn, panels = learning_curves(curves), single_panels(curves) if boards else {}
+        with warn_if_unwritten(pl_module, path):  # a figure that cannot be drawn is not a file that cannot be written
+            save(drawn, path)
+            for name, figure in panels.items():
                 space_labels(figure)
                 with paper_style():
                     for board in boards:

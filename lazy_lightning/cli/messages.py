@@ -167,7 +167,7 @@ def _explain_unknown_key(cause: Cause, files: Sequence[Path]) -> str | None:
             near = suggestion(key, known)
             parent = key.rpartition(".")[0]
             siblings = [name for name in known if name.rpartition(".")[0] == parent]
-            listed = f": the known keys are {', '.join(siblings)}" if siblings and len(siblings) <= 20 else ""
+            listed = f": the known keys are {', '.join(siblings)}" if siblings and len(siblings) <= 30 else ""
             return f"unknown key {full}{_where(key, files)}{near or listed}"
     return None
 

@@ -155,6 +155,7 @@ OWN_OPTIONS: dict[str, dict[str, Any]] = {
     "CIFAR100": {"root": "elsewhere", "download": True},
     "Cylinder": {"d": 6, "sphere_dims": 3, "stretch": 2.5},
     "Digits": {"labels": {0: 1, 1: -1, 2: 0}, "pca": 10, "whiten": True},
+    "HermiteRegression": {"d": 6, "teacher_seed": 2},
     "EMNIST": {"emnist_split": "balanced", "labels": {"a": 1, "b": -1}},
     "FashionMNIST": {"statistics": "pool", "centre": False},
     "KMNIST": {"files": "folder", "sphere": False},
