@@ -297,12 +297,13 @@ def _trial(
     """What is wrong after one to three kills, each followed by a resumption."""
     killed, wanted = 0, rng.choice((1, 1, 2, 3))
     for _ in range(ATTEMPTS):
+        begin = time.time()
         processes = _started(kind, place)
         try:
             if killed < wanted and not _ended(processes, rng.uniform(0.05, 1.0) * seconds):
                 killed += 1
                 counts["kills"] += 1
-                wrong = _kill(kind, processes, rng)
+                wrong = _kill(kind, processes, rng, begun=_newest_checkpoint(place) > begin)
                 if wrong:
                     return wrong
                 if any(process.exitcode for process in processes):
@@ -318,8 +319,22 @@ def _trial(
     return f"not resumed after {ATTEMPTS} commands: {(place / 'log_0').read_text()[-600:]!r}"
 
 
-def _kill(kind: Kind, processes: Sequence[BaseProcess], rng: random.Random) -> str:
-    """Kills a process, a worker of a sweep, or one of several ranks, whose others must end by themselves."""
+def _newest_checkpoint(place: Path) -> float:
+    """When the last checkpoint below a folder was written; 0 if there is none."""
+    return max((path.stat().st_mtime for path in place.rglob("checkpoint.ckpt")), default=0.0)
+
+
+def _kill(kind: Kind, processes: Sequence[BaseProcess], rng: random.Random, begun: bool) -> str:
+    """Kills a process, a worker of a sweep, or one of several ranks, whose others must end by themselves.
+
+    Ranks that wait for one to join the group, which may take minutes, are ended by their launcher, here by this one.
+
+    Args:
+        kind: what is run.
+        processes: one for each rank.
+        rng: chooses the victim.
+        begun: whether this session has saved a checkpoint, so that all ranks have joined.
+    """
     victim = rng.choice(processes)
     workers = _children(victim.pid or 0)
     if workers and rng.random() < 0.5:
@@ -331,7 +346,9 @@ def _kill(kind: Kind, processes: Sequence[BaseProcess], rng: random.Random) -> s
         victim.join()
         return ""
     others = [process for process in processes if process is not victim]
-    if not _ended(others, LIMIT_AFTER_LOSS):
+    if not begun:
+        _cleared(processes)
+    elif not _ended(others, LIMIT_AFTER_LOSS):
         return f"the other ranks go on {LIMIT_AFTER_LOSS:g} s after rank {processes.index(victim)} was killed"
     victim.join()
     return ""
