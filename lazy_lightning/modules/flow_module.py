@@ -310,15 +310,21 @@ class FlowModule(ObservedModule):
 
     def _closure(self) -> ObjectiveClosure:
         """Evaluates the running members."""
-        if self.decay.rate == 0:
-            return ObjectiveClosure(self.flow_weights, self.objective, self.flow)
-        return ObjectiveClosure(self.w, DecayedObjective(self.objective, self.decay, self.w0), self.flow)
+        return ObjectiveClosure(self.flow_weights, self._followed(), self.flow)
+
+    def _followed(self) -> FullBatchObjective:
+        """What the flow descends, of :attr:`flow_weights`; ``objective`` is of the networks' weights, for observers."""
+        if self.paired:
+            assert isinstance(self.objective, Objective)  # one device, see check_devices
+            return PairedObjective.of(self.objective, self.w0)
+        if self.decay.rate > 0:
+            return DecayedObjective(self.objective, self.decay, self.w0)
+        return self.objective
 
     def _build_objective(self) -> FullBatchObjective:
         reports_margins = any(event.needs_margins for event in self.flow.dynamics.events)
         if self.sample_ranks.count == 1:
-            objective = self._objective_on(self.train_split, reports_margins)
-            return PairedObjective.of(objective, self.w0) if self.paired else objective
+            return self._objective_on(self.train_split, reports_margins)
         y = self.train_split.y
         rows = self.sample_ranks.rows(len(y))
         part = self.resident(Split(*(part[rows] for part in self.data.train)))

@@ -53,6 +53,11 @@ class PairedObjective(Objective):
             parts = chunks(len(self.x), self.chunk_size)
             return torch.cat([self._outputs_of(w, part) for part in parts], dim=1)
 
+    def hessian_product(self, w: Tensor, v: Tensor) -> Tensor:
+        """As of :class:`Objective` at w0 + dw: the differences of nonlinearities have first derivatives alone."""
+        plain = Objective(**{name: getattr(self, name) for name in Objective.__dataclass_fields__})
+        return plain.hessian_product(self.weights_at(w), v)
+
     def weights_at(self, w: Tensor) -> Tensor:
         """(E, N) w0 + dw."""
         assert self.w0 is not None  # see of

@@ -9,9 +9,11 @@ import torch
 from fits import digits, fit, module
 from torch import nn
 
+from lazy_lightning.callbacks import ActivationDrift, KernelDrift, Sharpness
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import Schedule
 from lazy_lightning.modules import FlowModule, KernelModule, StoppingCriteria
+from lazy_lightning.objective.paired_batch import PairedObjective
 
 COLUMNS = ("train/loss", "test/loss", "train/output_rms", "displacement/total")
 
@@ -43,6 +45,37 @@ def test_resumed_run_in_pairs_is_the_same_to_the_bit(tmp_path):
     resumed = fit(tmp_path / "resumed", made(40), precision="32-true", ckpt_path=path)
     assert torch.equal(resumed.module.dw, whole.module.dw)
     assert torch.equal(resumed.module.train_outputs, whole.module.train_outputs)
+
+
+def test_observers_measure_the_networks_weights_in_pairs(tmp_path):
+    """What evaluates the objective at the weights w must not be given that of their change dw."""
+    stop = StoppingCriteria(max_steps=30)
+    runs = [
+        fit(
+            tmp_path / precision,
+            module(alpha=[1.0, 30.0], paired=paired, stop=stop),
+            callbacks=[Sharpness(vectors=2), ActivationDrift(), KernelDrift()],
+            precision=precision,
+        )
+        for paired, precision in ((False, "64-true"), (True, "32-true"))
+    ]
+    plain, paired = (one.table[one.table.observation == one.table.observation.max()] for one in runs)
+    measured = [name for name in plain if name.startswith(("sharpness/", "activation_", "kernel_drift/"))]
+    measured.remove("sharpness/error")  # a residual, that of rounding in float64
+    assert len(measured) > 12
+    for name in measured:
+        digits_left = 5e-3 if name.startswith("sharpness/") else 1e-4  # after twenty of Lanczos' steps in float32
+        assert paired[name].tolist() == pytest.approx(plain[name].tolist(), rel=digits_left), name
+
+
+def test_hessian_products_in_pairs_are_those_at_the_weights(tmp_path):
+    model = fit(tmp_path, alpha=2.0, stop=StoppingCriteria(max_steps=5)).module
+    paired = PairedObjective.of(model.objective, model.w0)
+    v = torch.randn_like(model.w)
+    expected = model.objective.hessian_product(model.w.detach(), v)
+    found = paired.hessian_product(model.w.detach() - model.w0, v)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+    assert found.abs().max() > 0
 
 
 def test_chunks_of_samples_give_the_same_flow_in_pairs(tmp_path):
