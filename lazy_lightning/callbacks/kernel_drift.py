@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
-from lazy_lightning.callbacks.measured_at_times import BEFORE_ALL, check_t_factor, last_power
+from lazy_lightning.callbacks.measured_at_times import MeasuredAtTimes
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.modules.observation import NetworkObserver, Observation
+from lazy_lightning.modules.observation import Observation
 from lazy_lightning.ntk.kernel_plan import make_plan
 from lazy_lightning.ntk.reference import TOTAL, KernelReference
 from lazy_lightning.ntk.tangent_model import TangentModel
@@ -52,7 +52,7 @@ def kernel_set(module: ObservableModule, which: Set | None, samples: int | None,
     return module.resident(Split(*(part[:samples] for part in split)))
 
 
-class KernelDrift(NetworkObserver):
+class KernelDrift(MeasuredAtTimes):
     """Observer of ‖Theta_t - Theta_0‖_F / ‖Theta_0‖_F, total and by layer, and of the alignment of Theta_t.
 
     The alignment is that with Theta_0 and with the labels. The drift is the order parameter of arXiv:1906.08034, which
@@ -87,6 +87,7 @@ class KernelDrift(NetworkObserver):
         hold: bool | None = None,
         tile: int | None = None,
     ) -> None:
+        super().__init__(t_factor)
         if samples is not None and samples < 2:
             raise ConfigError(f"KernelDrift needs samples >= 2, got {samples}")
         if output not in get_args(Output):
@@ -95,14 +96,12 @@ class KernelDrift(NetworkObserver):
             raise ConfigError(f"KernelDrift needs tile >= 1, or null to choose by the device, got {tile}")
         self.samples = samples
         self.split: Set | None = split
-        self.t_factor = check_t_factor(self, t_factor)
         self.layers = layers
         self.output: Output = output
         self.hold = hold
         self.tile = tile
         self._reference: KernelReference | None = None
         self._first: Tensor | None = None
-        self._last: _Measurements | None = None
 
     column_names = (f"{DRIFT}/{TOTAL}", "kernel_alignment", "label_alignment")
 
@@ -113,29 +112,13 @@ class KernelDrift(NetworkObserver):
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """Returns ``kernel_drift/total``, ``kernel_drift/LAYER``, ``kernel_alignment`` and ``label_alignment``."""
-        if observation.index == 0:
-            self._last = None
         if self._reference is None or observation.index == 0:
             self._reference, self._first = self._start(module)
-        state = observation.state
-        last = (self._last or _Measurements.none(len(state.t))).to(state.t.device).with_resumed(state.running)
-        power = last_power(observation, self.t_factor)
-        due = ~last.settled & ((power > last.power) | ~state.running)
-        rows = due.nonzero().flatten()
-        measured = self._measure(module, rows) if len(rows) else {}
-        columns = {name: torch.full_like(state.t, torch.nan) for name in measured or last.columns}
-        for name, column in list(columns.items()):
-            if name in last.columns:
-                column = torch.where(last.settled, last.columns[name], column)
-            if name in measured:
-                column[rows] = measured[name]
-            columns[name] = column
-        broken = due & state.running & columns[f"{DRIFT}/{TOTAL}"].isnan()
-        if measured:  # else no kernel is broken, and a transfer from the device is avoided
-            self._warn_of_broken(module, broken, state.t)
-        settled = last.settled | (due & ~state.running) | broken
-        self._last = _Measurements(torch.where(due, power, last.power), settled, columns)
-        return columns
+        return super().observe(module, observation)
+
+    def broken(self, columns: Mapping[str, Tensor]) -> Tensor:
+        """(E,) bool: the kernel is not finite."""
+        return columns[f"{DRIFT}/{TOTAL}"].isnan()
 
     def _start(self, module: ObservableModule) -> tuple[KernelReference, Tensor]:
         """Returns Theta_0 of each distinct set of initial weights, and the index (E,) of that of each member."""
@@ -151,7 +134,8 @@ class KernelDrift(NetworkObserver):
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         return TangentModel.of(module.network, w.detach()[rows], buffers=buffers)
 
-    def _measure(self, module: ObservableModule, rows: Tensor) -> dict[str, Tensor]:
+    def measure(self, module: ObservableModule, observation: Observation, rows: Tensor) -> Mapping[str, Tensor]:
+        """Drift and alignment of the kernels at the present weights, in total and by layer."""
         assert self._reference is not None
         assert self._first is not None
         found = self._reference.compare(self._model(module, module.w, rows), self._first[rows])
@@ -160,7 +144,8 @@ class KernelDrift(NetworkObserver):
         total = found[TOTAL]
         return {**columns, "kernel_alignment": total.alignment, "label_alignment": total.label_alignment}
 
-    def _warn_of_broken(self, module: ObservableModule, broken: Tensor, t: Tensor) -> None:
+    def warn_of_broken(self, module: ObservableModule, broken: Tensor, t: Tensor) -> None:
+        """Names the members whose kernels are not finite."""
         for row, (is_broken, when) in enumerate(torch.stack([broken.double(), t]).T.tolist()):
             if not is_broken:
                 continue
@@ -171,36 +156,3 @@ class KernelDrift(NetworkObserver):
                 module.own_members.seeds[row],
                 when,
             )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns the last measurements for the checkpoint; Theta_0 is computed again from w0."""
-        return {} if self._last is None else self._last._asdict()
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Restores the last measurements from a checkpoint."""
-        if state_dict:
-            self._last = _Measurements(**state_dict)
-
-
-class _Measurements(NamedTuple):
-    """The last measurement of each member."""
-
-    power: Tensor
-    """(E,) float64, the power of t_factor at the measurement."""
-    settled: Tensor
-    """(E,) bool, whether the member is not measured again: measured after it stopped, or not finite."""
-    columns: dict[str, Tensor]
-    """The columns of the last record."""
-
-    @classmethod
-    def none(cls, members: int) -> _Measurements:
-        return cls(torch.full((members,), BEFORE_ALL, dtype=torch.float64), torch.zeros(members, dtype=torch.bool), {})
-
-    def with_resumed(self, running: Tensor) -> _Measurements:
-        """Returns a copy in which members that run again, because a limit has been raised, are measured again."""
-        total = self.columns.get(f"{DRIFT}/{TOTAL}")
-        return self if total is None else self._replace(settled=self.settled & (~running | total.isnan()))
-
-    def to(self, device: torch.device) -> _Measurements:
-        columns = {name: column.to(device) for name, column in self.columns.items()}
-        return _Measurements(self.power.to(device), self.settled.to(device), columns)

@@ -12,7 +12,8 @@ from torch import Tensor
 from lazy_lightning.callbacks.measured_at_times import MeasuredAtTimes
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import Observation
-from lazy_lightning.ntk.sharpness import extreme_eigenvalues, random_signs, random_start, trace_estimate
+from lazy_lightning.ntk.estimates import random_signs, random_start
+from lazy_lightning.ntk.sharpness import extreme_eigenvalues, trace_estimate
 from lazy_lightning.objective.full_batch import Objective
 
 if TYPE_CHECKING:

@@ -52,7 +52,7 @@ def top_eigenpairs(operator: NTKOperator, count: int, *, tolerance: float = 0.0,
         raise ConfigError("eigenpairs are those of the kernel of one set of samples: leave x2 out")
     if not 1 <= count < size:
         raise ConfigError(f"count is {count}, expected 1 to {size - 1}: Lanczos' method needs fewer than all {size}")
-    start = np.asarray(torch.randn(size, generator=generator("lanczos", seed), dtype=torch.float64))
+    start = np.asarray(random_start(size, seed))
     linear = operator.to_scipy()
     values, vectors = eigsh(linear, k=count, which="LA", tol=tolerance, v0=start.astype(linear.dtype))
     order = torch.from_numpy(np.argsort(values)[::-1].copy())
@@ -74,7 +74,20 @@ def hutchinson_trace(operator: NTKOperator, vectors: int = 64, *, seed: int = 0)
     if vectors < 2:
         raise ConfigError(f"an error bar needs at least 2 vectors, got {vectors}")
     shape = (*(() if operator.members is None else (operator.members,)), operator.shape[0], vectors)
-    bits = torch.randint(0, 2, shape, generator=generator("hutchinson", seed))
-    signs = (2 * bits - 1).to(operator.device, operator.dtype)
-    forms = (signs * (operator @ signs)).sum(dim=-2)
-    return Estimate(forms.mean(dim=-1), forms.std(dim=-1) / vectors**0.5)
+    signs = random_signs(*shape, seed=seed).to(operator.device, operator.dtype)
+    return mean_of((signs * (operator @ signs)).sum(dim=-2))
+
+
+def mean_of(forms: Tensor) -> Estimate:
+    """The mean of random numbers (..., k) over the last axis, with its standard error."""
+    return Estimate(forms.mean(dim=-1), forms.std(dim=-1) / forms.shape[-1] ** 0.5)
+
+
+def random_signs(*shape: int, seed: int = 0) -> Tensor:
+    """Independent signs of this shape, float64 on the host, the same at every call."""
+    return (2 * torch.randint(0, 2, shape, generator=generator("hutchinson", seed)) - 1).double()
+
+
+def random_start(size: int, seed: int = 0) -> Tensor:
+    """(size,) normal numbers, float64 on the host, the same at every call: where Lanczos' method starts."""
+    return torch.randn(size, dtype=torch.float64, generator=generator("lanczos", seed))

@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.ntk.estimates import Estimate
+from lazy_lightning.ntk.estimates import Estimate, mean_of
 from lazy_lightning.ntk.spectrum import eigensystem
-from lazy_lightning.seeding import generator
 
 Product = Callable[[Tensor], Tensor]
 """From vectors (E, N) to H v (E, N), one symmetric matrix a member."""
@@ -78,30 +77,19 @@ def trace_estimate(product: Product, signs: Tensor, members: int) -> Estimate:
 
     Args:
         product: see :data:`Product`.
-        signs: (k, N), k >= 2, see :func:`random_signs`; the same for all members.
+        signs: (k, N), k >= 2, see :func:`~lazy_lightning.ntk.estimates.random_signs`; the same for all members.
         members: E.
 
     Raises:
         ConfigError: there are fewer than two vectors.
 
-    >>> trace_estimate(lambda v: 2 * v, random_signs(4, 3), members=1).value
+    >>> trace_estimate(lambda v: 2 * v, torch.tensor([[1.0, -1.0, 1.0], [1.0, 1.0, -1.0]]), members=1).value
     tensor([6.], dtype=torch.float64)
     """
     if len(signs) < 2:
         raise ConfigError(f"an error bar needs at least 2 vectors, got {len(signs)}: use more vectors")
-    forms = torch.stack([(z * product(z.expand(members, -1))).sum(dim=1, dtype=torch.float64) for z in signs])
-    return Estimate(forms.mean(dim=0), forms.std(dim=0) / len(signs) ** 0.5)
-
-
-def random_signs(vectors: int, size: int, seed: int = 0) -> Tensor:
-    """(vectors, size) float64 of independent signs, on the host, the same at every call."""
-    bits = torch.randint(0, 2, (vectors, size), generator=generator("hutchinson", seed))
-    return (2 * bits - 1).double()
-
-
-def random_start(size: int, seed: int = 0) -> Tensor:
-    """(size,) float64 normal, on the host, the same at every call: where Lanczos' method starts."""
-    return torch.randn(size, dtype=torch.float64, generator=generator("lanczos", seed))
+    forms = [(z * product(z.expand(members, -1))).sum(dim=1, dtype=torch.float64) for z in signs]
+    return mean_of(torch.stack(forms, dim=1))
 
 
 def _length(vectors: Tensor) -> Tensor:

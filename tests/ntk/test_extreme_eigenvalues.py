@@ -10,7 +10,8 @@ from torch import nn
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn import FC
 from lazy_lightning.nn.initial_members import InitialMembers
-from lazy_lightning.ntk.sharpness import extreme_eigenvalues, random_signs, random_start, trace_estimate
+from lazy_lightning.ntk.estimates import random_signs, random_start
+from lazy_lightning.ntk.sharpness import extreme_eigenvalues, trace_estimate
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import Objective
 from lazy_lightning.objective.losses import build_loss
