@@ -93,17 +93,32 @@ class ReluDifference(torch.autograd.Function):
         return None, gradient * (dz > -z0)
 
 
-class SoftplusDifference(torch.autograd.Function):
+class _DifferenceWithSlope(torch.autograd.Function):
+    """A difference whose forward pass also returns the slope at z0 + dz; of its four inputs dz is the last."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        """Keeps the slope for the backward pass."""
+        ctx.save_for_backward(output[1])
+        ctx.mark_non_differentiable(output[1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[None, None, None, Tensor]:
+        """The gradient by dz."""
+        return None, None, None, gradient * ctx.saved_tensors[0]
+
+
+class SoftplusDifference(_DifferenceWithSlope):
     """log1p(s expm1(beta dz)) / beta with s = sigmoid(beta z0), for |beta dz| <= 1.
 
     With u = s expm1(beta dz) the slope at z0 + dz is (s + u) / (1 + u), without another exponential. For longer steps
     relu(z) and log1p(exp(-beta |z|)) / beta, the two parts of softplus, are subtracted each by itself.
     """
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(z0: Tensor, s: Tensor, dz: Tensor, beta: float) -> tuple[Tensor, Tensor]:
+    def forward(z0: Tensor, s: Tensor, beta: float, dz: Tensor) -> tuple[Tensor, Tensor]:
         """The difference and the slope at z0 + dz, of the shape of ``z0``."""
         step = dz if beta == 1.0 else beta * dz
         short = step.clamp(-1, 1)
@@ -115,25 +130,12 @@ class SoftplusDifference(torch.autograd.Function):
         jump = ReluDifference.forward(z0, dz) + (_tail(beta * z1) - _tail(beta * z0)) / beta
         return torch.where(far, jump, difference), torch.where(far, torch.sigmoid(beta * z1), slope)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, float], output: tuple[Tensor, Tensor]) -> None:
-        """Keeps the slope for the backward pass."""
-        _keep_slope(ctx, output)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[None, None, Tensor, None]:
-        """The gradient by dz."""
-        (slope,) = ctx.saved_tensors
-        return None, None, gradient * slope, None
-
-
-class TanhDifference(torch.autograd.Function):
+class TanhDifference(_DifferenceWithSlope):
     """t q / (1 + a t) with a = tanh(z0), q = 1 - a^2 and t = tanh(dz), for |dz| <= 1/2, by the addition formula.
 
     The slope at z0 + dz is q (1 - t^2) / (1 + a t)^2. Longer steps take the difference of the values.
     """
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(z0: Tensor, a: Tensor, q: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
@@ -149,24 +151,12 @@ class TanhDifference(torch.autograd.Function):
         far = short != dz
         return torch.where(far, torch.tanh(z1) - a, difference), torch.where(far, tanh_slope(z1), slope)
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keeps the slope for the backward pass."""
-        _keep_slope(ctx, output)
 
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[None, None, None, Tensor]:
-        """The gradient by dz."""
-        return None, None, None, gradient * ctx.saved_tensors[0]
-
-
-class SwishDifference(torch.autograd.Function):
+class SwishDifference(_DifferenceWithSlope):
     """dz r + z0 (r - s) with s = sigmoid(z0) and r = sigmoid(z0 + dz) = (s + u) / (1 + u), u = s expm1(dz).
 
     r - s is u (1 - s) / (1 + u). For |dz| <= 1; longer steps take the difference of the values.
     """
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(z0: Tensor, s: Tensor, rest: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
@@ -185,16 +175,6 @@ class SwishDifference(torch.autograd.Function):
             torch.where(far, sigmoid * (1 + z1 * torch.sigmoid(-z1)), slope),
         )
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        """Keeps the slope for the backward pass."""
-        _keep_slope(ctx, output)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Tensor) -> tuple[None, None, None, Tensor]:
-        """The gradient by dz."""
-        return None, None, None, gradient * ctx.saved_tensors[0]
-
 
 def tanh_slope(z: Tensor) -> Tensor:
     """1 - tanh(z)^2, of the shape of ``z``, without cancellation.
@@ -203,11 +183,6 @@ def tanh_slope(z: Tensor) -> Tensor:
     tensor(1.)
     """
     return 4 * torch.sigmoid(2 * z) * torch.sigmoid(-2 * z)
-
-
-def _keep_slope(ctx: Any, output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(output[1])
-    ctx.mark_non_differentiable(output[1])
 
 
 def _tail(z: Tensor) -> Tensor:

@@ -224,7 +224,7 @@ def _softplus(z: Pair, beta: float = 1.0, threshold: float = 20.0) -> Pair:
     s = z.bases.of(lambda: torch.sigmoid(beta * z.base))
     if z.change is None:
         return Pair(base, None, z.bases)
-    change = SoftplusDifference.apply(z.base, s, z.change, float(beta))[0]
+    change = SoftplusDifference.apply(z.base, s, float(beta), z.change)[0]
     return Pair(base, change, z.bases)
 
 
