@@ -14,7 +14,16 @@ from lazy_lightning.analysis import PowerLaw, power_law
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.ensembles import ensemble_curve
 from lazy_lightning.figures.layers import tick_widths
-from lazy_lightning.figures.marks import Mark, draw_band, draw_seeds, legend_above, offset_marks, plain
+from lazy_lightning.figures.marks import (
+    Mark,
+    draw_average,
+    draw_band,
+    draw_seeds,
+    explain_average,
+    legend_above,
+    offset_marks,
+    plain,
+)
 from lazy_lightning.figures.quantity import ERROR, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
@@ -72,7 +81,7 @@ def error_by_samples(runs: pd.DataFrame) -> ReportFigure:
         for curve, mark in zip(curves, offset_marks(len(curves), 0), strict=True):
             _draw(axis, curve, mark, quantity)
         if any(curve.ensemble is not None for curve in curves):
-            axis.plot([], [], "--", color="0.3", marker="o", mfc="white", lw=1.0, label="ensemble average")
+            explain_average(axis)
         axis.set(ylabel=quantity.label, xscale="log", yscale="log")
         tick_widths(axis, [float(n) for curve in curves for n in curve.curve.alpha])
         axis.set_xlabel("training samples $n$")
@@ -141,8 +150,7 @@ def _draw(axis: Axes, curve: SampleCurve, mark: Mark, quantity: Quantity) -> Non
     draw_seeds(axis, line.alpha, c * line.values, solid)
     draw_band(axis, line.alpha, line.band(c), solid, f"{label}{slope}")
     if curve.ensemble is not None:
-        axis.plot(curve.ensemble.alpha, c * curve.ensemble.values[:, 0], **mark._replace(line="--").line_style,
-                  mfc="white", lw=1.0)  # fmt: skip
+        draw_average(axis, curve.ensemble.alpha, c * curve.ensemble.values[:, 0], mark)
 
 
 def _table(curves: Sequence[SampleCurve], quantity: Quantity) -> pd.DataFrame:

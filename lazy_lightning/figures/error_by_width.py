@@ -12,7 +12,15 @@ from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.ensembles import ensemble_curve
 from lazy_lightning.figures.error_by_samples import SAMPLES, common_alphas
 from lazy_lightning.figures.layers import tick_widths
-from lazy_lightning.figures.marks import draw_band, draw_seeds, legend_above, offset_marks, plain
+from lazy_lightning.figures.marks import (
+    draw_average,
+    draw_band,
+    draw_seeds,
+    explain_average,
+    legend_above,
+    offset_marks,
+    plain,
+)
 from lazy_lightning.figures.quantity import ERROR, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
@@ -59,10 +67,9 @@ def error_by_width(runs: pd.DataFrame) -> ReportFigure:
             draw_seeds(axis, line.curve.alpha, c * line.curve.values, mark)
             draw_band(axis, line.curve.alpha, line.curve.band(c), mark._replace(line="-"), line.name)
             if line.ensemble is not None:
-                axis.plot(line.ensemble.alpha, c * line.ensemble.values[:, 0], **mark._replace(line="--").line_style,
-                          mfc="white", lw=1.0)  # fmt: skip
+                draw_average(axis, line.ensemble.alpha, c * line.ensemble.values[:, 0], mark)
         if any(line.ensemble is not None for line in lines):
-            axis.plot([], [], "--", color="0.3", marker="o", mfc="white", lw=1.0, label="ensemble average")
+            explain_average(axis)
         axis.set(xlabel="$h$", ylabel=quantity.label, xscale="log")
         tick_widths(axis, [float(h) for line in lines for h in line.curve.alpha])
         legend_above(figure, axis, columns=2)

@@ -19,8 +19,10 @@ from lazy_lightning.figures.lazy_end import shown_lazy
 from lazy_lightning.figures.marks import (
     ALPHA_LABEL,
     Mark,
+    draw_average,
     draw_band,
     draw_seeds,
+    explain_average,
     legend_above,
     plain,
     width_label,
@@ -127,8 +129,7 @@ def _draw(axis: Axes, series: Series, quantity: Quantity, x: Callable[[WidthCurv
         draw_seeds(axis, x(curve), c * curve.values, mark)
         draw_band(axis, x(curve), curve.band(c), mark, width_label(curve.h))
     for curve in series.ensembles:
-        mark = marks[curve.h]._replace(line="--")
-        axis.plot(x(curve), c * curve.values[:, 0], **mark.line_style, mfc="white", lw=1.0)
+        draw_average(axis, x(curve), c * curve.values[:, 0], marks[curve.h])
     for curve in series.ends:
         axis.plot(x(curve), curve.band(c).mean, color=marks[curve.h].color, ls=":", lw=1.2)
     for level in series.levels:
@@ -153,7 +154,7 @@ def _draw_level(axis: Axes, level: Level, mark: Mark) -> None:
 
 def _explain(axis: Axes, series: Series) -> None:
     if series.ensembles:
-        axis.plot([], [], "--", color="0.3", marker="o", mfc="white", lw=1.0, label="ensemble average")
+        explain_average(axis)
     if series.levels:
         axis.plot([], [], "-.", color="0.3", lw=0.8, label="kernel at init")
     if series.ends:

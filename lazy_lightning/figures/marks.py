@@ -70,6 +70,16 @@ def draw_seeds(axis: Axes, x: NDArray[np.float64], values: NDArray[np.float64], 
     axis.plot(x[points], values[points, seeds], ".", color=mark.color, markersize=3.5, alpha=0.45, mew=0)
 
 
+def draw_average(axis: Axes, x: NDArray[np.float64], y: NDArray[np.float64], mark: Mark) -> None:
+    """Draws a quantity of the ensemble average as a dashed line with open markers."""
+    axis.plot(x, y, **mark._replace(line="--").line_style, mfc="white", lw=1.0)
+
+
+def explain_average(axis: Axes) -> None:
+    """Adds the entry of :func:`draw_average` to the legend."""
+    axis.plot([], [], "--", color="0.3", marker="o", mfc="white", lw=1.0, label="ensemble average")
+
+
 def alpha_marks(alphas: Sequence[float]) -> dict[float, Mark]:
     """Returns marks from feature (dark) to lazy (light), with different markers and line styles."""
     colors = alpha_colors(alphas)

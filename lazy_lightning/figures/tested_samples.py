@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from lazy_lightning.analysis import binomial_error, misclassified, paired_test, with_error
+from lazy_lightning.analysis import CrossedMean, binomial_error, misclassified, paired_test, with_error
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.draws import draws, training_sets
 from lazy_lightning.figures.ensembles import stored_outputs
@@ -49,22 +50,47 @@ def _samples(rows: pd.DataFrame) -> int | None:
     return int(counts[0]) if len(counts) == 1 else None
 
 
+class PairedDifference(NamedTuple):
+    """The test error at one alpha minus that at another."""
+
+    result: CrossedMean
+    """The difference with its error over draws and test samples."""
+    over: str
+    """What the draws are, such as ``seeds of the weights``."""
+
+
+def paired_difference(rows: pd.DataFrame, alpha: float, other: float) -> PairedDifference | None:
+    """Returns the difference of the test errors of two alphas, paired over common draws and test samples.
+
+    Args:
+        rows: finished networks of one width.
+        alpha: the alpha of the first error.
+        other: the alpha of the error that is subtracted.
+
+    Returns:
+        None without stored outputs, or if the two have no draw in common.
+    """
+    found = draws(rows)
+    rows = rows.assign(_draw=found.labels, _set=training_sets(rows))
+    one, two = (_wrong(rows[rows["alpha"] == value]) for value in (alpha, other))
+    common = sorted(one.keys() & two.keys())
+    if not common or len({one[draw].shape for draw in common} | {two[draw].shape for draw in common}) > 1:
+        return None
+    return PairedDifference(paired_test([one[draw] for draw in common], [two[draw] for draw in common]), found.over)
+
+
 def _ends(runs: pd.DataFrame, curve: WidthCurve) -> str | None:
     """Describes the paired difference of the test errors at both ends of a curve; None without stored outputs."""
     if len(curve.alpha) < 2:
         return None
-    rows = of_width(finished(runs), curve.h)
-    found = draws(rows)
-    rows = rows.assign(_draw=found.labels, _set=training_sets(rows))
-    low, high = (_wrong(rows[rows["alpha"] == alpha]) for alpha in (curve.alpha[0], curve.alpha[-1]))
-    common = sorted(low.keys() & high.keys())
-    if not common or len({low[draw].shape for draw in common} | {high[draw].shape for draw in common}) > 1:
+    low, high = float(curve.alpha[0]), float(curve.alpha[-1])
+    found = paired_difference(of_width(finished(runs), curve.h), high, low)
+    if found is None:
         return None
-    result = paired_test([high[draw] for draw in common], [low[draw] for draw in common])
-    scales = f"alpha = {plain(curve.alpha[-1])} and {plain(curve.alpha[0])}"
+    result = found.result
     return (
-        f"{with_error(100 * result.mean, 100 * result.error)} %, p = {result.p_value:.2g} ({scales}; paired over "
-        f"{result.rows} {found.over} and {result.columns} test samples)"
+        f"{with_error(100 * result.mean, 100 * result.error)} %, p = {result.p_value:.2g} (alpha = {plain(high)} and "
+        f"{plain(low)}; paired over {result.rows} {found.over} and {result.columns} test samples)"
     )
 
 
