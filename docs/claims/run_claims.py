@@ -29,18 +29,10 @@ def is_complete(folder: Path) -> bool:
 def commands(name: str, root: Path, images: Path | None) -> Iterator[list[str]]:
     """Yields the commands of an experiment that remain: a stopped sweep goes on, a stopped fit starts again."""
     experiment = EXPERIMENTS[name]
-    for command in experiment.commands_in(str(root / name)):
-        words = shlex.split(command)
-        if not is_complete(folder_of_runs(words)):
-            yield [*words, *([f"--data.files={images}"] if experiment.images and images else [])]
-
-
-def folder_of_runs(words: list[str]) -> Path:
-    """Returns the folder of a command's runs, that of a sweep or of the logger."""
-    if "--out" in words:
-        return Path(words[words.index("--out") + 1])
-    logger = dict(word.removeprefix("--trainer.logger.").split("=", 1) for word in words if ".logger." in word)
-    return Path(logger["save_dir"], logger.get("name", ""))
+    files = [f"--data.files={images}"] if experiment.images and images else []
+    for folder, command in experiment.commands_in(root / name).items():
+        if not is_complete(folder):
+            yield [*shlex.split(command), *files]
 
 
 def main(given: list[str] | None = None) -> int:

@@ -40,7 +40,8 @@ class Measurement(NamedTuple):
         return cls(float(mean[0]), float(error[0]), label)
 
     def __str__(self) -> str:
-        return with_error(self.value, self.error)
+        number = with_error(self.value, self.error)
+        return f"{self.label}: {number}" if self.label else number
 
 
 class Expected(NamedTuple):

@@ -6,14 +6,13 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from lazy_lightning.analysis import misclassified, paired_test
 from lazy_lightning.analysis.seeds import Floats
 from lazy_lightning.claims.claim import Measurement
 from lazy_lightning.claims.lazy_and_feature import Measure
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.sweep_table import WidthCurve, finished, width_curves
+from lazy_lightning.figures.tested_samples import paired_difference
 
 
 class Student(NamedTuple):
@@ -47,12 +46,10 @@ def difference(lazy: float, feature: float) -> Measure:
     """
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
-        one, other = (_wrong(runs, alpha) for alpha in (lazy, feature))
-        common = sorted({*one} & {*other})
-        if not common:
-            raise AnalysisError(f"no seed has been trained at alpha = {lazy:g} and {feature:g}")
-        found = paired_test([one[seed] for seed in common], [other[seed] for seed in common])
-        return [Measurement(100 * found.mean, 100 * found.error)]
+        found = paired_difference(finished(runs), lazy, feature)
+        if found is None:
+            raise AnalysisError(f"no seed has been trained at alpha = {lazy:g} and {feature:g} with its outputs kept")
+        return [Measurement(100 * found.result.mean, 100 * found.result.error)]
 
     return measure
 
@@ -84,21 +81,6 @@ def ratio_of_losses(narrow: Student, wide: Student) -> Measure:
         return [Measurement.mean(np.log10(wide.losses(runs)) - np.log10(narrow.losses(runs)))]
 
     return measure
-
-
-def _wrong(runs: pd.DataFrame, alpha: float) -> dict[int, NDArray[np.bool_]]:
-    """Returns for each seed which test images its network of one alpha misclassifies, (n,).
-
-    Raises:
-        AnalysisError: there is no such network, or its outputs are not finite.
-    """
-    rows = finished(runs)
-    rows = rows[np.isclose(rows["alpha"], alpha, rtol=1e-6)].drop_duplicates("seed")
-    if rows.empty:
-        raise AnalysisError(f"no network has alpha = {alpha:g}")
-    stored = rows.outputs.load("test")
-    wrong = misclassified(stored.outputs, stored.labels)
-    return dict(zip((int(seed) for seed in rows["seed"]), wrong, strict=True))
 
 
 def _at(curve: WidthCurve, alpha: float) -> Floats:

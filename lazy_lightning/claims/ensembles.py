@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-import numpy as np
 import pandas as pd
 
-from lazy_lightning.analysis import EnsembleStatistics, ensemble_statistics, power_law_of_points
-from lazy_lightning.analysis.student import widening
+from lazy_lightning.analysis import EnsembleStatistics, ensemble_statistics, misclassified, power_law_of_points
+from lazy_lightning.analysis.seeds import Floats
 from lazy_lightning.claims.claim import Measurement
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.sweep_table import KERNEL_AT_INIT, finished, named_scale
+from lazy_lightning.runs.configuration import significant
 
 
 def exponent_of_variance(runs: pd.DataFrame) -> list[Measurement]:
@@ -28,9 +26,8 @@ def gain_of_the_ensemble(runs: pd.DataFrame) -> list[Measurement]:
     found = []
     for (width, scale), rows in finished(runs).groupby(["h", "alpha"]):
         h, alpha = float(str(width)), float(str(scale))
-        one = _statistics(rows)
-        gain = 100 * (one.mean_error - one.ensemble_error)
-        found.append(Measurement(gain, _error_of_mean(one), f"h = {h:g}, {named_scale(h, alpha)}"))
+        gains = _errors(rows) - _statistics(rows).ensemble_error
+        found.append(Measurement.mean(100 * gains, f"h = {h:g}, {named_scale(h, alpha)}"))
     return found
 
 
@@ -41,10 +38,11 @@ def ensemble_minus_wider_network(runs: pd.DataFrame) -> list[Measurement]:
     if len(widths) < 2:
         raise AnalysisError(f"the runs have the width {widths[0]:g} only, expected two widths")
     found = []
-    for scale, rows in networks.assign(scale=_rounded(networks["sqrt_h_alpha"])).groupby("scale"):
-        narrow, wide = (_statistics(rows[rows["h"] == h]) for h in (widths[0], widths[-1]))
-        difference = 100 * (narrow.ensemble_error - wide.mean_error)
-        found.append(Measurement(difference, _error_of_mean(wide), f"sqrt(h) alpha = {scale:g}"))
+    scales = networks["sqrt_h_alpha"].map(lambda scale: significant(scale, 6))  # alpha has been rounded
+    for scale, rows in networks.groupby(scales):
+        narrow, wide = (rows[rows["h"] == h] for h in (widths[0], widths[-1]))
+        differences = _statistics(narrow).ensemble_error - _errors(wide)
+        found.append(Measurement.mean(100 * differences, f"sqrt(h) alpha = {scale:g}"))
     return found
 
 
@@ -52,11 +50,7 @@ def _statistics(rows: pd.DataFrame) -> EnsembleStatistics:
     return ensemble_statistics(*rows.outputs.load("test")[:2])
 
 
-def _error_of_mean(one: EnsembleStatistics) -> float:
-    """Returns the standard error of the mean error of the members, in percent, widened by Student's t."""
-    return 100 * one.mean_error_sd / math.sqrt(one.seeds) * widening(one.seeds - 1)
-
-
-def _rounded(scales: pd.Series[float]) -> pd.Series[float]:
-    """Rounds sqrt(h) alpha to the six digits at which different widths have the same scale."""
-    return scales.map(lambda scale: float(np.format_float_scientific(scale, 5)))
+def _errors(rows: pd.DataFrame) -> Floats:
+    """Returns the test error of each member, (s,)."""
+    errors: Floats = misclassified(*rows.outputs.load("test")[:2]).mean(axis=1)
+    return errors

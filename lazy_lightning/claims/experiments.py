@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
-FOLDER = "FOLDER"
-"""Stands for the folder of the experiment's runs in its commands."""
+_FOLDER = "FOLDER"
+"""Stands for the folder of a command's runs."""
 
 
 @dataclass(frozen=True)
@@ -16,16 +17,17 @@ class Experiment:
 
     title: str
     """The task, networks and sizes."""
-    commands: tuple[str, ...]
-    """Commands of ``lazy-lightning`` with ``FOLDER`` for the folder of their runs. Each goes on with what is stored."""
+    commands: Mapping[str, str]
+    """Commands of ``lazy-lightning`` by the folder of their runs within that of the experiment."""
     images: str | None = None
     """The data set that must be at hand or downloaded; None for bundled and synthetic data."""
 
-    def commands_in(self, folder: str) -> list[str]:
-        """Returns the commands for one folder."""
-        return [command.replace(FOLDER, folder) for command in self.commands]
+    def commands_in(self, folder: Path) -> dict[Path, str]:
+        """Returns the commands by the folders of their runs, for a folder of the experiment."""
+        return {folder / part: text.replace(_FOLDER, str(folder / part)) for part, text in self.commands.items()}
 
 
+_FIT = f"--trainer.logger.save_dir={_FOLDER}"
 _DIGITS = "--config digits_fc.yaml --data.n_train=200 --data.n_test=797 --model.dt=1e-3"
 _VGG = "--config cifar_vgg.yaml --config overlays/cifar_vgg_small.yaml --model.seeds=3"
 _FC = "--model.network=FC --model.network.width=100 --model.network.depth=3 --model.network.activation=swish"
@@ -36,45 +38,44 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "scaling": Experiment(
             "digits, parity, 200 images; FC of three layers, h = 25 to 200; sqrt(h) alpha from 0.001 to 10000, four "
             "seeds; kernels on 100 further images; integrator auto",
-            (
-                "sweep --config digits_fc.yaml --config callbacks/t1.yaml --config callbacks/laziness.yaml "
-                "--config overlays/auto.yaml --sweep sweeps/scaling.yaml --out FOLDER",
-            ),
+            {
+                "": "sweep --config digits_fc.yaml --config callbacks/t1.yaml --config callbacks/laziness.yaml "
+                "--config overlays/auto.yaml --sweep sweeps/scaling.yaml --out FOLDER"
+            },
         ),
         "kernels": Experiment(
             "digits, parity, 200 images; frozen kernels at initialisation of FC, h = 100 to 800, 40 seeds",
-            tuple(
-                f"kernel {_DIGITS} --model.network.width={width} --model.alpha=1.0 --model.seeds=40 "
-                f"--trainer.logger.save_dir=FOLDER --trainer.logger.name=h{width}"
+            {
+                f"h{width}": f"kernel {_DIGITS} --model.network.width={width} --model.alpha=1.0 --model.seeds=40 {_FIT}"
                 for width in (100, 200, 400, 800)
-            ),
+            },
         ),
         "ensembles": Experiment(
             "digits, parity, 200 images; FC of three layers, h = 30 and 300, ten seeds; integrator auto",
-            (f"sweep {_DIGITS} --config overlays/auto.yaml --sweep sweeps/ensembles.yaml --out FOLDER",),
+            {"": f"sweep {_DIGITS} --config overlays/auto.yaml --sweep sweeps/ensembles.yaml --out FOLDER"},
         ),
         "cifar_cnn": Experiment(
             "CIFAR-10, parity, 1300 images with crops and flips, 700 test images; CNN of 16 channels, SGD, five seeds",
-            ("fit --config cifar_cnn_minibatch.yaml --trainer.logger.save_dir=FOLDER",),
+            {"": f"fit --config cifar_cnn_minibatch.yaml {_FIT}"},
             images="CIFAR10",
         ),
         "cifar_fc": Experiment(
             "CIFAR-10 as for the CNN; FC of three layers, h = 100, SGD, five seeds",
-            (f"fit --config cifar_cnn_minibatch.yaml {_FC} --trainer.logger.save_dir=FOLDER",),
+            {"": f"fit --config cifar_cnn_minibatch.yaml {_FC} {_FIT}"},
             images="CIFAR10",
         ),
         "cifar_vgg": Experiment(
             "CIFAR-10, ten classes, 1500 images with crops and flips, 500 test images; VGG-11 with an eighth of the "
             "channels, SGD for 20 epochs, three seeds",
-            (f"fit {_VGG} --trainer.logger.save_dir=FOLDER",),
+            {"": f"fit {_VGG} {_FIT}"},
             images="CIFAR10",
         ),
         "students": Experiment(
             "two-layer students of a teacher of three neurons, d = 100, n = 1000, five seeds, full-batch gradient flow",
-            tuple(
-                f"sweep {_STUDENT} --sweep sweeps/students_{scaling}.yaml --out FOLDER/{scaling}"
+            {
+                scaling: f"sweep {_STUDENT} --sweep sweeps/students_{scaling}.yaml --out FOLDER"
                 for scaling in ("sqrt", "mean")
-            ),
+            },
         ),
     }
 )

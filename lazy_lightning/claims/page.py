@@ -81,7 +81,8 @@ def _section(name: str, found: list[Evaluated], runs: pd.DataFrame | None, image
 
 
 def _commands(name: str, experiment: Experiment) -> list[str]:
-    return ["```bash", *(f"lazy-lightning {one}" for one in experiment.commands_in(f"runs/claims/{name}")), "```", ""]
+    commands = experiment.commands_in(Path("runs", "claims", name)).values()
+    return ["```bash", *(f"lazy-lightning {command}" for command in commands), "```", ""]
 
 
 def _cost(runs: pd.DataFrame | None) -> str:
@@ -97,8 +98,7 @@ def _cost(runs: pd.DataFrame | None) -> str:
 
 def _row(one: Evaluated) -> str:
     claim = one.claim
-    numbers = [f"{m.label}: {m}" if m.label else str(m) for m in one.measured]
-    measured = "<br>".join(numbers) or f"not measured: {one.reason}"
+    measured = "<br>".join(map(str, one.measured)) or f"not measured: {one.reason}"
     verdict = f"**{one.verdict}**" if one.verdict else "-"
     return f"| {claim.statement} | {claim.source} | {claim.expected} | {measured} | {verdict} |".replace("\n", " ")
 

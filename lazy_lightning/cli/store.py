@@ -73,7 +73,7 @@ def _claims(folders: Sequence[Path], out: Path) -> int:
     found = evaluate(CLAIMS, tables)
     page = write_claims(found, tables, out, machine_line())
     for one in found:
-        measured = "; ".join(f"{m.label}: {m}" if m.label else str(m) for m in one.measured) or one.reason
+        measured = "; ".join(map(str, one.measured)) or one.reason
         print(printable(f"{one.verdict or 'not measured'}: {one.claim.name} ({one.claim.expected}): {measured}"))
     print(f"the page is {printable(page)}")
     return 0

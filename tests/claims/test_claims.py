@@ -112,7 +112,7 @@ def test_the_catalogue_is_consistent() -> None:
         assert claim.expected.low < claim.expected.high
     for experiment in EXPERIMENTS.values():
         assert any(EXPERIMENTS[claim.experiment] is experiment for claim in CLAIMS)
-        for name in re.findall(r"\S+\.yaml", " ".join(experiment.commands)):
+        for name in re.findall(r"\S+\.yaml", " ".join(experiment.commands.values())):
             assert find_config(name).is_file()
 
 
