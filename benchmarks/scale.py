@@ -35,7 +35,7 @@ from lazy_lightning.experiments.makespan import makespan
 from lazy_lightning.figures.marks import SCALE_LABEL
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.style import save as save_figure
-from lazy_lightning.nn import FC, MemberNetwork
+from lazy_lightning.nn import FC
 
 RESULTS = Path(__file__).parent / "results"
 DEPTH, INPUTS = 3, 784
@@ -66,17 +66,14 @@ class Step(NamedTuple):
 
 def step_of(width: int, samples: int, inputs: int, size: int = 8) -> Step:
     """Counts the work of one evaluation of a fully connected network, on tensors of the device ``meta``."""
-    network = FC(width, DEPTH, input_shape=inputs).to("meta")
+    with torch.device("meta"):
+        network = FC(width, DEPTH, input_shape=inputs)
     x = torch.empty(samples, inputs, device="meta")
     with FlopCounterMode(display=False) as counter:
         network(x).sum().backward()
-    weights = MemberNetwork(FC(width, DEPTH, input_shape=inputs)).weights if width < 2000 else _weights(width, inputs)
+    weights = sum(parameter.numel() for parameter in network.parameters())
     activations = samples * (2 * DEPTH * width + 1)  # z and its activation are kept by each layer
     return Step(counter.get_total_flops(), 3 * activations + STATE * weights, size * (activations + STATE * weights))
-
-
-def _weights(width: int, inputs: int) -> int:
-    return inputs * width + (DEPTH - 1) * width**2 + width
 
 
 class GpuModel(NamedTuple):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from lazy_lightning.errors import ConfigError
+from lazy_lightning.errors import ConfigError, suggestion
 
 ExecutorName = Literal["local", "ray", "slurm"]
 
@@ -104,8 +103,7 @@ def _unknown(key: str, name: str) -> str:
     others = [other for other, keys in _KEYS.items() if key in keys]
     if others:
         return f"the executor {name} has no {key}, which is a key of the executor {others[0]}: leave it out"
-    near = difflib.get_close_matches(str(key), _KEYS[name], n=1)
-    hint = f": did you mean {near[0]}?" if near else f", expected some of {', '.join(_KEYS[name])}"
+    hint = suggestion(str(key), _KEYS[name]) or f", expected some of {', '.join(_KEYS[name])}"
     return f"the executor {name} has no key {key}{hint}"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 from collections.abc import Iterator, Mapping
@@ -11,7 +10,7 @@ from typing import Any, Literal, get_args
 
 import yaml
 
-from lazy_lightning.errors import ConfigError
+from lazy_lightning.errors import ConfigError, suggestion
 from lazy_lightning.experiments.axes import axis_values, positive_values, seed_values
 from lazy_lightning.experiments.executor_spec import executor_spec
 from lazy_lightning.runs.configuration import MOST_MEMBERS
@@ -216,6 +215,5 @@ def _mapping(value: Any, name: str) -> Mapping[str, Any]:
 def _known(content: Mapping[str, Any], known: tuple[str, ...], what: str) -> None:
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1)
-            hint = f": did you mean {near[0]}?" if near else f", expected some of {', '.join(known)}"
+            hint = suggestion(str(key), known) or f", expected some of {', '.join(known)}"
             raise ConfigError(f"{what} has no key {key}{hint}")

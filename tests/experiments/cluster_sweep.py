@@ -3,34 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+from experiments.small_sweep import configuration
 
 from lazy_lightning.cli import main
 from lazy_lightning.runs import load_runs
 
-CONFIG = """
-trainer:
-  enable_progress_bar: false
-  callbacks+:
-  - {class_path: lazy_lightning.callbacks.RunCheckpoint, init_args: {every_seconds: 0.1}}
-  - {class_path: lazy_lightning.callbacks.DisableCallbacks, init_args: {names: [LearningCurves]}}
-model:
-  class_path: lazy_lightning.modules.FlowModule
-  init_args:
-    network: {class_path: lazy_lightning.nn.FC, init_args: {width: 8, depth: 2}}
-    dt: 1.0e-3
-    controller: {class_path: ConstantStep}
-    stop: {margin: null, max_steps: STEPS}
-data:
-  class_path: lazy_lightning.data.Digits
-  init_args: {n_train: 40, n_test: 30, pca: 4}
-"""
 SWEEP = "{grid: {model.network.width: [8], alpha: [0.1, 10.0], seeds: 2}}"
-DEADLINE = 120.0
 
 
 class ClusterSweep:
@@ -38,7 +19,7 @@ class ClusterSweep:
 
     def __init__(self, folder: Path, steps: int) -> None:
         self.folder = folder
-        (folder / "config.yaml").write_text(CONFIG.replace("STEPS", str(steps)))
+        (folder / "config.yaml").write_text(configuration(steps, figures=False))
         (folder / "mine.yaml").write_text(SWEEP)
 
     def run(self, *options: str, out: str = "out") -> int:
@@ -57,13 +38,6 @@ class ClusterSweep:
         assert self.run("--workers", "0", out="undisturbed") == 0
         pd.testing.assert_frame_equal(self.results(out), self.results("undisturbed"), check_exact=True)
         assert (self.results(out)["status"] == "finished").all()
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert time.monotonic() < deadline, "that takes too long"
-        time.sleep(0.02)
 
 
 def processes_in(folder: Path, word: str) -> list[int]:

@@ -10,34 +10,17 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from experiments.small_sweep import DEADLINE, configuration, until
 
 from lazy_lightning.cli import main
 from lazy_lightning.runs import load_runs
 
-CONFIG = """
-trainer:
-  enable_progress_bar: false
-  callbacks+: {class_path: lazy_lightning.callbacks.RunCheckpoint, init_args: {every_seconds: 0.1}}
-model:
-  class_path: lazy_lightning.modules.FlowModule
-  init_args:
-    network: {class_path: lazy_lightning.nn.FC, init_args: {width: 8, depth: 2}}
-    dt: 1.0e-3
-    controller: {class_path: ConstantStep}
-    stop: {margin: null, max_steps: STEPS}
-data:
-  class_path: lazy_lightning.data.Digits
-  init_args: {n_train: 40, n_test: 30, pca: 4}
-"""
 SWEEP = "{grid: {model.network.width: [8, 12], alpha: [0.1, 10.0], seeds: 2}}"
 STEPS = 1200
-DEADLINE = 120.0
 NOT_RESULTS = ["wall_seconds", "path"]
 
 pytestmark = pytest.mark.usefixtures("no_figures")
@@ -49,7 +32,7 @@ class Sweep:
     def __init__(self, folder: Path) -> None:
         self.out = folder / "out"
         folder.mkdir(exist_ok=True)
-        (folder / "config.yaml").write_text(CONFIG.replace("STEPS", str(STEPS)))
+        (folder / "config.yaml").write_text(configuration(STEPS))
         (folder / "mine.yaml").write_text(SWEEP)
         self._files = ["--config", str(folder / "config.yaml"), "--sweep", str(folder / "mine.yaml")]
 
@@ -81,14 +64,6 @@ class Sweep:
 
     def results(self) -> pd.DataFrame:
         return load_runs(self.out, duplicates=True).drop(columns=NOT_RESULTS)
-
-
-def until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not condition():
-        assert process is None or process.poll() is None, "it has ended before"
-        assert time.monotonic() < deadline, "that takes too long"
-        time.sleep(0.01)
 
 
 def children(process: int) -> list[int]:

@@ -8,7 +8,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from experiments.cluster_sweep import ClusterSweep, processes_in, until
+from experiments.cluster_sweep import ClusterSweep, processes_in
+from experiments.small_sweep import until
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'lazy-lightning[cluster]'")
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 from experiments import slurm_stub
-from experiments.cluster_sweep import ClusterSweep, processes_in, until
+from experiments.cluster_sweep import ClusterSweep, processes_in
+from experiments.small_sweep import until
 
 from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.experiments import slurm_executor
