@@ -28,7 +28,7 @@ def paired_test(one: ArrayLike, other: ArrayLike) -> CrossedMean:
     >>> wrong, less = [[1, 1, 0, 0, 1, 0, 0, 0]], [[1, 0, 0, 0, 0, 0, 0, 0]]
     >>> found = paired_test(wrong, less)
     >>> print(found, f"p = {found.p_value:.2f}")
-    0.25 ± 0.19 p = 0.17
+    0.25 ± 0.20 p = 0.17
     """
     a, b = (np.asarray(values, dtype=np.float64) for values in (one, other))
     if a.shape != b.shape:

@@ -24,8 +24,8 @@ def binomial_error(share: float, samples: int) -> float:
     Raises:
         AnalysisError: the share is not in [0, 1], or there is no sample.
 
-    >>> round(binomial_error(0.05, 500), 4)
-    0.0101
+    >>> round(binomial_error(0.05, 500), 5)
+    0.01003
     """
     if samples < 1:
         raise AnalysisError(f"samples is {samples}, expected the number of test samples, 1 at least.")

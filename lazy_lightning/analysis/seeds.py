@@ -72,8 +72,9 @@ def mean_and_error(y: ArrayLike) -> tuple[Floats, Floats]:
     Raises:
         AnalysisError: a value is infinite, or y is not (k, s).
 
-    >>> mean_and_error([[1.0, 3.0], [5.0, np.nan]])
-    (array([2., 5.]), array([6.98, nan]))
+    >>> means, errors = mean_and_error([[1.0, 3.0], [5.0, np.nan]])
+    >>> means, errors.round(2)
+    (array([2., 5.]), array([6.98,  nan]))
     """
     values = seed_columns(y)
     means = seed_means(values)

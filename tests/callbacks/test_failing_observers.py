@@ -125,7 +125,7 @@ def test_t1_bears_an_observer_that_failed(tmp_path, monkeypatch):
     def broken(*args):
         raise RuntimeError("no kernel")
 
-    monkeypatch.setattr(KernelDrift, "_measure", broken)
+    monkeypatch.setattr(KernelDrift, "measure", broken)
     monkeypatch.setattr(TangentDeparture, "_measure", broken)
     observers = [KernelDrift(), TangentDeparture(always=True), T1(("half_loss", "kernel_drift", "tangent_departure"))]
     run = watch(tmp_path, *observers, **{**MEMBERS, "stop": StoppingCriteria(loss=0.4, max_steps=300)})
