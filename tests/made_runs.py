@@ -114,6 +114,10 @@ def columns(h: float, alpha: float, seed: int, seeds: int) -> dict[str, float | 
         "t_lazy/labels": 10.0,
         "laziness_index": 1 / s,
         "path_distance/sup": 1 / s,
+        "kernel_evolution/norm": 3.0 * (1 + drift),
+        "kernel_evolution/label_alignment": 0.2 + 0.5 * drift / (1 + drift),
+        "kernel_evolution/velocity": drift,
+        "kernel_evolution/test_error": 0.1 - 0.02 * drift / (1 + drift) + 0.005 * _place(seed, seeds),
         "sharpness/largest": 2 * g,
         "sharpness/limit": 4 * g,
         "activation_stability/total": s / (1 + s),
@@ -185,6 +189,7 @@ def _write_curves(path: Path, members: list[dict[str, Any]]) -> None:
             "train/loss": 0.5 ** np.minimum(t / t1, 10.0),
             "test/error": np.where(t > t1, end.get("test/error", np.nan), np.where(t > 0, 0.5, 1.0)),
             "test/output_rms": end.get("test/output_rms", np.nan) * np.minimum(t / t1, 1.0),
+            "kernel_evolution/norm": 3.0 + (end.get("kernel_evolution/norm", np.nan) - 3.0) * np.minimum(t / t1, 1.0),
         }
         kept = {name: values for name, values in shapes.items() if name in end}
         who = {"member": number, "alpha": member["alpha"], "seed": member["seed"]}

@@ -34,6 +34,8 @@ class Moment(NamedTuple):
 class Seen(Observer):
     """What the state was at each observation."""
 
+    needs_shared_inputs = False
+
     def __init__(self) -> None:
         self.moments: list[Moment] = []
 

@@ -42,6 +42,7 @@ CONVOLUTIONAL = [name for name in OF_ITS_OWN if name != "digits_minibatch.yaml"]
 EVERY_OBSERVER = [
     "callbacks/full.yaml",
     "callbacks/sharpness.yaml",
+    "callbacks/evolution.yaml",
     "callbacks/stability.yaml",
     "callbacks/neurons.yaml",
 ]

@@ -27,6 +27,7 @@ COLUMNS = {
     "ActivationDrift": ("activation_drift/", "activation_velocity/"),
     "ActivationStability": ("activation_stability/",),
     "KernelDrift": ("kernel_drift/", "kernel_alignment", "label_alignment"),
+    "KernelEvolution": ("kernel_evolution/",),
     "KernelSpectrum": ("kernel_spectrum/",),
     "LazinessIndex": ("laziness_index", "laziness/"),
     "PathDistance": ("path_distance/",),

@@ -10,6 +10,7 @@ from lazy_lightning.callbacks.disable_callbacks import DisableCallbacks
 from lazy_lightning.callbacks.graceful_stop import GracefulStop
 from lazy_lightning.callbacks.hparams import HParams
 from lazy_lightning.callbacks.kernel_drift import KernelDrift
+from lazy_lightning.callbacks.kernel_evolution import KernelEvolution
 from lazy_lightning.callbacks.kernel_snapshots import KernelSnapshots
 from lazy_lightning.callbacks.kernel_spectrum import KernelSpectrum
 from lazy_lightning.callbacks.laziness_index import LazinessIndex
@@ -39,6 +40,7 @@ __all__ = [
     "GracefulStop",
     "HParams",
     "KernelDrift",
+    "KernelEvolution",
     "KernelSnapshots",
     "KernelSpectrum",
     "LazinessIndex",

@@ -68,6 +68,13 @@ class MeasuredAtTimes(NetworkObserver):
     def measure(self, module: ObservableModule, observation: Observation, rows: Tensor) -> Mapping[str, Tensor]:
         """Columns of the members ``rows`` (R,) at their present weights, (R,) each."""
 
+    def last_passed(self, module: ObservableModule, observation: Observation) -> Tensor:
+        """(E,) float64, by which a member is measured: whenever it exceeds that of the last measurement.
+
+        Here it is the last power of ``t_factor`` that t has passed.
+        """
+        return _last_power(observation, self.t_factor)
+
     def broken(self, columns: Mapping[str, Tensor]) -> Tensor | None:
         """(E,) bool: the measured members that are not measured any more although they run; by default none."""
         return None
@@ -81,7 +88,7 @@ class MeasuredAtTimes(NetworkObserver):
         if observation.index == 0:
             self._last = None
         last = self._resumed((self._last or Measurements.none(len(state.t))).to(state.t.device), state.running)
-        power = _last_power(observation, self.t_factor)
+        power = self.last_passed(module, observation)
         due = ~last.settled & ((power > last.power) | ~state.running)
         rows = due.nonzero().flatten()
         measured = self.measure(module, observation, rows) if len(rows) else {}

@@ -39,8 +39,15 @@ USUAL_IMPORTS = 8.0
 """Seconds that a process takes to import the package and its dependencies, if they have not been measured."""
 _START = 0.8
 """Time of a batch besides its steps (parsing, data, verification, figures, files), as a share of the imports' time."""
-_KERNELS_A_MEMBER = {"KernelDrift": 28, "KernelSpectrum": 2, "KernelSnapshots": 2, "PathDistance": 1}
-"""Number of tangent kernels that an observer computes of a member; KernelDrift computes one per growth of t by half."""
+_KERNELS_A_MEMBER = {
+    "KernelDrift": 28,
+    "KernelEvolution": 112,
+    "KernelSpectrum": 2,
+    "KernelSnapshots": 2,
+    "PathDistance": 1,
+}
+"""Number of tangent kernels that an observer computes of a member; KernelDrift computes one per growth of t by half,
+KernelEvolution four."""
 _ONCE = {"LazinessIndex": 600, "Sharpness": 3100}
 """Number of evaluations that an observer needs in a run: about 160 power iterations of four passes each at w0, and 28
 Hessian-vector products of four passes each at 28 times t."""

@@ -14,6 +14,7 @@ from lazy_lightning.figures.error_by_width import error_by_width
 from lazy_lightning.figures.flow_curves import flow_curves
 from lazy_lightning.figures.generalization_error import generalization_error
 from lazy_lightning.figures.kernel_drift import kernel_drift
+from lazy_lightning.figures.kernel_evolution import kernel_evolution
 from lazy_lightning.figures.kernel_images import kernel_images
 from lazy_lightning.figures.lazy_comparison import lazy_comparison
 from lazy_lightning.figures.leaving_time import leaving_time
@@ -40,6 +41,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {
     "kernel_images": kernel_images,
     "spectra": spectra,
     "sharpness": sharpness,
+    "kernel_evolution": kernel_evolution,
 }
 """Functions by figure name; they take the rows of one setting and raise AnalysisError if these are insufficient."""
 

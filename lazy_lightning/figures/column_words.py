@@ -18,6 +18,7 @@ class _Measured(NamedTuple):
 
 _KNOWN = (
     _Measured("kernel_drift/", "the drift of the tangent kernel", "ntk"),
+    _Measured("kernel_evolution/", "the evolution of the tangent kernel", "evolution"),
     _Measured("kernel_alignment", "the alignment of the tangent kernel with the one at w0", "ntk"),
     _Measured("kernel_", "the spectrum of the tangent kernel", "ntk"),
     _Measured("label_alignment", "the alignment of the tangent kernel with the labels", "ntk"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from lazy_lightning.nn.members import MemberNetwork
@@ -28,6 +29,7 @@ def frozen_kernels(
     kernel_outputs: OutputMode = "full",
     layers: LayerChoice = None,
     ranks: TileRanks | None = None,
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """(E, n1 c, n2 c) between all pairs of samples and outputs, or (E, n1, n2) where the outputs share a kernel.
 
@@ -41,8 +43,11 @@ def frozen_kernels(
         kernel_outputs: ``full`` for the first, ``mean`` for the second form; the same for c = 1.
         layers: the part of some layers alone.
         ranks: processes that compute the tiles in turn, and all get the whole.
+        dtype: in which to compute; that of the weights by default.
     """
     full = kernel_outputs == "full" and outputs > 1
     output: Output = "full" if full else "mean"
-    kernel = empirical_ntk(network, weights, x1, x2, output=output, layers=layers, buffers=buffers, ranks=ranks)
+    kernel = empirical_ntk(
+        network, weights, x1, x2, output=output, layers=layers, buffers=buffers, ranks=ranks, dtype=dtype
+    )
     return joint_kernel(kernel) if full else kernel

@@ -244,9 +244,13 @@ TIMES = [*(f"t1/{name}" for name in T1S), "t_lazy/norm", "t_lazy/labels"]
 DISPLACEMENT = [f"{kind}/{layer}" for kind in ("displacement", "dw_max", "dw_mean") for layer in LAYERS[1:]]
 DISPLACEMENT += ["displacement/total"]
 ACTIVATIONS = [f"activation_{kind}/{layer}" for kind in ("drift", "velocity") for layer in LAYERS[1:]]
+EVOLUTION = [
+    f"kernel_evolution/{x}" for x in ("norm", "alignment", "label_alignment", "velocity", "test_loss", "test_error")
+]
 PRESETS = {
     "activation.yaml": ACTIVATIONS,
     "displacement.yaml": DISPLACEMENT,
+    "evolution.yaml": EVOLUTION,
     "full.yaml": [*DISPLACEMENT, *ACTIVATIONS, *DRIFT, *SPECTRUM, *TIMES, *LAZINESS, *PATH, "tangent_departure"],
     "laziness.yaml": [*LAZINESS, *PATH],
     "neurons.yaml": [],  # of two-layer networks in the plane
@@ -288,7 +292,7 @@ def test_preset_measures_its_columns(preset, in_every_run, tmp_path, monkeypatch
 def test_all_presets_together_are_in_every_sink(tmp_path, monkeypatch):
     folder, columns = measured_by([*PRESETS, "full.yaml"], tmp_path, monkeypatch)
     wanted = {name for names in PRESETS.values() for name in names}
-    assert set(PRESETS["full.yaml"]) | set(PRESETS["sharpness.yaml"]) == wanted
+    assert set(PRESETS["full.yaml"]) | set(PRESETS["sharpness.yaml"]) | set(EVOLUTION) == wanted
     assert wanted <= columns
     summary = summary_of(folder)
     for member in summary["members"]:

@@ -16,6 +16,7 @@ from lazy_lightning.callbacks import (
     ClosingSummary,
     HParams,
     KernelDrift,
+    KernelEvolution,
     KernelSnapshots,
     KernelSpectrum,
     LazinessIndex,
@@ -35,12 +36,14 @@ from lazy_lightning.ntk.laziness import PowerMethod
 
 # By observer: how to build it, and the most waits of an observation after the first (whose kernels, plans and power
 # methods are made once). KernelDrift asks which members are due, and names those whose kernel is not finite;
-# KernelSpectrum asks the former and checks two decompositions; PathDistance follows a flow, in at most two bursts here.
+# KernelSpectrum asks the former and checks two decompositions; KernelEvolution, one member after the other, plans three
+# kernels and checks a decomposition; PathDistance follows a flow, in at most two bursts here.
 OBSERVERS = {
     "ActivationDrift": (lambda: [ActivationDrift(samples=5)], 0),
     "ActivationStability": (lambda: [ActivationStability(samples=5)], 0),
     "KernelDrift": (lambda: [KernelDrift(samples=6)], 2),
     "KernelDrift in tiles": (lambda: [KernelDrift(samples=6, hold=False, tile=4)], 2),
+    "KernelEvolution": (lambda: [KernelEvolution(samples=6, test_samples=5)], 30),
     "KernelSpectrum": (lambda: [KernelSpectrum(samples=6, always=True)], 3),
     "LazinessIndex": (lambda: [LazinessIndex(samples=5, method=SHORT)], 0),
     "Sharpness": (lambda: [Sharpness(samples=5, products=3, vectors=2, t_factor=None)], 3),
