@@ -26,10 +26,24 @@ def is_complete(folder: Path) -> bool:
         return False
 
 
-def commands(name: str, root: Path, images: Path | None) -> Iterator[list[str]]:
+def images_by_name(given: list[str]) -> dict[str, str]:
+    """Returns the files of data sets by the sets' names, from words such as ``CIFAR10=FOLDER``.
+
+    Raises:
+        ValueError: a word is not of this form, or no experiment needs its data set.
+    """
+    needed = {one.images for one in EXPERIMENTS.values()} - {None}
+    found = dict(word.partition("=")[::2] for word in given)
+    for name, path in found.items():
+        if name not in needed or not Path(path).exists():
+            raise ValueError(f"--images {name}={path}: expected {' or '.join(sorted(map(str, needed)))}=existing path")
+    return found
+
+
+def commands(name: str, root: Path, images: dict[str, str]) -> Iterator[list[str]]:
     """Yields the commands of an experiment that remain: a stopped sweep goes on, a stopped fit starts again."""
     experiment = EXPERIMENTS[name]
-    files = [f"--data.files={images}"] if experiment.images and images else []
+    files = [f"--data.files={images[experiment.images]}"] if experiment.images in images else []
     for folder, command in experiment.commands_in(root / name).items():
         if not is_complete(folder):
             yield [*shlex.split(command), *files]
@@ -41,17 +55,25 @@ def main(given: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", help=f"experiments, by default all: {', '.join(EXPERIMENTS)}")
     parser.add_argument("--root", type=Path, default=Path("runs/claims"), help="folder of the experiments' runs")
     parser.add_argument(
-        "--images", type=Path, help="CIFAR-10's files, an .npz or a folder; otherwise they are downloaded"
+        "--images",
+        nargs="+",
+        default=[],
+        metavar="NAME=PATH",
+        help="files of data sets at hand, as CIFAR10=FOLDER or CIFAR10=FILE.npz; others are downloaded",
     )
     parser.add_argument("--out", type=Path, default=DOCS, help="folder of the page")
     options: Any = parser.parse_args(given)
     unknown = [name for name in options.names if name not in EXPERIMENTS]
     if unknown:
         parser.error(f"unknown experiment {unknown[0]}: choose from {', '.join(EXPERIMENTS)}")
+    try:
+        images = images_by_name(options.images)
+    except ValueError as error:
+        parser.error(str(error))
     program = [sys.executable, "-m", "lazy_lightning"]
     failed = []
     for name in options.names or EXPERIMENTS:
-        for words in commands(name, options.root, options.images):
+        for words in commands(name, options.root, images):
             print("$ lazy-lightning", shlex.join(words), flush=True)
             if subprocess.run([*program, *words], check=False, env=os.environ).returncode:
                 failed.append(name)

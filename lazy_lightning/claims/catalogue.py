@@ -8,7 +8,9 @@ from lazy_lightning.claims.claim import Claim, Expected
 from lazy_lightning.claims.cost_of_laziness import (
     Student,
     difference,
+    difference_by_size,
     distance_from_linearisation,
+    ensemble_difference_by_size,
     ratio_of_losses,
     value,
 )
@@ -266,6 +268,28 @@ CLAIMS: tuple[Claim, ...] = (
         f"test error at alpha = 100 minus that at alpha = 0.1, in percent; {_IMAGES}",
         Expected(-math.inf, 0.5),
         difference(100.0, 0.1),
+        "test_error",
+    ),
+    Claim(
+        "single_networks_by_size",
+        "A single fully connected network is as good or better when lazy, at each n and h.",
+        f"{_GEIGER}, abstract (ii)",
+        "fashion_fc",
+        "test error at sqrt(h) alpha = 1000 minus that at 0.1, in percent; paired over training sets, each averaged "
+        "over three seeds of the initial weights, and test images, error over both",
+        Expected(-math.inf, 0.5),
+        difference_by_size,
+        "test_error",
+    ),
+    Claim(
+        "ensembles_by_size",
+        "An ensemble average of fully connected networks is as good or better when lazy, at each n and h.",
+        f"{_GEIGER}, abstract (ii)",
+        "fashion_fc",
+        "test error of the average of three networks at sqrt(h) alpha = 1000 minus that at 0.1, in percent; paired "
+        "over training sets, error over these",
+        Expected(-math.inf, 0.5),
+        ensemble_difference_by_size,
         "test_error",
     ),
     Claim(

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from lazy_lightning.analysis import ensemble_statistics
 from lazy_lightning.analysis.seeds import Floats
 from lazy_lightning.claims.claim import Measurement
 from lazy_lightning.claims.lazy_and_feature import Measure
 from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.draws import training_sets
 from lazy_lightning.figures.sweep_table import WidthCurve, finished, width_curves
 from lazy_lightning.figures.tested_samples import paired_difference
 
@@ -52,6 +55,51 @@ def difference(lazy: float, feature: float) -> Measure:
         return [Measurement(100 * found.result.mean, 100 * found.result.error)]
 
     return measure
+
+
+def difference_by_size(runs: pd.DataFrame) -> list[Measurement]:
+    """Measures for each n and h the test error at the largest scale minus that at the smallest, in percent.
+
+    It is that of single networks, paired over training sets and test images, and its error is over both.
+    """
+    found = []
+    for label, rows, (feature, lazy) in _by_size(runs):
+        pair = paired_difference(rows, lazy, feature)
+        if pair is None:
+            raise AnalysisError(f"the outputs of the networks with {label} have not been kept")
+        found.append(Measurement(100 * pair.result.mean, 100 * pair.result.error, label))
+    return found
+
+
+def ensemble_difference_by_size(runs: pd.DataFrame) -> list[Measurement]:
+    """Measures the same of the average outputs over seeds of the weights, paired over training sets."""
+    found = []
+    for label, rows, scales in _by_size(runs):
+        sets = pd.Series(training_sets(rows), index=rows.index)
+        feature, lazy = (
+            np.array([_ensemble_error(rows[(sets == one) & (rows["alpha"] == alpha)]) for one in sorted(set(sets))])
+            for alpha in scales
+        )
+        found.append(Measurement.mean(100 * (lazy - feature), label))
+    return found
+
+
+def _by_size(runs: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame, tuple[float, float]]]:
+    """Yields the finished networks of each n and h with a label, and their smallest and largest alpha."""
+    for (samples, width), rows in finished(runs).groupby(["data.n_train", "h"]):
+        label = f"n = {float(str(samples)):g}, h = {float(str(width)):g}"
+        yield label, rows, (float(rows["alpha"].min()), float(rows["alpha"].max()))
+
+
+def _ensemble_error(members: pd.DataFrame) -> float:
+    """Returns the test error of the average output of some members.
+
+    Raises:
+        AnalysisError: there is no member.
+    """
+    if members.empty:
+        raise AnalysisError("a training set lacks one of the two scales: resume the sweep")
+    return float(ensemble_statistics(*members.outputs.load("test")[:2]).ensemble_error)
 
 
 def distance_from_linearisation(alpha: float) -> Measure:

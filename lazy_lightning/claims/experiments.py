@@ -54,6 +54,15 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             "digits, parity, 200 images; FC of three layers, h = 30 and 300, ten seeds; integrator auto",
             {"": f"sweep {_DIGITS} --config overlays/auto.yaml --sweep sweeps/ensembles.yaml --out FOLDER"},
         ),
+        "fashion_fc": Experiment(
+            "Fashion-MNIST, parity, 250 and 1000 images, 5000 test images; FC of three layers, h = 30 and 100; a lazy "
+            "and a feature-learning scale; five training sets with three seeds of the weights each; integrator auto",
+            {
+                "": "sweep --config fashion_fc.yaml --config overlays/auto.yaml --data.n_test=5000 "
+                "--model.stop.margin_share=0.98 --sweep sweeps/fully_connected.yaml --out FOLDER"
+            },
+            images="FashionMNIST",
+        ),
         "cifar_cnn": Experiment(
             "CIFAR-10, parity, 1300 images with crops and flips, 700 test images; CNN of 16 channels, SGD, five seeds",
             {"": f"fit --config cifar_cnn_minibatch.yaml {_FIT}"},

@@ -7,10 +7,12 @@ import math
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from made_runs import FEATURE_SLOPE, made_kernels, made_sweep
+from safetensors.numpy import load_file, save_file
 
 from lazy_lightning import load_runs
 from lazy_lightning.claims import CLAIMS, EXPERIMENTS, Evaluated, Expected, Measurement, Verdict, evaluate, write_claims
@@ -192,3 +194,27 @@ def test_students_are_compared_in_decades(tmp_path: Path, name: str) -> None:
     (found,) = evaluate([BY_NAME[name]], {"students": load_runs(tmp_path)})
     assert found.measured[0].value == pytest.approx({"wide_lazy_students_fail": 2.0}.get(name, -1.0))
     assert found.verdict is Verdict.MET
+
+
+def test_lazy_minus_feature_by_size_against_sums_over_the_files(tmp_path: Path) -> None:
+    """Two training sets; in one of them the lazy networks have the other sign on ten samples."""
+    parts, differences = [], []
+    for number, flipped in enumerate((0, 10)):
+        folder = made_sweep(tmp_path / f"set_{number}", widths=[30, 100], scales=[0.1, 1000.0], seeds=3)
+        for run in sorted(folder.iterdir()):
+            arrays = load_file(run / "outputs.safetensors")
+            arrays["test/outputs"][3:, :flipped] *= -1
+            save_file(arrays, run / "outputs.safetensors")
+            outputs, labels = arrays["test/outputs"], arrays["test/labels"]
+            feature, lazy = (part * labels for part in (outputs[:3], outputs[3:]))
+            single = (lazy <= 0).mean() - (feature <= 0).mean()
+            average = (lazy.mean(axis=0) <= 0).mean() - (feature.mean(axis=0) <= 0).mean()
+            differences.append((single, average))
+        parts.append(load_runs(folder).assign(**{"data.n_train": 250, "data.train_seed": number}))
+    runs = pd.concat(parts, ignore_index=True)
+    over_sets = 100 * np.reshape(differences, (2, 2, 2)).mean(axis=0)
+    assert over_sets.all()
+    for name, expected in zip(("single_networks_by_size", "ensembles_by_size"), over_sets.T, strict=True):
+        (found,) = evaluate([BY_NAME[name]], {"fashion_fc": runs})
+        assert [one.label for one in found.measured] == ["n = 250, h = 30", "n = 250, h = 100"], found.reason
+        assert [one.value for one in found.measured] == pytest.approx(expected, abs=1e-9)
