@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pytest
 from lazy_lightning import deprecations
 
 PACKAGE = Path(deprecations.__file__).parent
+DRAWINGS = PACKAGE.parent / "docs" / "drawings"
 LAYERS = (
     {"errors", "plain_text", "denormals", "deprecations"},
     {"seeding", "memory"},
@@ -57,6 +59,32 @@ def edges() -> set[tuple[str, str, str]]:
             if other is not None and other != own and own not in ("__init__", "__main__"):
                 found.add((own, other, str(path.relative_to(PACKAGE))))
     return found
+
+
+def drawn_arrows() -> set[tuple[str, str]]:
+    """The arrows of the drawing in docs/design.md, (package, package that it imports)."""
+    titles = re.findall(r"<title>(\w+)&#45;&gt;(\w+)</title>", (DRAWINGS / "packages.svg").read_text(encoding="utf-8"))
+    return set(titles)
+
+
+def below(name: str, arrows: set[tuple[str, str]]) -> set[str]:
+    """All packages that can be reached from one by arrows."""
+    return {reached for own, other in arrows if own == name for reached in {other} | below(other, arrows)}
+
+
+def test_the_drawing_is_that_of_its_source() -> None:
+    source = (DRAWINGS / "packages.dot").read_text(encoding="utf-8")
+    arrows = re.findall(r"^  (\w+) -> \{?([\w ]+)\}?;$", source, re.MULTILINE)
+    assert {(own, other) for own, others in arrows for other in others.split()} == drawn_arrows()
+
+
+def test_the_drawing_has_the_imports_of_the_code() -> None:
+    arrows = drawn_arrows()
+    drawn = {name for arrow in arrows for name in arrow}
+    imported = {(own, other) for own, other, _ in edges() if other in drawn}
+    assert drawn == {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert arrows <= imported
+    assert [edge for edge in sorted(imported) if edge[1] not in below(edge[0], arrows)] == []
 
 
 def test_every_room_has_its_height() -> None:
