@@ -45,7 +45,7 @@ class GracefulStop(Callback):
 
         def handle(number: int, frame: FrameType | None) -> None:
             self.received = signal.Signals(number)
-            if trainer.world_size > 1:  # all ranks must stop after the same burst
+            if trainer.world_size > 1 or not pl_module.follows_flow:  # all ranks stop after the same burst or step
                 pl_module.stop_requested = True
             else:
                 trainer.should_stop = True

@@ -52,7 +52,12 @@ class RunCheckpoint(Checkpoint):
             remove_stale_temporaries(Path(trainer.log_dir), _FILES)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Saves if the interval has passed, and before the Trainer counts an epoch in which it stops as completed."""
+        """Saves if the interval has passed, and before the Trainer counts an epoch in which it stops as completed.
+
+        Nothing is saved between the batches of one step, whose accumulated gradients no checkpoint holds.
+        """
+        if pl_module.within_step:  # on all ranks
+            return
         self._stopped_within = trainer.should_stop and not trainer.is_last_batch
         if pl_module.ranks.first(self._stopped_within or self._pace.is_due()):
             self.save(trainer)

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.modules.epoch_resume import begin_epoch_after_last_batch, count_epoch_as_begun
 from lazy_lightning.modules.learning_rates import LearningRateSearch, format_rates
 from lazy_lightning.modules.member_groups import (
     Rates,
@@ -208,6 +209,7 @@ class MiniBatchModule(ObservedModule):
 
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch; Lightning does the rest."""
+        self.within_step = True
         x, y = self.on_device(batch[0], batch[1])
         displacements = {name: self.displacement(name) for name in self.models}
         return self.total(self.losses(displacements, x, y), displacements)
@@ -251,11 +253,17 @@ class MiniBatchModule(ObservedModule):
         rates = self.rates()
         super().optimizer_step(*args, **kwargs)
         self.steps += 1
+        self.within_step = False
         for name in self.models:
             self._t[name] = self._t[name] + rates[name]
         if self._is_due():
             self._observe()
         self.trainer.should_stop = self.ranks.any(self.stop_requested or self.trainer.should_stop)
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Puts a stop off until the step is taken for which gradients have been accumulated: no checkpoint has them."""
+        if self.within_step and self.trainer.should_stop:
+            self.trainer.should_stop, self.stop_requested = False, True
 
     def rates(self) -> dict[str, NDArray[np.float64]]:
         """The present learning rates, (E,) by model."""
@@ -282,6 +290,7 @@ class MiniBatchModule(ObservedModule):
         self.begin_session(anew=not self._goes_on)
         if self._goes_on:
             self._goes_on = False  # a module may be fitted again
+            begin_epoch_after_last_batch(self.trainer)
             self.trainer.should_stop = self.trainer.should_stop or self.steps >= self._ends()
             return
         self.steps = 0
@@ -436,6 +445,7 @@ class MiniBatchModule(ObservedModule):
         saved = checkpoint[KEY]
         if not self.trainer.training:  # its weights are evaluated, a fit begins anew
             return
+        count_epoch_as_begun(checkpoint)
         self._goes_on = True
         self.steps, self._rates, starts = saved["steps"], saved["rates"], saved["loss_start"]
         self._starts_of_all, self._loss_start = starts, None if starts is None else starts[self.own_rows]

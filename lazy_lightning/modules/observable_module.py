@@ -43,6 +43,8 @@ class ObservableModule(Protocol):
     """Whether ``w`` are the weights of the networks; False where a frozen kernel is trained."""
     follows_flow: ClassVar[bool]
     """Whether members follow a full-batch flow, see :class:`FlowingModule`."""
+    within_step: bool
+    """Whether gradients have been accumulated for a step that is not yet taken, so that no checkpoint can be saved."""
     is_described: bool
     """Whether the run has a configuration on the disk, or needs none."""
 

@@ -65,6 +65,8 @@ class ObservedModule(MemberModule):
     """Seconds since the fit began, over all sessions of a resumed run."""
     stop_requested: bool = False
     """Set by a signal, which may have reached one of several processes only."""
+    within_step: bool = False
+    """Whether gradients have been accumulated for a step that is not yet taken."""
     _session_start: float = 0.0
     _wall_before: float = 0.0
     _observers: ObserverRunner
@@ -204,7 +206,7 @@ class ObservedModule(MemberModule):
             LazyLightningError: the settings of an observer do not fit the run.
         """
         self._session_start = time.perf_counter()
-        self.stop_requested = False
+        self.stop_requested = self.within_step = False
         if anew:
             self.observations, self._wall_before = 0, 0.0
             self._observers = ObserverRunner()

@@ -1,0 +1,41 @@
+"""Resuming mini-batch training from a checkpoint of the last batch of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pytorch_lightning import Trainer
+
+
+def begin_epoch_after_last_batch(trainer: Trainer) -> None:
+    """Makes a Trainer that resumes from the last batch of an epoch count the next epoch as begun.
+
+    A checkpoint saved in ``on_train_batch_end`` of the last batch holds an epoch that has begun and is not processed.
+    Lightning resumes by counting it as processed, and takes the next epoch for the rest of it: neither
+    ``epoch_progress.ready`` nor ``started`` grows, and ``on_train_epoch_start`` is not called. A checkpoint saved
+    within such an epoch has as many epochs begun as processed, so a second resumption starts counting its batches at
+    zero and passes over the observation at its end.
+
+    Args:
+        trainer: whose fit loop has been reset, as in ``on_train_start``.
+    """
+    loop = trainer.fit_loop
+    if loop.restarted_mid_epoch and loop.epoch_progress.total.processed == loop.epoch_progress.total.started:
+        loop.reset_restart_stage()
+
+
+def count_epoch_as_begun(checkpoint: Mapping[str, Any]) -> None:
+    """Corrects a checkpoint of version 0.2.0 or older that lacks the epoch described above in its counts.
+
+    Within an epoch one more has begun than has been processed; the batch of ``on_train_batch_end`` is not completed.
+
+    Args:
+        checkpoint: whose counts are changed in place.
+    """
+    loop = checkpoint["loops"]["fit_loop"]
+    epochs, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]["current"]
+    if batches["completed"] < batches["ready"] and epochs["total"]["processed"] == epochs["total"]["started"]:
+        for counts in (epochs["total"], epochs["current"]):
+            counts["ready"] += 1
+            counts["started"] += 1
