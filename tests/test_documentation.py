@@ -116,7 +116,7 @@ def test_gallery_page_is_that_of_its_list() -> None:
 
 
 def test_gallery_is_drawn_from_stored_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    made_sweep(tmp_path / "runs/phase_diagram", widths=(30, 100), scales=(0.1, 1.0, 10.0, 100.0), seeds=2)
+    made_sweep(tmp_path / "runs/claims/scaling", widths=(30, 100), scales=(0.1, 1.0, 10.0, 100.0), seeds=2)
     (tmp_path / "runs/teacher_plane").mkdir()
     gallery = runpy.run_path(str(DOCS / "gallery/make_gallery.py"))
     assert gallery["main"](["--root", str(tmp_path), "--out", str(tmp_path)]) == 1
