@@ -23,6 +23,7 @@ RUN = [
     "--trainer.enable_progress_bar", "false", "--trainer.logger.version", "run", "--data.n_train", "60",
     "--data.n_test", "40", "--data.batch_size", "20", "--trainer.max_epochs", "2", "--model.search.steps", "3",
     "--model.network.width", "10", "--model.alpha", "[0.1,10.0]", "--model.seeds", "2", "--data.n_val", "30",
+    "--model.batch_seed", "weights",
 ]  # fmt: skip
 DDP = ["--trainer.strategy", "ddp", "--trainer.devices"]
 

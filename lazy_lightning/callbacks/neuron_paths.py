@@ -147,7 +147,8 @@ def _chosen(values: Tensor, rows: list[int]) -> Tensor:
 
 
 def _teacher(module: ObservableModule) -> Teacher | None:
-    data = cast(Any, module.data)
+    seeds = module.ensemble.data_seeds  # the first members of all alphas have the same data seed
+    data = cast(Any, module.data_sets.data_of(module.data, None if seeds is None else seeds[0]))
     if getattr(data, "teacher_weights", None) is None:
         return None
     return Teacher((data.teacher_scale * data.teacher_weights).numpy(), data.teacher_signs.numpy())

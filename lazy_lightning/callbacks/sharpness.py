@@ -50,6 +50,8 @@ class Sharpness(MeasuredAtTimes):
 
     needs_all_inputs = True
 
+    needs_shared_inputs = False
+
     def __init__(
         self, samples: int | None = None, products: int = 20, vectors: int = 8, t_factor: float | None = 1.5
     ) -> None:

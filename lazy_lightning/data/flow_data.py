@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from pytorch_lightning import LightningDataModule
@@ -78,6 +78,8 @@ class FlowData(LightningDataModule, ABC):
     task: Task
     augmentation: Augmentation | None = None
     """Of the training samples, in mini-batches."""
+    member_batches: Callable[[], MiniBatches] | None = None
+    """Makes the train loader of mini-batch training, set by a module whose members have orders or sets of their own."""
 
     def __init__(
         self,
@@ -143,7 +145,7 @@ class FlowData(LightningDataModule, ABC):
         if self.batch_size is None:
             self._bursts = BurstLoader()
             return self._bursts
-        self._mini_batches = self.mini_batches()
+        self._mini_batches = self.training_batches()
         if self._place is not None:
             self._mini_batches.load_state_dict(self._place)
             self._place = None
@@ -158,15 +160,22 @@ class FlowData(LightningDataModule, ABC):
         trainer = self.trainer
         self._place = state_dict if trainer is None or trainer.training else None
 
-    def mini_batches(self) -> MiniBatches:
+    def training_batches(self) -> MiniBatches:
+        """The mini-batches of the members of a module, from the first epoch on."""
+        return self.mini_batches() if self.member_batches is None else self.member_batches()
+
+    def mini_batches(self, seed: int | None = None) -> MiniBatches:
         """From the first epoch on.
+
+        Args:
+            seed: of the orders of the samples; ``train_seed`` by default.
 
         Raises:
             ConfigError: there is no ``batch_size``.
         """
         if self.batch_size is None:
             raise ConfigError("mini-batches need a size: set data.batch_size, for example to 128")
-        return MiniBatches(self.train, self.batch_size, self.train_seed, self.augmentation)
+        return MiniBatches(self.train, self.batch_size, self.train_seed if seed is None else seed, self.augmentation)
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
         """The validation split, in order; a fit without one validates nothing.

@@ -27,7 +27,7 @@ class FreshBatches(MiniBatches):
         super().__init__(split, batch_size, seed)
         self._draw = draw
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """The batches of any epoch from one on, wherever training is."""
         new = self._draw(len(self.split.y), epoch, self.seed)
         parts = zip(torch.split(new.x, self.batch_size), torch.split(new.y, self.batch_size), strict=True)

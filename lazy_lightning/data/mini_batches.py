@@ -40,7 +40,7 @@ class MiniBatches:
     def __len__(self) -> int:
         return -(-len(self.split.y) // self.batch_size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         """The rest of the present epoch, or the next one."""
         state = self.state_dict()
         self._epoch, self._batch = state["epoch"], state["batch"]
@@ -48,12 +48,15 @@ class MiniBatches:
             self._batch += 1  # before it is handed out: what has been handed out counts as done
             yield batch
 
-    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[tuple[Tensor, ...]]:
         """The batches of any epoch from one on, wherever training is."""
-        order = torch.randperm(len(self.split.y), generator=generator(f"data/batches/{epoch}", self.seed))
-        for batch, rows in enumerate(torch.split(order, self.batch_size)):
+        for batch, rows in enumerate(torch.split(self.order(epoch), self.batch_size)):
             if batch >= start:
                 yield self._inputs(rows, epoch, batch), self.split.y[rows]
+
+    def order(self, epoch: int) -> Tensor:
+        """(n,) int64 the order of the samples in an epoch."""
+        return torch.randperm(len(self.split.y), generator=generator(f"data/batches/{epoch}", self.seed))
 
     def _inputs(self, rows: Tensor, epoch: int, batch: int) -> Tensor:
         x = self.split.x[rows]

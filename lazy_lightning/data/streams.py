@@ -78,11 +78,12 @@ class StreamedTask(FlowData):
         """``n`` samples that are in none of the sets, others for each ``draw`` >= 0."""
         return self._split("fresh", n, draw)
 
-    def mini_batches(self) -> MiniBatches:
+    def mini_batches(self, seed: int | None = None) -> MiniBatches:
         """From the first epoch on: of the training set, or of new samples if ``online``."""
         if not self.online or self.batch_size is None:
-            return super().mini_batches()
-        return FreshBatches(self.train, self.batch_size, self.train_seed, self._online_samples)
+            return super().mini_batches(seed)
+        order = self.train_seed if seed is None else seed
+        return FreshBatches(self.train, self.batch_size, order, self._online_samples)
 
     def _online_samples(self, n: int, epoch: int, seed: int) -> Split:
         return self._split(f"online/{epoch}", n, seed)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from lazy_lightning.runs.configuration import DATA_SEEDS
 
 WEIGHTS = "seeds of the weights"
+BATCHES = "seeds of weights and batches"
 BOTH = "seeds of weights and data"
 DATA = "training sets"
 AVERAGED = "training sets, each averaged over its seeds of the weights"
@@ -55,7 +56,8 @@ def draws(rows: pd.DataFrame) -> Draws:
     weights, data = rows["seed"].to_numpy(dtype=np.int64), training_sets(rows)
     kinds = len(set(data.tolist()))
     if kinds <= 1:
-        return Draws(weights, WEIGHTS)
+        orders = rows.get("model.batch_seed")
+        return Draws(weights, BATCHES if orders is not None and (orders == "weights").all() else WEIGHTS)
     pairs = len(set(zip(weights.tolist(), data.tolist(), strict=True)))
     if pairs == kinds == len(set(weights.tolist())):
         return Draws(weights, BOTH)

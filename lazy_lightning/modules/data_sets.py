@@ -80,6 +80,14 @@ class DataSets:
                         f"datamodule {tuple(first.x.shape)}: members of one run need sets of equal size"
                     )
 
+    def data_of(self, base: FlowData, seed: int | None) -> FlowData:
+        """The datamodule of a data seed; the run's own without one."""
+        return base if self.seeds is None or seed is None else self._data[self.seeds.index(seed)]
+
+    def positions(self, seeds: Sequence[int | None]) -> Tensor:
+        """(K,) int64 the position of the set of each data seed among all sets; 0 without data seeds."""
+        return torch.tensor([0 if seed is None or self.seeds is None else self.seeds.index(seed) for seed in seeds])
+
     def training_sets(self, base: FlowData) -> list[Split]:
         """All distinct training sets of the run."""
         return [data.train for data in self._data] or [base.train]

@@ -33,7 +33,7 @@ class Trainable(Protocol):
     def data(self) -> FlowData:
         """Where the batches come from."""
 
-    def on_device(self, x: Tensor, y: Tensor) -> Batch:
+    def on_device(self, *batch: Tensor) -> Batch:
         """A batch, moved there."""
 
     def losses(self, displacements: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
@@ -110,12 +110,12 @@ def _trial(module: Trainable, rate: float, steps: int) -> dict[str, Tensor]:
 
 def _batches(module: Trainable, steps: int) -> Iterable[Batch]:
     """The first that the run will see, over as many epochs as it takes."""
-    batches = module.data.mini_batches()
+    batches = module.data.training_batches()
     epoch = 0
     while steps > 0:
-        for x, y in batches.epoch(epoch):
+        for batch in batches.epoch(epoch):
             if steps > 0:
-                yield module.on_device(x, y)
+                yield module.on_device(*batch)
             steps -= 1
         epoch += 1
 
@@ -126,9 +126,14 @@ def format_rates(rates: Mapping[str, Sequence[float]], ensemble: Ensemble) -> st
     >>> format_rates({"network": [0.1, 0.1, 1.0, 1.0]}, Ensemble.of([0.5, 2.0], 2))
     'learning rates of the network: 0.1 at alpha = 0.5, 1 at alpha = 2'
     """
+    if ensemble.data_seeds is None:
+        who = [f"alpha = {alpha:g}" for alpha in ensemble.alphas]
+    else:
+        members = zip(ensemble.alphas, ensemble.data_seeds, strict=True)
+        who = [f"alpha = {alpha:g} of data seed {seed}" for alpha, seed in members]
     lines = []
     for name, values in rates.items():
-        by_alpha = dict(zip(ensemble.alphas, values, strict=True))
-        listed = ", ".join(f"{rate:g} at alpha = {alpha:g}" for alpha, rate in by_alpha.items())
+        found = dict(zip(who, values, strict=True))
+        listed = ", ".join(f"{rate:g} at {one}" for one, rate in found.items())
         lines.append(f"learning rates of the {name.replace('_', ' ')}: {listed}")
     return "\n".join(lines)

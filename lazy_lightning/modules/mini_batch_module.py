@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, cast
 
@@ -13,9 +14,13 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lazy_lightning.data.flow_data import FlowData
+from lazy_lightning.data.member_batches import MemberBatches
+from lazy_lightning.data.mini_batches import MiniBatches
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.modules.ensemble import DataSeeds
 from lazy_lightning.modules.epoch_resume import begin_epoch_after_last_batch, count_epoch_as_begun
 from lazy_lightning.modules.learning_rates import LearningRateSearch, format_rates
 from lazy_lightning.modules.member_groups import (
@@ -32,18 +37,24 @@ from lazy_lightning.modules.observation import Observation, Record
 from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.modules.row_checkpoint import split_rows, stack_rows
 from lazy_lightning.modules.training_state import TrainingState
+from lazy_lightning.nn.member_samples import MemberSamples, OwnSets
 from lazy_lightning.objective.companions import NETWORK, Companion, ComparisonModels, check_companions
 from lazy_lightning.objective.full_batch import Objective, chunks
+from lazy_lightning.objective.loss_over_sets import own_sample_losses
 from lazy_lightning.objective.losses import Loss
 from lazy_lightning.objective.weight_decay import DecayTo, WeightDecay
 from lazy_lightning.runs.checkpoint_validation import CheckpointContent
 from lazy_lightning.runs.checkpoints import KEY
 
+BatchSeed = int | Literal["weights"] | None
+"""The seed of the order of the mini-batches: one number, that of each member's weights, or the data's train_seed."""
+
 
 class MiniBatchModule(ObservedModule):
     """Trains F = alpha (f(w, x) - f(w0, x)) on mini-batches, by any optimizer of torch (arXiv:1812.07956).
 
-    A step descends L = 1/(alpha^2 b) sum_i ell(F(w, x_i), y_i) over a batch of b samples, which all members share.
+    A step descends L = 1/(alpha^2 b) sum_i ell(F(w, x_i), y_i) over a batch of b samples, which all members share
+    unless they have orders of batches (``batch_seed``) or training sets (``data_seeds``) of their own.
     Every pair of an alpha and a seed is a member; beside the network of each, its ``companions`` are trained from the
     same start, by the same optimizer and batches. Nothing that happens to one member or model changes another.
 
@@ -72,6 +83,14 @@ class MiniBatchModule(ObservedModule):
         chunk_size: samples evaluated at once at observations; null for all.
         decay_rate: weight decay, adds (decay_rate/2) norm(w - c)^2 to L; 0 for none. Reported losses do not contain it.
         decay_to: the point c that weight decay draws to, ``zero`` or the ``start`` w0.
+        data_seeds: as of :class:`~lazy_lightning.modules.FlowModule`: training sets of the members' own, and with them
+            orders of batches and augmentations, all as in a run with this ``data.train_seed``.
+        data_seed_keys: likewise.
+        batch_seed: draws the order of the mini-batches, and the augmentations, apart from the training set: a number,
+            or ``weights``, by which each member has an order of its own, drawn by the seed of its weights. Null draws
+            one order by ``data.train_seed``.
+        stop_margin: a member ends at the first observation at which all training margins are at least this; its
+            learning rate is zero from then on, so it stays where it is. Null trains all members to the end of the run.
 
     Raises:
         ConfigError: for a value out of range, a loss that does not fit the labels, or an optimizer or a schedule that
@@ -97,8 +116,15 @@ class MiniBatchModule(ObservedModule):
         chunk_size: int | None = 500,
         decay_rate: float = 0.0,
         decay_to: DecayTo = "zero",
+        data_seeds: DataSeeds = None,
+        data_seed_keys: list[str] | None = None,
+        batch_seed: BatchSeed = None,
+        stop_margin: float | None = None,
     ) -> None:
-        super().__init__(network, loss, alpha, seeds, centering, 1.0, chunk_size)
+        target = 1.0 if stop_margin is None else stop_margin
+        super().__init__(network, loss, alpha, seeds, centering, target, chunk_size, data_seeds, data_seed_keys)
+        self.batch_seed = _checked_batch_seed(batch_seed)
+        self.stop_margin = stop_margin
         self.decay = WeightDecay(decay_rate, decay_to)
         self.companions = check_companions(companions or [])
         self.models: tuple[str, ...] = (NETWORK, *self.companions)
@@ -112,6 +138,10 @@ class MiniBatchModule(ObservedModule):
         if observed_samples is not None and observed_samples < 1:
             raise ConfigError(f"observed_samples must be >= 1, or null for all, got {observed_samples}")
         self.observed_samples = observed_samples
+        self._check_stop_margin()
+        self._own_batches: OwnSets | None = None
+        self._sets_of_batches = torch.zeros(0, dtype=torch.int64)
+        self._whole_train: Split | None = None
         self.steps = 0
         self._goes_on = False
         self._t: dict[str, NDArray[np.float64]] = {}
@@ -135,11 +165,78 @@ class MiniBatchModule(ObservedModule):
         of_alpha = dict(zip(alphas, learning_rates, strict=True))
         return {name: [of_alpha[alpha] for alpha in self.ensemble.alphas] for name in self.models}
 
+    def _check_stop_margin(self) -> None:
+        if self.stop_margin is None:
+            return
+        if not (self.loss.has_margin_stop and 0 < self.stop_margin < np.inf):
+            raise ConfigError(
+                f"stop_margin is {self.stop_margin} with the loss {self.loss.name}, expected a number > 0 with a "
+                "loss of the hinge family: change one of the two, or set stop_margin to null"
+            )
+        for name, given in (
+            ("companions", bool(self.companions)),
+            ("lr_scheduler", self._scheduler is not None),
+            ("observed_samples", self.observed_samples is not None),
+        ):
+            if given:
+                raise ConfigError(
+                    f"stop_margin is {self.stop_margin}, which is not implemented with model.{name}: set one of the "
+                    "two to null"
+                )
+
     @property
     def title(self) -> str:
         """What is trained, for the closing summary."""
         names = " and ".join(name.replace("_", " ") for name in self.companions)
         return f"mini-batch training of the network{f' beside {names}' if names else ''}"
+
+    # ------------------------------------------------------------------ batches of the members' own
+
+    def setup(self, stage: str) -> None:
+        """Builds the members, and tells the datamodule whose batches to make."""
+        super().setup(stage)
+        self._whole_train = None
+        sources = self._batch_sources()
+        distinct = list(dict.fromkeys(sources))
+        own = torch.tensor([distinct.index(source) for source in sources])
+        self._own_batches = OwnSets(own.to(self.w0.device)) if len(distinct) > 1 else None
+        self._sets_of_batches = self.data_sets.positions([seed for seed, _ in distinct]).to(self.w0.device)
+        self.data.member_batches = functools.partial(self._train_batches, self.data, distinct)
+
+    def _place(self, device: torch.device) -> None:
+        super()._place(device)
+        if self._own_batches is not None:
+            self._own_batches = OwnSets(self._own_batches.own.to(device))
+        self._sets_of_batches = self._sets_of_batches.to(device)
+
+    def _batch_sources(self) -> list[tuple[int | None, int | None]]:
+        """The data seed and the batch seed of each member of this process."""
+        members = self.own_members
+        data = members.data_seeds or (None,) * len(members)
+        orders = members.seeds if self.batch_seed == "weights" else (self.batch_seed,) * len(members)
+        return list(zip(data, orders, strict=True))
+
+    def _train_batches(self, data: FlowData, sources: Sequence[tuple[int | None, int | None]]) -> MiniBatches:
+        loaders = [self.data_sets.data_of(data, own).mini_batches(seed) for own, seed in sources]
+        return loaders[0] if len(loaders) == 1 else MemberBatches(loaders)
+
+    def _resident_training_set(self) -> Split:
+        """What is observed; part of the whole set on the device where members gather their batches from it."""
+        if self._own_batches is None:
+            return super()._resident_training_set()
+        return self._observed(self._gathered_set())
+
+    def _gathered_set(self) -> Split:
+        """The whole training set on the device, brought there once a fit."""
+        if self._whole_train is None:
+            self._whole_train = self.resident(self.split("train"))
+        return self._whole_train
+
+    def _gathered(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs and targets (K, b, ...) at positions (K, b) of the training sets."""
+        train, sets = self._gathered_set(), self._sets_of_batches.unsqueeze(1)
+        x, y = (part.sets[sets, rows] if isinstance(part, MemberSamples) else part[rows] for part in train[:2])
+        return x, y
 
     # ------------------------------------------------------------------ weights
 
@@ -185,17 +282,25 @@ class MiniBatchModule(ObservedModule):
         """The models on the present device."""
         return ComparisonModels(self.network, self.centering, self.w0, self.member_buffers(), self.shared_starts)
 
-    def on_device(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch on the device, in the precision of the run."""
+    def on_device(self, *batch: Tensor) -> tuple[Tensor, Tensor]:
+        """The inputs and targets of a batch on the device, in the run's precision; each member's own if they differ.
+
+        Args:
+            batch: ``(x, y)``, or what :class:`~lazy_lightning.data.member_batches.MemberBatches` yields.
+        """
+        x, y = self._gathered(batch[0].to(self.device)) if len(batch) == 1 else batch
         y = y.to(self.device)
-        return x.to(self.device, self.w0.dtype), y.to(self.w0.dtype) if y.is_floating_point() else y
+        x, y = x.to(self.device, self.w0.dtype), y.to(self.w0.dtype) if y.is_floating_point() else y
+        if self._own_batches is None:
+            return x, y
+        return cast(Tensor, MemberSamples(x, self._own_batches)), cast(Tensor, MemberSamples(y, self._own_batches))
 
     def losses(self, displacements: Mapping[str, Tensor], x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Mean ell(F, y) over a batch, (E,) by model."""
         models = self.comparison_models
         start = models.start(x)
         return {
-            name: self.loss.per_sample(models.outputs(name, dw, x, start), y).mean(dim=-1)
+            name: own_sample_losses(self.loss, models.outputs(name, dw, x, start), y).mean(dim=-1)
             for name, dw in displacements.items()
         }
 
@@ -210,7 +315,7 @@ class MiniBatchModule(ObservedModule):
     def training_step(self, batch: Sequence[Tensor], batch_idx: int) -> Tensor:
         """The loss of a batch; Lightning does the rest."""
         self.within_step = True
-        x, y = self.on_device(batch[0], batch[1])
+        x, y = self.on_device(*batch)
         displacements = {name: self.displacement(name) for name in self.models}
         return self.total(self.losses(displacements, x, y), displacements)
 
@@ -282,7 +387,9 @@ class MiniBatchModule(ObservedModule):
         )  # fmt: skip
 
     def _observed_training_set(self) -> Split:
-        train = self.data.train
+        return self._observed(self.split("train"))
+
+    def _observed(self, train: Split) -> Split:
         return train if self.observed_samples is None else Split(*(part[: self.observed_samples] for part in train))
 
     def on_train_start(self) -> None:
@@ -346,8 +453,9 @@ class MiniBatchModule(ObservedModule):
         return self._starts_of_all
 
     def shares_done(self, record: Record) -> NDArray[np.float64]:
-        """(E,): the share of the steps."""
-        return np.full(len(self.ensemble), min(1.0, self.steps / self._ends()))
+        """(E,): the share of the steps, or of the margins met if a member ends by these."""
+        shares = np.full(len(self.ensemble), min(1.0, self.steps / self._ends()))
+        return shares if self.stop_margin is None else np.fmax(shares, record.columns["train/margin_met"])
 
     def _observe(self) -> None:
         with torch.no_grad():
@@ -359,7 +467,16 @@ class MiniBatchModule(ObservedModule):
             columns: dict[str, Tensor] = {}
             observation = Observation(self.observations, self._state, self._state.as_trace(), None, final, columns)
             self.observe(observation, columns)
+        if self.stop_margin is not None:
+            self._hold_ended(self._state.reason)
         self.trainer.should_stop = self.trainer.should_stop or final
+
+    def _hold_ended(self, reason: Tensor) -> None:
+        """Sets the learning rate of members that have met their margins to zero, which the checkpoint keeps."""
+        groups = cast(Optimizer, self.optimizers(use_pl_optimizer=False)).param_groups
+        for group, code in zip(groups, reason.tolist(), strict=True):  # no companions, so a group is a member
+            if code == StopReason.MARGINS_MET:
+                group["lr"] = 0.0
 
     def _present_state(self) -> TrainingState:
         outputs = self._evaluated(NETWORK, train=True)
@@ -369,6 +486,9 @@ class MiniBatchModule(ObservedModule):
         over = StopReason.MAX_STEPS if self.steps >= self._ends() else StopReason.RUNNING
         reason = torch.full_like(loss, int(over), dtype=torch.int8)
         numbers = {"t": self._t[NETWORK], "dt": self.rates()[NETWORK]}
+        if self.stop_margin is not None:
+            met = (self.loss.margins(outputs, self.train_split.y) >= self.stop_margin).all(dim=-1)
+            reason = reason.masked_fill(met | (self._uploaded(numbers["dt"]) == 0), int(StopReason.MARGINS_MET))
         return TrainingState(
             origin=self.w0,
             displacement=self.displacement(),
@@ -480,4 +600,13 @@ class MiniBatchModule(ObservedModule):
             content.refuse(f"it holds {held} learning-rate schedules, the configuration {int(not held)}")
 
     def _identity(self) -> str:
-        return f"{super()._identity()} {self.models}"
+        order = "" if self.batch_seed is None else f" batch_seed {self.batch_seed}"
+        return f"{super()._identity()} {self.models}{order}"
+
+
+def _checked_batch_seed(seed: BatchSeed) -> BatchSeed:
+    """Refuses what is no seed."""
+    is_number = isinstance(seed, int) and not isinstance(seed, bool)
+    if seed is None or seed == "weights" or (is_number and 0 <= cast(int, seed) < 2**63):
+        return seed
+    raise ConfigError(f"batch_seed is {seed!r}, expected an integer >= 0 and below 2^63, weights, or null")

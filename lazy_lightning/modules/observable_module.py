@@ -16,7 +16,7 @@ from lazy_lightning.data.split import Split
 from lazy_lightning.flow.events import Event
 from lazy_lightning.flow.momentum_flow import MomentumFlow
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.modules.data_sets import SetName
+from lazy_lightning.modules.data_sets import DataSets, SetName
 from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.observation import Record
 from lazy_lightning.modules.ranks import Ranks
@@ -55,6 +55,10 @@ class ObservableModule(Protocol):
     @property
     def data(self) -> FlowData:
         """The datamodule of the run."""
+
+    @property
+    def data_sets(self) -> DataSets:
+        """The data of members with data seeds."""
 
     @property
     def task(self) -> Task:

@@ -72,6 +72,19 @@ class LossOverSets(Loss):
         return flat
 
 
+def own_sample_losses(loss: Loss, F: Tensor, y: Tensor | MemberSamples) -> Tensor:
+    """(E, n) the loss of each sample, all members in one call, where targets may be each member's own.
+
+    Args:
+        loss: of samples, which it treats one by one.
+        F: (E, n) or (E, n, c).
+        y: (n, ...) targets that all members share, or each member's own.
+    """
+    if not isinstance(y, MemberSamples):
+        return loss.per_sample(F, y)
+    return loss.per_sample(F.flatten(0, 1).unsqueeze(0), y.by_member.flatten(0, 1)).view(F.shape[:2])
+
+
 def _over_sets(function: Callable[[Tensor, Tensor], Tensor], F: Tensor, y: Tensor | MemberSamples) -> Tensor:
     """The results of a function of (F, y) for the members of each set, in the order of the members."""
     if not isinstance(y, MemberSamples):

@@ -36,6 +36,8 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "decay_to": "zero",
     "paired": False,
     "online": False,
+    "batch_seed": None,
+    "stop_margin": None,
 }
 """Arguments that 0.1.0 did not have, with their defaults, for which a member has the same identity as in 0.1.0."""
 DATA_SEEDS = ("data.train_seed", "data.teacher_seed")

@@ -126,3 +126,13 @@ def test_resumed_run_has_whole_paths(tmp_path):
     assert torch.equal(second["places"][:, :known], first["places"])
     assert second["places"].shape[1] > known
     assert second["t"][0, -1] == pytest.approx(8.0)
+
+
+def test_the_teacher_drawn_is_that_of_the_recorded_members(tmp_path):
+    """With a teacher for each data seed, the first members of all alphas have the first data seed."""
+    model = students(data_seeds=[3, 5], data_seed_keys=["teacher_seed"], stop=StoppingCriteria(max_steps=2))
+    watch(tmp_path, NeuronPaths(), model=model, data=teacher())
+    (path,) = tmp_path.rglob("neurons.safetensors")
+    own = teacher(teacher_seed=3)
+    own.setup()
+    assert_close(load_file(path)["teacher_places"], own.teacher_scale * own.teacher_weights)

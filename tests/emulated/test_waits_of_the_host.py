@@ -111,14 +111,14 @@ def test_a_burst_on_the_kernel_selects_members_with_one_read(monkeypatch, tmp_pa
     assert max(len(waits) for waits in found) <= 3, found
 
 
-@pytest.mark.parametrize("loss", ["mse", "cross_entropy"])
-def test_a_mini_batch_step_waits_only_to_observe(loss, monkeypatch, tmp_path):
+@pytest.mark.parametrize("options", [{"loss": "mse"}, {"loss": "cross_entropy"}, {"batch_seed": "weights"}], ids=str)
+def test_a_mini_batch_step_waits_only_to_observe(options, monkeypatch, tmp_path):
     """With both companions: none in a step, two in an observation (whether all have failed, and the record)."""
-    module = scaled(loss=loss)
+    module = scaled(**options)
     observations = waits_of(monkeypatch, MiniBatchModule, "_observe", lambda: fitted(tmp_path, DEVICE, module))
     assert [len(waits) for waits in observations[1:]] == [2] * (len(observations) - 1), observations
     steps = waits_of(
-        monkeypatch, MiniBatchModule, "training_step", lambda: fitted(tmp_path / "again", DEVICE, scaled(loss=loss))
+        monkeypatch, MiniBatchModule, "training_step", lambda: fitted(tmp_path / "again", DEVICE, scaled(**options))
     )
     assert steps == [[]] * len(steps)
     assert len(steps) == 4
