@@ -225,6 +225,8 @@ class FlowCLI(LightningCLI):
         if isinstance(self.model, FlowModule):
             self.model.check_samples(len(self.datamodule.train.y), self.trainer.world_size)
         trains = subcommand in ("fit", "kernel")
+        if isinstance(self.model, MemberModule) and trains and not self._resumes_from_checkpoint():
+            self.model.given_weights.check(self.model.ensemble)
         if not trains:
             write_no_events(self.trainer)
         try:
@@ -240,6 +242,11 @@ class FlowCLI(LightningCLI):
                 f"the checkpoint {_get_ckpt_path(self)} does not fit this configuration "
                 f"({messages.squeeze(str(error))[:300]}): use the config.yaml in its folder"
             ) from error
+
+    def _resumes_from_checkpoint(self) -> bool:
+        """Returns whether the run goes on from a checkpoint, which holds its own w0."""
+        own = self._folder is not None and (self._folder / CHECKPOINT).is_file()
+        return own or _get_ckpt_path(self) is not None
 
     def after_fit(self) -> None:
         """Checks after training that a member has ended without failure.

@@ -98,6 +98,11 @@ class FlowModule(ObservedModule):
         decay_to: the point c that weight decay draws to, ``zero`` or the ``start`` w0.
         paired: compute F from the change of the outputs, passed from layer to layer without cancellation, so that
             float32 is accurate at any alpha; for the bundled networks, with centering, on one device.
+        init: where w0 is read from, instead of being drawn by the seeds: the folder of a run or a checkpoint, whose
+            final weights are taken member by member, or a file of one network's weights by name (``.safetensors``, or
+            a state_dict saved by torch).
+        init_alpha: the alpha of the stored members; null for the only one stored, or each member's own.
+        init_fresh: layers that keep the weights drawn by the seeds, such as a new output layer.
 
     Raises:
         ConfigError: for a value out of range, or a loss that does not fit the labels.
@@ -128,10 +133,16 @@ class FlowModule(ObservedModule):
         decay_rate: float = 0.0,
         decay_to: DecayTo = "zero",
         paired: bool = False,
+        init: str | None = None,
+        init_alpha: float | None = None,
+        init_fresh: list[str] | None = None,
     ) -> None:
         stop = stop or StoppingCriteria()
         margin = 1.0 if stop.margin is None else stop.margin
-        super().__init__(network, loss, alpha, seeds, centering, margin, chunk_size, data_seeds, data_seed_keys)
+        super().__init__(
+            network, loss, alpha, seeds, centering, margin, chunk_size, data_seeds, data_seed_keys, init, init_alpha,
+            init_fresh,
+        )  # fmt: skip
         self.automatic_optimization = False
         self.decay = WeightDecay(decay_rate, decay_to)
         self.paired = paired

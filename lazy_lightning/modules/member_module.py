@@ -19,6 +19,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.memory import require_bytes
 from lazy_lightning.modules.data_sets import DataSets, SetName
 from lazy_lightning.modules.ensemble import DataSeeds, Ensemble
+from lazy_lightning.modules.given_weights import GivenWeights, Start
 from lazy_lightning.modules.observation import finite_mean
 from lazy_lightning.modules.ranks import Ranks, ranks_of
 from lazy_lightning.modules.sample_ranks import SampleRanks
@@ -55,6 +56,11 @@ class MemberModule(LightningModule):
         chunk_size: samples evaluated at once; null for all.
         data_seeds: data seeds of the members of each alpha and seed; null for the data of the datamodule.
         data_seed_keys: the seeds of the datamodule that a data seed sets; null for ``train_seed`` alone.
+        init: where w0 is read from, instead of being drawn by the seeds: the folder of a run or a checkpoint, whose
+            final weights are taken member by member, or a file of one network's weights by name (``.safetensors``, or
+            a state_dict saved by torch).
+        init_alpha: the alpha of the stored members; null for the only one stored, or each member's own.
+        init_fresh: layers that keep the weights drawn by the seeds, such as a new output layer.
 
     Raises:
         ConfigError: for a value out of range, or (in ``setup``) a loss that does not fit the labels.
@@ -76,6 +82,9 @@ class MemberModule(LightningModule):
         chunk_size: int | None,
         data_seeds: DataSeeds = None,
         data_seed_keys: list[str] | None = None,
+        init: str | None = None,
+        init_alpha: float | None = None,
+        init_fresh: list[str] | None = None,
     ) -> None:
         super().__init__()
         self.constructor_arguments = constructor_arguments(self)
@@ -96,6 +105,9 @@ class MemberModule(LightningModule):
         self.shared_starts = SharedStarts.of_seeds(self.ensemble.seeds)
         self.data_sets = DataSets(self.ensemble.data_seeds, data_seed_keys)
         """The data of members with data seeds."""
+        self.given_weights = GivenWeights(init, init_alpha, init_fresh)
+        """The weights that members start from, if any."""
+        self._given_error: ConfigError | None = None
 
     # ------------------------------------------------------------------ building
 
@@ -148,14 +160,53 @@ class MemberModule(LightningModule):
                 f"the network {type(members.network.template).__name__} puts out {members.outputs} numbers a sample, "
                 f"but the data have {data.num_outputs}: give its constructor an argument named num_outputs"
             )
-        self.network: MemberNetwork = members.network.in_precision(dtype)
-        self.register_buffer("w0", members.w0.to(dtype))
-        self._hold_weights()
         self._buffer_names = attribute_names(members.buffers)
+        start = self._start(members)
+        self.shared_starts = start.shared
+        self.network: MemberNetwork = members.network.in_precision(dtype)
+        self.register_buffer("w0", start.w0.to(dtype))
+        self._hold_weights()
         for name, held in self._buffer_names.items():
-            self.register_buffer(held, in_precision(members.buffers[name], dtype))
+            self.register_buffer(held, in_precision(start.buffers[name], dtype))
         uses = ("fitted", "held_out", "validation", "evaluated")
         self.metrics = nn.ModuleDict({use: self._build_metrics() for use in uses})
+
+    def _start(self, members: InitialMembers) -> Start:
+        """What the members start from; weights that cannot be read are an error unless a checkpoint is loaded."""
+        drawn = Start(members.w0, members.buffers, self.shared_starts)
+        try:
+            return self.given_weights.start(members.network, self.own_members, drawn, self._buffer_names)
+        except ConfigError as error:
+            self._given_error = error
+            return drawn
+
+    def require_given_weights(self) -> None:
+        """Called before training and evaluation, when a checkpoint has been loaded, if there is one.
+
+        Raises:
+            ConfigError: the weights to start from could not be read, or do not fit.
+        """
+        if self._given_error is not None:
+            raise self._given_error
+
+    def replace_given_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Called with the tensors of a checkpoint, which holds w0: the file it came from is needed no more."""
+        if self._given_error is not None:
+            self._given_error = None
+            buffers = {name: weights[held] for name, held in self._buffer_names.items()}
+            self.shared_starts = SharedStarts.of_weights(weights["w0"], buffers)
+
+    def on_validation_start(self) -> None:
+        """Refuses to evaluate drawn weights in the place of given ones."""
+        self.require_given_weights()
+
+    def on_test_start(self) -> None:
+        """As :meth:`on_validation_start`."""
+        self.require_given_weights()
+
+    def on_predict_start(self) -> None:
+        """As :meth:`on_validation_start`."""
+        self.require_given_weights()
 
     def _take_own_members(self) -> None:
         """Deals the members out to the processes of the trainer, if there are several."""

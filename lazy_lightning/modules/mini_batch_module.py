@@ -91,6 +91,9 @@ class MiniBatchModule(ObservedModule):
             one order by ``data.train_seed``.
         stop_margin: a member ends at the first observation at which all training margins are at least this; its
             learning rate is zero from then on, so it stays where it is. Null trains all members to the end of the run.
+        init: as of :class:`~lazy_lightning.modules.FlowModule`.
+        init_alpha: likewise.
+        init_fresh: likewise.
 
     Raises:
         ConfigError: for a value out of range, a loss that does not fit the labels, or an optimizer or a schedule that
@@ -120,9 +123,15 @@ class MiniBatchModule(ObservedModule):
         data_seed_keys: list[str] | None = None,
         batch_seed: BatchSeed = None,
         stop_margin: float | None = None,
+        init: str | None = None,
+        init_alpha: float | None = None,
+        init_fresh: list[str] | None = None,
     ) -> None:
         target = 1.0 if stop_margin is None else stop_margin
-        super().__init__(network, loss, alpha, seeds, centering, target, chunk_size, data_seeds, data_seed_keys)
+        super().__init__(
+            network, loss, alpha, seeds, centering, target, chunk_size, data_seeds, data_seed_keys, init, init_alpha,
+            init_fresh,
+        )  # fmt: skip
         self.batch_seed = _checked_batch_seed(batch_seed)
         self.stop_margin = stop_margin
         self.decay = WeightDecay(decay_rate, decay_to)

@@ -18,6 +18,7 @@ from torch import Tensor
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError, UnwrittenError
 from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.modules.given_weights import LAYOUT
 from lazy_lightning.modules.guarded_callback import report_failure, short_reason
 from lazy_lightning.modules.logged_columns import (
     forget_early_stops,
@@ -160,7 +161,12 @@ class ObservedModule(MemberModule):
     # ------------------------------------------------------------------ the data
 
     def on_fit_start(self) -> None:
-        """Brings the data to the device, once, and computes f0 of the test set there."""
+        """Brings the data to the device, once, and computes f0 of the test set there.
+
+        Raises:
+            ConfigError: the weights to start from could not be read, or do not fit.
+        """
+        self.require_given_weights()
         self.train_split = self._resident_training_set()
         self.test_split = self.resident(self.split("test"))
         self.val_split = self.resident(self.split("val"))
@@ -283,6 +289,7 @@ class ObservedModule(MemberModule):
             "alphas": list(self.ensemble.alphas),
             "seeds": list(self.ensemble.seeds),
             **({} if self.ensemble.data_seeds is None else {"data_seeds": list(self.ensemble.data_seeds)}),
+            LAYOUT: [[name, list(shape)] for name, shape in zip(self.network.names, self.network.shapes, strict=True)],
             "samples": len(self.data.train.y),
             "objective": self._digest,
             "failed_observers": {name: list(columns) for name, columns in self._observers.failed.items()},
@@ -325,6 +332,7 @@ class ObservedModule(MemberModule):
         require_digest(checkpoint, content.path)
         # Those of the metrics follow from the configuration, and a checkpoint may be older than some metrics.
         checkpoint["state_dict"] = {**weights, **of_metrics}
+        self.replace_given_weights(weights)
         self.observations = saved["observations"]
         self._wall_before = float(saved["wall"])
         self._observers = ObserverRunner(saved.get("failed_observers", {}))
