@@ -147,8 +147,12 @@ def _draw(chosen: Followed, found: dict[float, _Alpha], start: tuple[float, floa
         axis.axhline(start[0], color="0.6", lw=1.5, zorder=0)
         axis.set_ylabel(quantity.label)
     for axis in axes.flat:
-        log_axes(axis, y=axis is axes[1, 1])
+        log_axes(axis, y=axis is not axes[1, 0])
         axis.set_xlabel("$t$")
+    for axis in axes[0]:
+        axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter("{x:g}")
     axes[0, 1].set_xlabel("train loss / initial train loss")
     axes[0, 1].invert_xaxis()
     axes[1, 0].set_ylabel(r"alignment of $\Theta_t$ with the labels")

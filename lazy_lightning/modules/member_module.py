@@ -201,11 +201,11 @@ class MemberModule(LightningModule):
         self.require_given_weights()
 
     def on_test_start(self) -> None:
-        """As :meth:`on_validation_start`."""
+        """Refuses to test drawn weights in the place of given ones."""
         self.require_given_weights()
 
     def on_predict_start(self) -> None:
-        """As :meth:`on_validation_start`."""
+        """Refuses to predict by drawn weights in the place of given ones."""
         self.require_given_weights()
 
     def _take_own_members(self) -> None:

@@ -67,5 +67,5 @@ class FixedBatchNorm(nn.Module):
 
         normalised = (x - by_channel(self.running_mean)) * by_channel((self.running_var + self.eps).rsqrt())
         if self.weight is None:
-            return cast(Tensor, normalised)
+            return normalised
         return normalised * by_channel(self.weight) + by_channel(cast(Tensor, self.bias))
