@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor
@@ -240,4 +240,4 @@ def _initial_loss(module: ObservableModule) -> Tensor:
     """(E,) float64: the mean of ell(F, y) over the observed training samples at w0."""
     x, y = module.train_split.x, module.train_split.y
     F = drop_single_output(module.centering(module.raw_outputs(module.w0, x), module.initial_outputs(x)))
-    return cast(Tensor, module.loss.per_sample(F, y)).double().mean(dim=-1)
+    return module.loss.per_sample(F, y).double().mean(dim=-1)

@@ -22,7 +22,7 @@ _COUNTER = "num_batches_tracked"
 """What a BatchNorm counts besides its statistics; it enters no output in evaluation."""
 
 
-def read_weights(path: Path) -> dict[str, Any] | dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Any]:
     """Returns the content of a checkpoint of this package, or tensors by name.
 
     Args:
