@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from lazy_lightning.analysis.number_format import duration
 from lazy_lightning.experiments.evaluation_count import expected_evaluations
 from lazy_lightning.experiments.makespan import makespan
-from lazy_lightning.figures.marks import SCALE_LABEL
+from lazy_lightning.figures.scale import SCALE_LABEL
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.style import save as save_figure
 from lazy_lightning.nn import FC

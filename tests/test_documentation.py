@@ -85,7 +85,7 @@ def test_tutorial_runs(name: str, folder: Path, no_figures: None, monkeypatch: p
         torch.set_default_dtype(dtype)
 
 
-def drawn_nothing(members: object, out: Path) -> lazy_lightning.report.Report:
+def drawn_nothing(members: object, out: Path, **_options: object) -> lazy_lightning.report.Report:
     return lazy_lightning.report.Report(out / "index.html", [], {}, {})
 
 

@@ -142,7 +142,7 @@ def families_alone(cli: SweepCLI, subcommand: str) -> None:
     assert cli.configured(base, next(iter(declaration.combinations())))
 
 
-def drawn_nothing(members: Any, out: Path) -> lazy_lightning.report.Report:
+def drawn_nothing(members: Any, out: Path, **_options: object) -> lazy_lightning.report.Report:
     assert len(members)
     return lazy_lightning.report.Report(out / "index.html", [], {}, {})
 

@@ -19,6 +19,7 @@ from lazy_lightning.callbacks.printing import SafeConsole, attempt
 from lazy_lightning.callbacks.python_config import write_python_config
 from lazy_lightning.callbacks.scalars import FOLDER as TENSORBOARD
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
+from lazy_lightning.figures.stated_scale import states_gamma
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.logged_columns import stopped_early
 from lazy_lightning.modules.observation import Record, finite_mean
@@ -235,9 +236,16 @@ def _number(name: str) -> Any:
     return text
 
 
+def _richness(group: dict[str, Any]) -> str | None:
+    """Returns 1/(sqrt(h) alpha) if it is stated."""
+    scale = group["sqrt_h_alpha"]
+    return f"{1 / scale:.3g}" if scale is not None and states_gamma() else None
+
+
 _COLUMNS: list[tuple[str, Any]] = [
     ("alpha", lambda group: f"{group['alpha']:g}"),
     ("√h alpha", lambda group: None if group["sqrt_h_alpha"] is None else f"{group['sqrt_h_alpha']:.3g}"),
+    ("gamma", _richness),
     ("regime", lambda group: group["regime"]),
     ("train error", _percent("train/error")),
     ("test error", _percent("test/error")),

@@ -33,7 +33,8 @@ class LearningCurves(Sink):
         curves = tables[0].table(pl_module)
         path = Path(trainer.log_dir) / "figures" / "learning_curves"
         boards = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-        drawn, panels = learning_curves(curves), single_panels(curves) if boards else {}
+        h = float(getattr(pl_module.network.template, "width", None) or "nan")
+        drawn, panels = learning_curves(curves, h), single_panels(curves, h) if boards else {}
         with warn_if_unwritten(pl_module, path):  # a figure that cannot be drawn is not a file that cannot be written
             save(drawn, path)
             for name, figure in panels.items():

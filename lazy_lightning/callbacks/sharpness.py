@@ -30,8 +30,9 @@ class Sharpness(MeasuredAtTimes):
     * ``sharpness/trace``, ``sharpness/trace_error``: by Hutchinson's method, with the standard error.
     * ``sharpness/limit``: 2/dt, above which a step of Euler's rule of length dt oscillates with growing amplitude along
       the first eigenvector; likewise for SGD without momentum, where dt is the learning rate. With momentum beta it is
-      2 (1 + beta)/lr, of Nesterov's kind 2 (1 + beta)/((1 + 2 beta) lr). NaN for other optimizers, whose steps are not
-      along the gradient. ``largest`` near ``limit`` is the edge of stability (arXiv:2103.00065).
+      2 (1 + beta)/lr, of Nesterov's kind 2 (1 + beta)/((1 + 2 beta) lr). NaN for other optimizers and
+      for rates by layer, whose steps are not along the gradient. ``largest`` near ``limit`` is the edge of stability
+      (arXiv:2103.00065).
 
     A member is measured when its t has passed the next power of ``t_factor``, and when it stops. In other records its
     columns are NaN, and after it has stopped they keep their values. A measurement takes ``products`` + ``vectors``
@@ -106,7 +107,7 @@ def stability_limit(module: ObservableModule, dt: Tensor) -> Tensor:
     if module.follows_flow:
         return 2 / dt
     optimizer = module.trainer.optimizers[0]
-    if not isinstance(optimizer, torch.optim.SGD):
+    if not isinstance(optimizer, torch.optim.SGD) or isinstance(getattr(module, "layer_rates", None), Mapping):
         return torch.full_like(dt, torch.nan)
     group = optimizer.param_groups[0]
     beta, dampening = float(group["momentum"]), float(group["dampening"])

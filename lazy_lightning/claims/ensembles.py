@@ -8,7 +8,8 @@ from lazy_lightning.analysis import EnsembleStatistics, ensemble_statistics, mis
 from lazy_lightning.analysis.seeds import Floats
 from lazy_lightning.claims.claim import Measurement
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.sweep_table import KERNEL_AT_INIT, finished, named_scale
+from lazy_lightning.figures.scale import scale_words
+from lazy_lightning.figures.sweep_table import KERNEL_AT_INIT, finished
 from lazy_lightning.runs.configuration import significant
 
 
@@ -27,7 +28,7 @@ def gain_of_the_ensemble(runs: pd.DataFrame) -> list[Measurement]:
     for (width, scale), rows in finished(runs).groupby(["h", "alpha"]):
         h, alpha = float(str(width)), float(str(scale))
         gains = _errors(rows) - _statistics(rows).ensemble_error
-        found.append(Measurement.mean(100 * gains, f"h = {h:g}, {named_scale(h, alpha)}"))
+        found.append(Measurement.mean(100 * gains, f"h = {h:g}, {scale_words(h, alpha)}"))
     return found
 
 

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from lazy_lightning.cli.subcommands import STORED
 from lazy_lightning.errors import ConfigError, DataError
+from lazy_lightning.figures.stated_scale import SCALES, stated_scale, with_richness
 from lazy_lightning.plain_text import csv_text, printable, rich_text
 from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.load import load_runs, without_damaged_arrays
@@ -38,6 +39,7 @@ def report(args: Sequence[str]) -> int:
         action="store_true",
         help="instead of figures, the papers' claims on the experiments in RUNS, each in the folder of its name",
     )
+    _add_scale(parser)
     given = parser.parse_args(args)
     if given.claims:
         return _claims(given.runs, given.out)
@@ -45,7 +47,7 @@ def report(args: Sequence[str]) -> int:
 
     require_own_folder(given.out)
     members = _undamaged(load_runs(given.runs, on_damaged=_warn))
-    written = write_report(members, given.out)
+    written = write_report(members, given.out, scale=given.scale)
     out, page = printable(given.out), printable(written.page)
     print(f"{len(written.drawn)} figures in {out}, with their numbers; the page is {page}")
     for name, reason in {**written.refused, **written.failed}.items():
@@ -85,8 +87,10 @@ def runs(args: Sequence[str]) -> int:
     commands = parser.add_subparsers(dest="command", required=True, parser_class=_Parser)
     listing = commands.add_parser("list", help="prints one line for each run")
     listing.add_argument("folder", nargs="?", type=Path, default=Path("runs"))
+    _add_scale(listing)
     showing = commands.add_parser("show", help="prints the configuration and the members of a run")
     showing.add_argument("run", type=Path)
+    _add_scale(showing)
     removing = commands.add_parser("rm", help="removes the folders of runs")
     removing.add_argument("run", nargs="+", type=Path)
     removing.add_argument("--yes", action="store_true", help="removes without confirmation")
@@ -97,14 +101,23 @@ def runs(args: Sequence[str]) -> int:
     exporting.add_argument("--duplicates", action="store_true", help="keeps duplicates of members")
     given = parser.parse_args(args)
     if given.command == "list":
-        _list(load_runs(given.folder, duplicates=True, on_damaged=_warn))
+        _list(load_runs(given.folder, duplicates=True, on_damaged=_warn), given.scale)
     elif given.command == "show":
-        _show(given.run)
+        with stated_scale(given.scale):
+            _show(given.run)
     elif given.command == "rm":
         return _remove(given.run, given.yes)
     else:
         _export(given.folder, given.out, given.curves, given.duplicates)
     return 0
+
+
+def _add_scale(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--scale",
+        choices=SCALES,
+        help="the quantity in legends, captions and tables; gamma is the richness 1/(sqrt(h) alpha)",
+    )
 
 
 def _warn(sentence: str) -> None:
@@ -126,14 +139,17 @@ def _undamaged(members: pd.DataFrame) -> pd.DataFrame:
     return undamaged
 
 
-def _list(members: pd.DataFrame) -> None:
+def _list(members: pd.DataFrame, scale: str | None) -> None:
+    column = scale or "alpha"
+    with stated_scale(scale):
+        members = with_richness(members)
     again = len(members) - members["id"].nunique()
     title = f"{members['path'].nunique()} runs, {len(members)} members" + (
         f", {again} of them duplicates of others" if again else ""
     )
     table = Table(title=title, title_justify="left")
     words = ("run", "model", "data")
-    for heading in ("run", "model", "data", "n_train", "h", "alpha", "seeds", "members", "test error"):
+    for heading in ("run", "model", "data", "n_train", "h", column, "seeds", "members", "test error"):
         table.add_column(heading, justify="left" if heading in words else "right", overflow="fold")
     by_run = {str(rows["run"].iloc[0]): rows for _, rows in members.groupby("path", sort=False)}
     for name in sorted(by_run, key=_natural_order):
@@ -142,7 +158,7 @@ def _list(members: pd.DataFrame) -> None:
         states = ", ".join(f"{counts[s]} {s}" for s in Status if s in counts)
         cells = (
             name, rows["model"].iloc[0], _first(rows, "data"), _span(rows, "data.n_train"), _span(rows, "h"),
-            _span(rows, "alpha"), rows["seed"].nunique(), states, _error(rows),
+            _span(rows, column), rows["seed"].nunique(), states, _error(rows),
         )  # fmt: skip
         table.add_row(*(rich_text(cell) for cell in cells))
     _console().print(table)

@@ -21,8 +21,9 @@ from lazy_lightning.figures.layers import (
     some_of,
 )
 from lazy_lightning.figures.lazy_end import lazy_findings
-from lazy_lightning.figures.marks import draw_band, log_axes, number, plain, width_label, width_marks
+from lazy_lightning.figures.marks import draw_band, log_axes, width_label, width_marks
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import common_scale_math, common_scale_words
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
@@ -113,7 +114,7 @@ def _draw_speeds(axis: Axes, speeds: Mapping[str, AcrossWidths], at: float) -> N
     draw_layers(axis, speeds)
     axis.set_ylabel(r"rms $\dot z$ at $t = 0$")
     note = layers_note(speeds)
-    axis.set_title(rf"$\sqrt{{h}}\,\alpha = {number(at, 3)}$" + (f"\n({note})" if note else ""))
+    axis.set_title(common_scale_math(at) + (f"\n({note})" if note else ""))
 
 
 def _draw_drift(axis: Axes, layer: str, curves: Sequence[WidthCurve]) -> None:
@@ -130,9 +131,11 @@ def _caption(runs: pd.DataFrame, speeds: Mapping[str, AcrossWidths], at: float, 
     parts = []
     if speeds:
         note = layers_note(speeds)
-        where = f"{plain(at)} ({note} between trained alphas, linearly in both logarithms)" if note else plain(at)
+        where = common_scale_words(at, "√h α")
+        if note:
+            where += f" ({note} between trained alphas, linearly in both logarithms)"
         parts.append(
-            f"Velocity of the preactivations at the start at √h α = {where}, where that of hidden layers should "
+            f"Velocity of the preactivations at the start at {where}, where that of hidden layers should "
             "not depend on h, and that of the output grow as √h."
         )
     elif len([h for h in sorted_widths(finished(runs)) if h == h]) < 2:

@@ -15,10 +15,10 @@ from lazy_lightning.figures.error_by_samples import SAMPLES, common_alphas
 from lazy_lightning.figures.layers import tick_widths
 from lazy_lightning.figures.marks import legend_above, offset_marks, plain
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import scale_math, scale_words
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     finished,
-    named_scale,
     named_width,
     of_width,
     sorted_widths,
@@ -45,7 +45,7 @@ def bias_by_samples(runs: pd.DataFrame) -> ReportFigure:
         axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
         for axis, ((h, alpha), rows) in zip(axes, panels, strict=True):
             _draw(axis, rows)
-            axis.set_title(f"{named_width(h)}, {named_scale(h, alpha)}".replace("sqrt(h) alpha", r"$\sqrt{h}\,\alpha$"))
+            axis.set_title(f"{named_width(h)}, {scale_math(h, alpha)}")
         axes[0].set_ylabel(r"$(F - y)^2$, mean over test samples")
         legend_above(figure, axes[0], columns=3)
     sets, seeds = (sorted(set(table[name].tolist())) for name in ("training_sets", "seeds"))
@@ -114,7 +114,7 @@ def _findings(table: pd.DataFrame) -> dict[str, str]:
     for (h, alpha), rows in _panels(table):
         last = rows.sort_values("n").iloc[-1]
         parts = ", ".join(f"{name} {last[part]:.3g}" for part, name in _NAMES.items())
-        findings[f"parts of the error at n = {plain(float(last['n']))}, {named_width(h)}, {named_scale(h, alpha)}"] = (
+        findings[f"parts of the error at n = {plain(float(last['n']))}, {named_width(h)}, {scale_words(h, alpha)}"] = (
             parts
         )
     return findings

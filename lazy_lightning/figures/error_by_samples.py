@@ -26,6 +26,7 @@ from lazy_lightning.figures.marks import (
 )
 from lazy_lightning.figures.quantity import ERROR, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import scale_math, scale_words
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     KERNEL_AT_INIT,
@@ -34,7 +35,6 @@ from lazy_lightning.figures.sweep_table import (
     errors_phrase,
     finished,
     has,
-    named_scale,
     named_width,
     of_width,
     seeds_phrase,
@@ -52,6 +52,8 @@ class SampleCurve(NamedTuple):
 
     name: str
     """Description such as ``h = 100, sqrt(h) alpha = 0.1``."""
+    label: str
+    """The same in mathtext."""
     alpha: float
     curve: WidthCurve
     """The curve, whose attribute ``alpha`` contains n."""
@@ -137,18 +139,18 @@ def _curve(rows: pd.DataFrame, h: float, alpha: float, model: str, quantity: Qua
     moved = against_samples(rows)
     (curve,) = width_curves(moved, quantity.column, model)
     ensemble = ensemble_curve(moved, h) if quantity is ERROR and model == NETWORK else None
-    name = f"{named_width(h)}, {named_scale(h, alpha)}" if model == NETWORK else f"{named_width(h)}, {model}"
-    return SampleCurve(name, alpha, curve, ensemble)
+    name = f"{named_width(h)}, {scale_words(h, alpha)}" if model == NETWORK else f"{named_width(h)}, {model}"
+    label = f"{named_width(h)}, {scale_math(h, alpha)}" if model == NETWORK else name
+    return SampleCurve(name, label, alpha, curve, ensemble)
 
 
 def _draw(axis: Axes, curve: SampleCurve, mark: Mark, quantity: Quantity) -> None:
     line, c = curve.curve, quantity.factor
     law = curve.law
-    label = curve.name.replace("sqrt(h) alpha", r"$\sqrt{h}\,\alpha$")
     slope = "" if law is None else f": $n^{{{law.slope:.2f}}}$"
     solid = mark._replace(line="-")
     draw_seeds(axis, line.alpha, c * line.values, solid)
-    draw_band(axis, line.alpha, line.band(c), solid, f"{label}{slope}")
+    draw_band(axis, line.alpha, line.band(c), solid, f"{curve.label}{slope}")
     if curve.ensemble is not None:
         draw_average(axis, curve.ensemble.alpha, c * curve.ensemble.values[:, 0], mark)
 

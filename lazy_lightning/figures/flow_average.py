@@ -14,7 +14,8 @@ from lazy_lightning.analysis import mean_and_error
 from lazy_lightning.errors import AnalysisError, ConfigError
 from lazy_lightning.figures.band import Band
 from lazy_lightning.figures.column_words import column_words
-from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL, Mark
+from lazy_lightning.figures.marks import Mark
+from lazy_lightning.figures.scale import scale_title
 from lazy_lightning.figures.sweep_table import finished, named_width, of_width, sorted_widths
 
 _POINTS = 120
@@ -50,8 +51,8 @@ class Followed(NamedTuple):
 
     @property
     def title(self) -> str:
-        """Title of the legend, in which :func:`~lazy_lightning.figures.marks.scale_name` names the curves."""
-        return ALPHA_LABEL if self.h != self.h else SCALE_LABEL
+        """Title of the legend, in which :func:`~lazy_lightning.figures.scale.scale_name` names the curves."""
+        return scale_title(self.h)
 
     @property
     def description(self) -> str:

@@ -9,11 +9,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lazy_lightning.figures.flow_average import FlowCurve, Followed, draw_flow_curve, followed
-from lazy_lightning.figures.marks import alpha_marks, legend_above, log_axes, scale_name
+from lazy_lightning.figures.marks import alpha_marks, legend_above, log_axes
 from lazy_lightning.figures.quantity import ERROR, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import scale_name, scale_words
 from lazy_lightning.figures.style import paper_style
-from lazy_lightning.figures.sweep_table import counted_seeds, has, named_scale, unfinished_note
+from lazy_lightning.figures.sweep_table import counted_seeds, has, unfinished_note
 
 TRAIN = Quantity("train/loss", "train loss", r"train loss $\ell(F, y)$", 1.0, "")
 _T1 = {
@@ -99,7 +100,7 @@ def _rows(line: _Line, h: float) -> pd.DataFrame:
 def _findings(lines: list[_Line], h: float) -> dict[str, str]:
     """Returns the values and times at the ends of the curves."""
     return {
-        f"{line.quantity.name} at the end, {named_scale(h, line.alpha)}": (
+        f"{line.quantity.name} at the end, {scale_words(h, line.alpha)}": (
             f"{line.curve.band.mean[-1]:.3g}{line.quantity.unit} at t = {line.curve.t[-1]:.3g}"
         )
         for line in lines

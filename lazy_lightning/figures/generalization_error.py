@@ -17,19 +17,18 @@ from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.ensembles import ensemble_curve
 from lazy_lightning.figures.lazy_end import shown_lazy
 from lazy_lightning.figures.marks import (
-    ALPHA_LABEL,
     Mark,
     draw_average,
     draw_band,
     draw_seeds,
     explain_average,
     legend_above,
-    plain,
     width_label,
     width_marks,
 )
 from lazy_lightning.figures.quantity import ERROR, LOSS, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import ALPHA_LABEL, scale_words
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     KERNEL_AT_END,
@@ -177,7 +176,8 @@ def _findings(runs: pd.DataFrame, series: Series, quantity: Quantity) -> dict[st
     for curve in series.ensembles:
         best = int(np.nanargmin(curve.values))
         findings[f"best ensemble average, {named_width(curve.h)}"] = (
-            f"{quantity.factor * curve.values[best, 0]:.3g}{quantity.unit} at alpha = {plain(curve.alpha[best])}"
+            f"{quantity.factor * curve.values[best, 0]:.3g}{quantity.unit} at "
+            f"{scale_words(curve.h, float(curve.alpha[best]), own='alpha')}"
         )
     return findings
 
@@ -203,7 +203,8 @@ def _plateau(curve: WidthCurve, quantity: Quantity, description: str) -> str:
             f"({len(curve.alpha)} points; {description}); extend the sweep to larger {name}"
         )
     value = with_error(quantity.factor * found.value, quantity.factor * found.error)
-    span = f"over {found.decades:.2g} decades, from {name} = {plain(found.start)}"
+    start = scale_words(curve.h, found.start if curve.h != curve.h else found.start / curve.h**0.5)
+    span = f"over {found.decades:.2g} decades, from {start}"
     return f"{value}{quantity.unit} {span} ({description})"
 
 

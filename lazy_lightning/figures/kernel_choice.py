@@ -9,7 +9,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.marks import number, plain
+from lazy_lightning.figures.scale import scale_math, scale_words
 from lazy_lightning.figures.sweep_table import finished, named_width, of_width, sorted_widths
 from lazy_lightning.runs.load import KernelsAccessor, Snapshot
 
@@ -62,12 +62,14 @@ def chosen_kernels(runs: pd.DataFrame) -> KernelSelection:
     picked = rows.iloc[sorted({0, (len(rows) - 1) // 2, len(rows) - 1})]
     first = kept[int(picked.index[0])]
     start = SelectedKernel("at initialisation", "at initialisation", float("nan"), _float64(first.start))
-    ends = [_after(float(alpha), kept[int(row)]) for row, alpha in zip(picked.index, picked["alpha"], strict=True)]
+    ends = [_after(h, float(alpha), kept[int(row)]) for row, alpha in zip(picked.index, picked["alpha"], strict=True)]
     return KernelSelection(h, seed, _float64(first.labels), [start, *ends])
 
 
-def _after(alpha: float, snapshot: Snapshot) -> SelectedKernel:
-    return SelectedKernel(f"alpha = {plain(alpha)}", rf"$\alpha = {number(alpha)}$", alpha, _float64(snapshot.end))
+def _after(h: float, alpha: float, snapshot: Snapshot) -> SelectedKernel:
+    return SelectedKernel(
+        scale_words(h, alpha, own="alpha"), scale_math(h, alpha, own="alpha", digits=2), alpha, _float64(snapshot.end)
+    )
 
 
 def _usable(snapshot: Snapshot) -> bool:

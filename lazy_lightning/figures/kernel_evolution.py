@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from lazy_lightning.analysis import mean_and_error
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.flow_average import FlowCurve, Followed, averaged, draw_flow_curve, followed
-from lazy_lightning.figures.marks import Mark, alpha_marks, legend_above, log_axes, scale_name
+from lazy_lightning.figures.marks import Mark, alpha_marks, legend_above, log_axes
 from lazy_lightning.figures.quantity import Quantity
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import scale_name, scale_words
 from lazy_lightning.figures.style import paper_style
-from lazy_lightning.figures.sweep_table import counted_seeds, has, named_scale, unfinished_note
+from lazy_lightning.figures.sweep_table import counted_seeds, has, unfinished_note
 
 _START = "kernel_evolution/"
 NORM, LABELS, VELOCITY = f"{_START}norm", f"{_START}label_alignment", f"{_START}velocity"
@@ -72,7 +73,7 @@ def kernel_evolution(runs: pd.DataFrame) -> ReportFigure:
     )
     table = pd.concat([_rows(chosen.h, alpha, curves) for alpha, curves in found.items()], ignore_index=True)
     findings = {
-        f"{quantity.name} of regression with the last kernel, {named_scale(chosen.h, alpha)}": (
+        f"{quantity.name} of regression with the last kernel, {scale_words(chosen.h, alpha)}": (
             f"{curves.kernel.band.mean[-1]:.3g}{quantity.unit}, network {curves.network.band.mean[-1]:.3g}"
             f"{quantity.unit}, kernel at w0 {start[0]:.3g}{quantity.unit}"
         )

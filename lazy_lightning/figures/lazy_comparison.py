@@ -10,8 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.marks import ALPHA_LABEL, Mark, draw_band, draw_seeds, offset_marks, plain
+from lazy_lightning.figures.marks import Mark, draw_band, draw_seeds, offset_marks
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import ALPHA_LABEL, add_richness_axis, scale_words
+from lazy_lightning.figures.stated_scale import states_gamma
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
@@ -101,6 +103,8 @@ def _draw(axis: Axes, lines: list[ModelCurve], factor: float) -> None:
         draw_seeds(axis, line.curve.alpha, factor * line.curve.values, line.mark)
         draw_band(axis, line.curve.alpha, line.curve.band(factor), line.mark, line.name)
     axis.set(xlabel=ALPHA_LABEL, xscale="log")
+    if states_gamma() and lines[0].curve.h == lines[0].curve.h:
+        add_richness_axis(axis, lines[0].curve.h)
     if factor * max(float(np.nanmax(line.curve.values)) for line in lines) < 1.0:
         axis.set_ylim(-0.05, 1.0)  # if all errors are zero, matplotlib would centre the axis at zero
 
@@ -116,13 +120,13 @@ def _findings(test: list[ModelCurve], stable: list[ModelCurve]) -> dict[str, str
         mean = 100 * line.curve.band().mean
         best, worst = int(np.nanargmin(mean)), len(mean) - 1
         findings[f"test error, {line.name}"] = (
-            f"{mean[best]:.3g} % at best (alpha = {plain(line.curve.alpha[best])}), "
-            f"{mean[worst]:.3g} % at alpha = {plain(line.curve.alpha[worst])}"
+            f"{mean[best]:.3g} % at best ({_at(line, best)}), {mean[worst]:.3g} % at {_at(line, worst)}"
         )
     for line in stable:
         mean = 100 * line.curve.band().mean
-        findings["stable activations"] = (
-            f"{mean[0]:.3g} % at alpha = {plain(line.curve.alpha[0])}, "
-            f"{mean[-1]:.4g} % at alpha = {plain(line.curve.alpha[-1])}"
-        )
+        findings["stable activations"] = f"{mean[0]:.3g} % at {_at(line, 0)}, {mean[-1]:.4g} % at {_at(line, -1)}"
     return findings
+
+
+def _at(line: ModelCurve, point: int) -> str:
+    return scale_words(line.curve.h, float(line.curve.alpha[point]), own="alpha")

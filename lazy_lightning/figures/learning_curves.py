@@ -12,6 +12,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, LogFormatterMathtext, LogLocator
 
+from lazy_lightning.figures.scale import scale_math, scale_title
+from lazy_lightning.figures.stated_scale import scale_value
 from lazy_lightning.figures.style import alpha_colors, paper_style
 
 
@@ -37,11 +39,13 @@ _MOST_IN_LEGEND = 10
 """Largest number of alphas in the legend; a colour bar shows more."""
 
 
-def learning_curves(curves: pd.DataFrame) -> Figure:
+def learning_curves(curves: pd.DataFrame, h: float = float("nan")) -> Figure:
     """Draws a panel for each quantity with a line for each member, solid for test and dotted for train.
 
     Args:
         curves: the table of a run in ``curves.parquet``.
+        h: the width, by which the legend states sqrt(h) alpha or gamma, see
+            :func:`~lazy_lightning.figures.stated_scale.stated_scale`; NaN for networks without a width.
     """
     panels = _panels(curves)
     with paper_style():
@@ -49,11 +53,11 @@ def learning_curves(curves: pd.DataFrame) -> Figure:
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
         for axis, panel in zip(axes, panels, strict=True):
             _draw(axis, curves, panel)
-        _identify_alphas(axes[0], axes[-1], curves)
+        _identify_alphas(axes[0], axes[-1], curves, h)
     return figure
 
 
-def single_panels(curves: pd.DataFrame) -> dict[str, Figure]:
+def single_panels(curves: pd.DataFrame, h: float = float("nan")) -> dict[str, Figure]:
     """Draws each panel of :func:`learning_curves` as a figure of 800 x 600 pixels.
 
     TensorBoard scales an image to the width of its card, a third of the window, where the labels of several panels
@@ -61,6 +65,7 @@ def single_panels(curves: pd.DataFrame) -> dict[str, Figure]:
 
     Args:
         curves: the table of a run in ``curves.parquet``.
+        h: the width, as of :func:`learning_curves`.
 
     Returns:
         The figures by quantity: ``loss``, ``error``, ``displacement``, ``kernel_drift``, ``path_distance``, those that
@@ -72,7 +77,7 @@ def single_panels(curves: pd.DataFrame) -> dict[str, Figure]:
             figure = Figure(figsize=(4.0, 3.0), dpi=200)
             axis = figure.subplots()
             _draw(axis, curves, panel)
-            _identify_alphas(axis, axis, curves)
+            _identify_alphas(axis, axis, curves, h)
         figures[panel.name] = figure
     return figures
 
@@ -81,13 +86,13 @@ def _panels(curves: pd.DataFrame) -> list[_Panel]:
     return [panel for panel in _PANELS if panel.solid in curves]
 
 
-def _identify_alphas(first: Axes, last: Axes, curves: pd.DataFrame) -> None:
+def _identify_alphas(first: Axes, last: Axes, curves: pd.DataFrame, h: float) -> None:
     """Adds a legend of the alphas to the first axes, or, of many alphas, a colour bar to the last."""
     alphas = sorted(set(curves["alpha"]))
     if len(alphas) > _MOST_IN_LEGEND and min(alphas) > 0:
-        _colour_bar(last, alphas, curves)
+        _colour_bar(last, alphas, curves, h)
     else:
-        _legend(first, curves)
+        _legend(first, curves, h)
 
 
 def _draw(axis: Axes, curves: pd.DataFrame, panel: _Panel) -> None:
@@ -123,22 +128,23 @@ def _name(column: str) -> str:
     return column.split("/")[0]
 
 
-def _colour_bar(axis: Axes, alphas: list[float], curves: pd.DataFrame) -> None:
-    """Draws a colour bar with the colour of each alpha at its position on a logarithmic scale."""
-    colors = alpha_colors(alphas)
-    logs = np.log(alphas)
+def _colour_bar(axis: Axes, alphas: list[float], curves: pd.DataFrame, h: float) -> None:
+    """Draws a colour bar with the colour of each alpha at the position of its scale on a logarithmic axis."""
+    by_scale = sorted((scale_value(h, alpha, own="alpha"), color) for alpha, color in alpha_colors(alphas).items())
+    values = [value for value, _ in by_scale]
+    logs = np.log(values)
     middles = np.exp((logs[1:] + logs[:-1]) / 2)
-    boundaries = [alphas[0] ** 2 / middles[0], *middles, alphas[-1] ** 2 / middles[-1]]
-    mappable = ScalarMappable(BoundaryNorm(boundaries, len(alphas)), ListedColormap([colors[a] for a in alphas]))
-    bar = axis.figure.colorbar(mappable, ax=axis, spacing="proportional", label=_bar_label(curves))
+    boundaries = [values[0] ** 2 / middles[0], *middles, values[-1] ** 2 / middles[-1]]
+    mappable = ScalarMappable(BoundaryNorm(boundaries, len(values)), ListedColormap([color for _, color in by_scale]))
+    bar = axis.figure.colorbar(mappable, ax=axis, spacing="proportional", label=_bar_label(curves, h))
     bar.ax.set_yscale("log")
     bar.ax.yaxis.set_major_locator(LogLocator())
     bar.ax.yaxis.set_major_formatter(LogFormatterMathtext())
     bar.ax.minorticks_off()
 
 
-def _bar_label(curves: pd.DataFrame) -> str:
-    return rf"$\alpha$ ({_members(curves)} each)"
+def _bar_label(curves: pd.DataFrame, h: float) -> str:
+    return f"{scale_title(h, own='alpha')} ({_members(curves)} each)"
 
 
 def _seed_columns(curves: pd.DataFrame) -> list[str]:
@@ -151,7 +157,7 @@ def _members(curves: pd.DataFrame) -> str:
     return f"1 {kind}" if count == 1 else f"{count} {kind}s"
 
 
-def _legend(axis: Axes, curves: pd.DataFrame) -> None:
+def _legend(axis: Axes, curves: pd.DataFrame, h: float) -> None:
     for alpha, color in alpha_colors(curves["alpha"].tolist()).items():
-        axis.plot([], [], color=color, label=rf"$\alpha = {alpha:g}$")
+        axis.plot([], [], color=color, label=scale_math(h, alpha, own="alpha"))
     axis.legend(title=f"{_members(curves)} each")

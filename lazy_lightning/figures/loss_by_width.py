@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.marks import draw_band, draw_seeds, offset_marks, plain
+from lazy_lightning.figures.marks import draw_band, draw_seeds, offset_marks
 from lazy_lightning.figures.quantity import Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import common_scale_math, common_scale_words, scale_math, scale_words
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
@@ -25,6 +28,13 @@ from lazy_lightning.runs.configuration import significant
 _LEAST = 4
 _MOST = 6
 _POPULATION = Quantity("population/loss", "population loss", r"population loss $\ell(F, y)$", 1.0, "")
+
+
+class _Name(NamedTuple):
+    """The scale of a curve."""
+
+    math: str
+    words: str
 
 
 def loss_by_width(runs: pd.DataFrame) -> ReportFigure:
@@ -58,7 +68,7 @@ def loss_by_width(runs: pd.DataFrame) -> ReportFigure:
     return ReportFigure("loss_by_width", title, caption, figure, _table(lines, quantity), _findings(lines, quantity))
 
 
-def _lines(curves: list[WidthCurve], *, scaled: bool) -> dict[str, WidthCurve]:
+def _lines(curves: list[WidthCurve], *, scaled: bool) -> dict[_Name, WidthCurve]:
     """Returns the curves by name; the attribute ``alpha`` of each contains h."""
     found: dict[float, list[tuple[float, dict[int, float]]]] = {}
     over = curves[0].over
@@ -68,8 +78,13 @@ def _lines(curves: list[WidthCurve], *, scaled: bool) -> dict[str, WidthCurve]:
             found.setdefault(significant(float(at), 6), []).append((curve.h, values))
     kept = {at: points for at, points in sorted(found.items()) if len(points) >= _LEAST}
     chosen = list(kept)[:: max(1, -(-len(kept) // (_MOST // 2)))]
-    name = "$\\sqrt{h}\\,\\alpha = %s$" if scaled else "$\\alpha = %s$"
-    return {name % plain(at): _curve(kept[at], over) for at in chosen}
+    return {_name(at, scaled=scaled): _curve(kept[at], over) for at in chosen}
+
+
+def _name(at: float, *, scaled: bool) -> _Name:
+    if scaled:
+        return _Name(common_scale_math(at), common_scale_words(at))
+    return _Name(scale_math(float("nan"), at), scale_words(float("nan"), at))
 
 
 def _curve(points: list[tuple[float, dict[int, float]]], over: str) -> WidthCurve:
@@ -78,10 +93,10 @@ def _curve(points: list[tuple[float, dict[int, float]]], over: str) -> WidthCurv
     return WidthCurve(float("nan"), np.array([h for h, _ in points]), values, seeds, over)
 
 
-def _draw(axis: Axes, lines: dict[str, WidthCurve], quantity: Quantity) -> None:
+def _draw(axis: Axes, lines: dict[_Name, WidthCurve], quantity: Quantity) -> None:
     for (name, line), mark in zip(lines.items(), offset_marks(len(lines), 0), strict=True):
         draw_seeds(axis, line.alpha, quantity.factor * line.values, mark)
-        draw_band(axis, line.alpha, line.band(quantity.factor), mark, name)
+        draw_band(axis, line.alpha, line.band(quantity.factor), mark, name.math)
     axis.set(xlabel="$h$", ylabel=quantity.label, xscale="log")
     values = np.concatenate([line.values.ravel() for line in lines.values()])
     positive = values[values > 0]
@@ -90,20 +105,21 @@ def _draw(axis: Axes, lines: dict[str, WidthCurve], quantity: Quantity) -> None:
     axis.legend()
 
 
-def _table(lines: dict[str, WidthCurve], quantity: Quantity) -> pd.DataFrame:
+def _table(lines: dict[_Name, WidthCurve], quantity: Quantity) -> pd.DataFrame:
     parts = [
-        pd.DataFrame({"scaling": name, "h": line.alpha, "seeds": line.counts, **line.band(quantity.factor)._asdict()})
+        pd.DataFrame(
+            {"scaling": name.math, "h": line.alpha, "seeds": line.counts, **line.band(quantity.factor)._asdict()}
+        )
         for name, line in lines.items()
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def _findings(lines: dict[str, WidthCurve], quantity: Quantity) -> dict[str, str]:
+def _findings(lines: dict[_Name, WidthCurve], quantity: Quantity) -> dict[str, str]:
     findings = {}
     for name, line in lines.items():
         mean = quantity.factor * line.band().mean
-        words = name.replace("$", "").replace("\\sqrt{h}\\,\\alpha", "sqrt(h) alpha").replace("\\alpha", "alpha")
-        findings[f"{quantity.name}, {words}"] = (
+        findings[f"{quantity.name}, {name.words}"] = (
             f"{mean[0]:.3g}{quantity.unit} at h = {line.alpha[0]:.6g}, least {np.nanmin(mean):.3g}{quantity.unit} "
             f"at h = {line.alpha[int(np.nanargmin(mean))]:.6g}, {mean[-1]:.3g}{quantity.unit} at "
             f"h = {line.alpha[-1]:.6g}"

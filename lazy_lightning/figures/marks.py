@@ -18,9 +18,6 @@ _COLORS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*")
 _LINES = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (3, 1, 1, 1)), (0, (5, 1, 1, 1, 1, 1)))
 
-SCALE_LABEL = r"$\sqrt{h}\,\alpha$"
-ALPHA_LABEL = r"$\alpha$"
-
 
 class Mark(NamedTuple):
     """Colour, marker and line style of one width."""
@@ -101,15 +98,6 @@ def number(value: float, digits: int = 2) -> str:
     mantissa, exponent = f"{value:.{digits - 1}e}".split("e")
     power = f"10^{{{int(exponent)}}}"
     return power if float(mantissa) == 1 else rf"{float(mantissa):g} \times {power}"
-
-
-def scale_name(h: float, alpha: float) -> str:
-    """Returns the label of a curve under the title sqrt(h) alpha, or alpha without a width.
-
-    >>> scale_name(100.0, 0.01), scale_name(float("nan"), 0.01)
-    ('$0.1$', '$0.01$')
-    """
-    return f"${number(alpha if h != h else h**0.5 * alpha)}$"
 
 
 def legend_above(figure: Figure, axis: Axes, columns: int = 4, title: str | None = None) -> None:

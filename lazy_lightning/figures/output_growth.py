@@ -16,17 +16,16 @@ from lazy_lightning.figures.marks import (
     draw_band,
     draw_seeds,
     log_axes,
-    scale_name,
     width_label,
     width_marks,
 )
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import scale_name, scale_words
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
     counted_seeds,
     errors_phrase,
-    named_scale,
     named_width,
     scale_label,
     seeds_phrase,
@@ -107,7 +106,7 @@ def _findings(ends: Sequence[WidthCurve]) -> dict[str, str]:
     for curve in ends:
         mean = curve.log_band().mean
         findings[f"rms of F at the end, {named_width(curve.h)}"] = (
-            f"{mean[0]:.3g} at {named_scale(curve.h, curve.alpha[0])}, "
-            f"{mean[-1]:.3g} at {named_scale(curve.h, curve.alpha[-1])}"
+            f"{mean[0]:.3g} at {scale_words(curve.h, curve.alpha[0])}, "
+            f"{mean[-1]:.3g} at {scale_words(curve.h, curve.alpha[-1])}"
         )
     return findings

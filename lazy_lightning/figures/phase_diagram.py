@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from lazy_lightning.analysis import Crossing, PowerLaw, crossing, power_law_of_points
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.asymptotic_regions import DRIFT
-from lazy_lightning.figures.marks import ALPHA_LABEL, legend_above
+from lazy_lightning.figures.marks import legend_above
 from lazy_lightning.figures.quantity import LOSS, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import ALPHA_LABEL
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import WidthCurve, has, seeds_phrase, unfinished_note, width_curves
 

@@ -10,10 +10,11 @@ from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.flow_average import FlowCurve, Followed, draw_flow_curve, followed
-from lazy_lightning.figures.marks import alpha_marks, legend_above, log_axes, scale_name
+from lazy_lightning.figures.marks import alpha_marks, legend_above, log_axes
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import scale_name, scale_words
 from lazy_lightning.figures.style import paper_style
-from lazy_lightning.figures.sweep_table import counted_seeds, named_scale, unfinished_note
+from lazy_lightning.figures.sweep_table import counted_seeds, unfinished_note
 
 LARGEST = "sharpness/largest"
 LIMIT = "sharpness/limit"
@@ -82,5 +83,5 @@ def _findings(h: float, pairs: dict[float, _Pair]) -> dict[str, str]:
         if limit is not None:
             share = np.nanmax(largest.band.mean / np.interp(np.log(largest.t), np.log(limit.t), limit.band.mean))
             near = f", at most {share:.2g} of the limit"
-        findings[f"largest eigenvalue, {named_scale(h, alpha)}"] = f"{start:.3g} at first, {end:.3g} at the end{near}"
+        findings[f"largest eigenvalue, {scale_words(h, alpha)}"] = f"{start:.3g} at first, {end:.3g} at the end{near}"
     return findings

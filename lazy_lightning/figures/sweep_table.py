@@ -15,7 +15,7 @@ from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.band import Band
 from lazy_lightning.figures.column_words import not_measured
 from lazy_lightning.figures.draws import AVERAGED, DATA, WEIGHTS, draws, training_sets
-from lazy_lightning.figures.marks import ALPHA_LABEL, SCALE_LABEL, plain
+from lazy_lightning.figures.scale import ALPHA_LABEL, SCALE_LABEL
 
 NETWORK, KERNEL_AT_INIT, KERNEL_AT_END = "network", "kernel at init", "kernel at end"
 
@@ -156,11 +156,6 @@ def counted_seeds(counts: Sequence[int]) -> str:
 def named_width(h: float) -> str:
     """Describes a width in words: ``h = 100``, or ``network`` without a width."""
     return "network" if h != h else f"h = {h:g}"
-
-
-def named_scale(h: float, alpha: float) -> str:
-    """Describes a scale in words: ``sqrt(h) alpha = 0.1``, or ``alpha = 0.01`` without a width."""
-    return f"alpha = {plain(alpha)}" if h != h else f"sqrt(h) alpha = {plain(h**0.5 * alpha)}"
 
 
 def scale_label(curves: Sequence[WidthCurve]) -> str:

@@ -14,6 +14,8 @@ from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.draws import draws, training_sets
 from lazy_lightning.figures.ensembles import stored_outputs
 from lazy_lightning.figures.marks import plain
+from lazy_lightning.figures.scale import scale_words
+from lazy_lightning.figures.stated_scale import scale_value
 from lazy_lightning.figures.sweep_table import WidthCurve, finished, named_width, of_width
 
 _SAMPLES = "data.n_test"
@@ -88,9 +90,10 @@ def _ends(runs: pd.DataFrame, curve: WidthCurve) -> str | None:
     if found is None:
         return None
     result = found.result
+    alphas = f"{scale_words(curve.h, high, own='alpha')} and {plain(scale_value(curve.h, low, own='alpha'))}"
     return (
-        f"{with_error(100 * result.mean, 100 * result.error)} %, p = {result.p_value:.2g} (alpha = {plain(high)} and "
-        f"{plain(low)}; paired over {result.rows} {found.over} and {result.columns} test samples)"
+        f"{with_error(100 * result.mean, 100 * result.error)} %, p = {result.p_value:.2g} "
+        f"({alphas}; paired over {result.rows} {found.over} and {result.columns} test samples)"
     )
 
 

@@ -16,14 +16,13 @@ from lazy_lightning.figures.marks import (
     headroom,
     legend_above,
     log_axes,
-    number,
     offset_marks,
-    plain,
     slope_label,
     width_label,
     width_marks,
 )
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import common_scale_math, common_scale_words
 from lazy_lightning.figures.seed_variance import End, VarianceCurve, variance_curves, variance_ends
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import scale_label, unfinished_note
@@ -48,7 +47,7 @@ def variance(runs: pd.DataFrame) -> ReportFigure:
         legend_above(figure, axes[0])
     laws = {end.name: (end, end.law) for end in ends}
     findings = {
-        f"slope of Var F against h, {name} end": f"{law} (at sqrt(h) alpha = {plain(end.at)}{_also(end)})"
+        f"slope of Var F against h, {name} end": f"{law} (at {common_scale_words(end.at)}{_also(end)})"
         for name, (end, law) in laws.items()
         if law is not None
     }
@@ -69,7 +68,7 @@ def _draw_ends(axis: Axes, ends: Sequence[End]) -> None:
     for end, mark in zip(ends, offset_marks(len(ends), 3), strict=True):
         law = end.law
         slope = "" if law is None else f"\n{slope_label(law.slope, law.error)}"
-        label = rf"$\sqrt{{h}}\,\alpha = {number(end.at, 3)}$ ({end.name}{_also(end)}){slope}"
+        label = f"{common_scale_math(end.at)} ({end.name}{_also(end)}){slope}"
         _bars(axis, end.h, end.variance, end.errors, mark._replace(line="none" if law else mark.line), label)
         if law is not None:
             axis.plot(end.h, law.at(end.h), color=mark.color, ls=mark.line, lw=1.0)
@@ -104,7 +103,7 @@ def _caption(curves: Sequence[VarianceCurve], ends: Sequence[End]) -> str:
     for end in ends:
         law = end.law
         slope = "too few widths for a slope" if law is None else f"slope {law} in h, expected -1"
-        description += f" At the {end.name} end, √h α = {plain(end.at)}{_also(end)}: {slope}."
+        description += f" At the {end.name} end, {common_scale_words(end.at, '√h α')}{_also(end)}: {slope}."
     return (
         description if ends else description + " Nothing is shown against h, because no two widths have a common √h α."
     )

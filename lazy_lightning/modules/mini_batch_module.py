@@ -22,6 +22,7 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.ensemble import DataSeeds
 from lazy_lightning.modules.epoch_resume import begin_epoch_after_last_batch, count_epoch_as_begun
+from lazy_lightning.modules.layer_rates import LayerRates, check_layer_rates, layer_factors, scale_steps
 from lazy_lightning.modules.learning_rates import LearningRateSearch, format_rates
 from lazy_lightning.modules.member_groups import (
     Rates,
@@ -94,6 +95,9 @@ class MiniBatchModule(ObservedModule):
         init: as of :class:`~lazy_lightning.modules.FlowModule`.
         init_alpha: likewise.
         init_fresh: likewise.
+        layer_rates: factors of the learning rate by the name of a layer or parameter, 1 for those not named; ``mup``
+            for those with which a step changes activations by as much at any width, see
+            :func:`~lazy_lightning.modules.layer_rates.layer_factors`.
 
     Raises:
         ConfigError: for a value out of range, a loss that does not fit the labels, or an optimizer or a schedule that
@@ -126,6 +130,7 @@ class MiniBatchModule(ObservedModule):
         init: str | None = None,
         init_alpha: float | None = None,
         init_fresh: list[str] | None = None,
+        layer_rates: LayerRates | None = None,
     ) -> None:
         target = 1.0 if stop_margin is None else stop_margin
         super().__init__(
@@ -140,6 +145,8 @@ class MiniBatchModule(ObservedModule):
         self._optimizer, self._scheduler, self._interval = optimizer, lr_scheduler, lr_interval
         found = probe(optimizer)
         self._default_rate = default_rate(found)
+        check_layer_rates(layer_rates, found)
+        self.layer_rates = layer_rates
         if lr_scheduler is not None:
             require_schedule(lr_scheduler(found))
         self._chosen_rates = self._rates = self._given_rates(learning_rates, search)
@@ -332,7 +339,11 @@ class MiniBatchModule(ObservedModule):
 
     def optimizer_of(self, rows: Rows, rates: Rates) -> Optimizer:
         """The configured optimizer over other rows than the module's own, for trials."""
-        return optimizer_of(self._optimizer, rows, rates)
+        optimizer = optimizer_of(self._optimizer, rows, rates)
+        factors = layer_factors(self.network, self.layer_rates, optimizer)
+        if factors is not None:
+            scale_steps(optimizer, [row for members in rows.values() for row in members], factors)
+        return optimizer
 
     def configure_optimizers(self) -> Any:
         """The optimizer, after the search for learning rates if there is one, and its scheduler.

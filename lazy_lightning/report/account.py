@@ -12,6 +12,7 @@ import pandas as pd
 
 from lazy_lightning.analysis.number_format import duration
 from lazy_lightning.figures.marks import plain
+from lazy_lightning.figures.scale import span_words
 from lazy_lightning.figures.sweep_table import KERNEL_AT_END, KERNEL_AT_INIT, NETWORK, sorted_widths
 from lazy_lightning.report.settings import format_value
 from lazy_lightning.runs.run_files import CONFIG
@@ -69,7 +70,7 @@ def _swept(runs: pd.DataFrame) -> str:
     alphas = [plain(alpha) for alpha in sorted(runs["alpha"].unique())]
     parts = [f"h = {listed(widths)}"] if widths else []
     scales = sorted(runs["sqrt_h_alpha"].dropna().astype(float)) if "sqrt_h_alpha" in runs else []
-    span = f" (sqrt(h) alpha from {plain(scales[0])} to {plain(scales[-1])})" if scales else ""
+    span = f" ({span_words(scales[0], scales[-1])})" if scales else ""
     parts.append(
         f"alpha = {listed(alphas)}{span}" if len(alphas) <= _MOST_NAMED else f"{listed(alphas)} of alpha{span}"
     )

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from lazy_lightning.figures.draws import draws
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.stated_scale import with_richness
 from lazy_lightning.figures.sweep_table import sorted_widths
 from lazy_lightning.report import elements
 from lazy_lightning.report.account import account, listed, subject, versions
@@ -107,7 +108,8 @@ def _members_without_result(runs: pd.DataFrame) -> Markup:
     failed = runs[runs["status"] == "failed"]
     if failed.empty:
         return Markup()
-    columns = [name for name in ("run", "model", "h", "alpha", "seed", "reason") if name in failed]
+    failed = with_richness(failed)
+    columns = [name for name in ("run", "model", "h", "alpha", "gamma", "seed", "reason") if name in failed]
     caption = f"{len(failed)} of {len(runs)} members have no result; they are left out of all figures."
     return elements.frame_table(failed[columns], caption)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,6 +15,8 @@ from lazy_lightning.errors import AnalysisError, LazyLightningError, RunError
 from lazy_lightning.figures.catalogue import ACROSS_SAMPLES, FIGURES
 from lazy_lightning.figures.error_by_samples import SAMPLES
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import mark_richness
+from lazy_lightning.figures.stated_scale import stated_scale, with_richness
 from lazy_lightning.figures.style import save
 from lazy_lightning.report.events import write_events
 from lazy_lightning.report.own_folder import PAGE, claim
@@ -47,6 +49,7 @@ def write_report(
     *,
     tensorboard: bool = True,
     figures: Mapping[str, Callable[[pd.DataFrame], ReportFigure]] = FIGURES,
+    scale: str | None = None,
 ) -> Report:
     """Draws every figure that the runs support, as PNG and PDF with its numbers in CSV, and the page ``index.html``.
 
@@ -58,9 +61,12 @@ def write_report(
         out: the folder of the report.
         tensorboard: whether to also write an event file with the figures.
         figures: the functions that draw the figures, by name.
+        scale: the quantity in legends, captions and tables: ``alpha``, ``sqrt_h_alpha`` or the richness ``gamma``, see
+            :func:`~lazy_lightning.figures.stated_scale.stated_scale`; by default each figure's own.
 
     Raises:
         AnalysisError: no member has finished.
+        ConfigError: the scale is not one of these.
         RunError: the folder cannot be written, or holds files other than a report.
     """
     if not (runs["status"] == "finished").any():
@@ -68,6 +74,13 @@ def write_report(
             f"none of the {len(runs)} members has finished: resume the runs, or see the reasons of failures in the "
             "table's reason column"
         )
+    with stated_scale(scale):
+        return _report(runs, out, tensorboard, figures)
+
+
+def _report(
+    runs: pd.DataFrame, out: Path, tensorboard: bool, figures: Mapping[str, Callable[[pd.DataFrame], ReportFigure]]
+) -> Report:
     claim(out)
     sections = [_drawn(section, figures) for section in _sections(settings(runs), out)]
     sections += [_drawn(section, ACROSS_SAMPLES) for section in _across_samples(runs, out)]
@@ -118,7 +131,7 @@ def folder_name(title: str) -> str:
 def _drawn(section: Section, figures: Mapping[str, Callable[[pd.DataFrame], ReportFigure]]) -> Section:
     for name, figure in figures.items():
         try:
-            section.drawn.append(_written(figure(section.runs), section.folder))
+            section.drawn.append(_written(_with_richness(figure(section.runs)), section.folder))
         except (RunError, OSError):
             raise  # not specific to the figure: files cannot be written or read
         except LazyLightningError as error:
@@ -130,6 +143,11 @@ def _drawn(section: Section, figures: Mapping[str, Callable[[pd.DataFrame], Repo
             continue
         _remove(section.folder / name)
     return section
+
+
+def _with_richness(drawn: ReportFigure) -> ReportFigure:
+    mark_richness(drawn.figure)
+    return replace(drawn, table=with_richness(drawn.table))
 
 
 def _written(drawn: ReportFigure, folder: Path) -> ReportFigure:
