@@ -51,6 +51,14 @@ def test_every_key_of_model_and_data_has_a_comment() -> None:
             assert "# " in line or before.strip().startswith("#") or "optimizer" in line, line
 
 
+def test_the_integrator_is_chosen_by_the_size_of_the_kernel() -> None:
+    """A stiff flow takes thousands of Euler steps where ``auto`` takes some hundred."""
+    np.savez("few.npz", x=drawn(100, 4), y=np.arange(100) % 2)
+    assert written("few.npz")["model"]["init_args"]["integrator"] == "auto"
+    np.savez("many.npz", x=drawn(1000, 4), y=np.arange(1000) % 4)  # 800 samples of four outputs
+    assert written("many.npz")["model"]["init_args"]["integrator"] == "euler"
+
+
 def test_a_rare_class_is_in_both_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     np.savez("rare.npz", x=drawn(200, 4), y=np.array([0] * 150 + [1] * 47 + [2] * 3))
     config = written("rare.npz")

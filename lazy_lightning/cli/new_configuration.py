@@ -32,6 +32,8 @@ _FEWEST_PIXELS = 16
 """Height and width from which the CNN is offered."""
 _EPOCHS = 20
 _MOST_STEPS = 10_000
+_LARGEST_KERNEL = 2000
+"""Rows of a tangent kernel, training samples times outputs, up to which the integrator ``auto`` is chosen."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -48,6 +50,7 @@ class Choices(NamedTuple):
         options: arguments of the class with the comment on each.
         inputs: shape of one sample.
         task: ``binary``, ``multiclass`` or ``regression``.
+        outputs: numbers that a network puts out for one sample.
     """
 
     source: str
@@ -55,6 +58,7 @@ class Choices(NamedTuple):
     options: Mapping[str, tuple[Any, str]]
     inputs: tuple[int, ...]
     task: str
+    outputs: int
 
     def datamodule(self) -> ImageData:
         """Builds the datamodule that the configuration describes."""
@@ -139,7 +143,15 @@ def choose(path: Path, targets: Sequence[str] | None = None, batch_size: int | N
     inputs = tuple(pool.x.shape[1:])
     options |= _preprocessing(pool.x)
     shape = " x ".join(map(str, inputs))
-    return Choices(source, f"{len(pool.y)} samples of {shape} inputs, {told}", options, inputs, task)
+    return Choices(
+        source, f"{len(pool.y)} samples of {shape} inputs, {told}", options, inputs, task, _outputs(pool.y, task)
+    )
+
+
+def _outputs(y: Tensor, task: str) -> int:
+    if task == "multiclass":
+        return len(torch.unique(y))
+    return y.shape[1] if y.ndim == 2 else 1
 
 
 def _labels(y: Tensor, names: Mapping[int, str], path: Path) -> tuple[str, dict[str, tuple[Any, str]], str]:
@@ -272,7 +284,7 @@ def configuration_text(choices: Choices, network: str, batch_size: int | None) -
         f"    loss: {loss}    # {told}",
         "    alpha: [0.01, 1, 100]      # output scales: a small one learns features, a large one trains lazily",
         "    seeds: 2                   # initialisations of each alpha; all members are one batch",
-        *(_flow_lines(choices) if batch_size is None else _mini_batch_lines()),
+        *(_flow_lines(choices, network) if batch_size is None else _mini_batch_lines()),
         "data:",
         f"  class_path: lazy_lightning.data.{choices.source}",
         "  init_args:",
@@ -313,11 +325,18 @@ def _network_lines(inputs: tuple[int, ...], network: str) -> list[str]:
     ]
 
 
-def _flow_lines(choices: Choices) -> list[str]:
+def _flow_lines(choices: Choices, network: str) -> list[str]:
     stop = "" if choices.task == "binary" else "loss: 0.01, "
     reason = "" if choices.task == "binary" else "training loss at a hundredth of its start, or "
     large = choices.options["n_train"][0] * torch.Size(choices.inputs).numel() > _LARGE_INPUT
+    rows = choices.options["n_train"][0] * choices.outputs
+    integrator = (
+        "auto           # few evaluations at any alpha; euler: the rule of the papers"
+        if rows <= _LARGEST_KERNEL and network == "fc"
+        else f"euler          # auto takes fewer evaluations, but needs the tangent kernel, of {rows} rows"
+    )
     return [
+        f"    integrator: {integrator}",
         "    tau: 0                     # memory time of the momentum; 0 is gradient flow",
         "    dt: 0.01                   # first tried step; the step size adapts from there",
         f"    chunk_size: {'200 ' if large else 'null'}           # samples evaluated at once; bounds the memory",
