@@ -12,13 +12,15 @@
 # make lower-bounds   a part of the tests on the oldest versions of the dependencies that pyproject.toml admits
 #
 # PYTHON chooses the interpreter of the virtual environment, VENV its place, ARGS adds options to `make fit`,
-# to the sweep of `make phase`, to `make gpu` (ARGS="--images FOLDER") and to `make faults` (ARGS="--count 5000 --seed 1" KILLS="--kills 200 --seed 1"), PHASE is the sweep's folder.
+# to the sweep of `make phase` (INTEGRATOR=euler for the papers' rule, WORKERS processes), to `make gpu` (ARGS="--images FOLDER") and to `make faults` (ARGS="--count 5000 --seed 1" KILLS="--kills 200 --seed 1"), PHASE is the sweep's folder.
 
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 KILLS ?=
 PHASE ?= runs/phase_diagram
+INTEGRATOR ?= auto
+WORKERS ?= 2
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_ROOT_USER_ACTION := ignore
@@ -31,7 +33,8 @@ fit: $(VENV)/.installed
 
 phase: $(VENV)/.installed
 	$(BIN)/python -m lazy_lightning sweep --config digits_fc.yaml --config callbacks/full.yaml \
-		--sweep sweeps/phase_diagram.yaml --out $(PHASE) $(ARGS)
+		--sweep sweeps/phase_diagram.yaml --out $(PHASE) \
+		--model.integrator $(INTEGRATOR) --workers $(WORKERS) $(ARGS)
 	$(BIN)/python -m lazy_lightning report $(PHASE) --out $(PHASE)/report
 
 test: $(VENV)/.installed-test

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.nn.linearize import tangent_departure, tangent_outputs
-from lazy_lightning.objective.full_batch import chunks, drop_single_output
+from lazy_lightning.nn.member_samples import select_members
+from lazy_lightning.objective.full_batch import chunks, drop_single_output, raw_outputs
 
 if TYPE_CHECKING:
     from lazy_lightning.flow.state import FlowState
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 class TangentDeparture(NetworkObserver):
     """Observer of ‖F - alpha J(w0)(w - w0)‖ / ‖F‖ on test samples at the end of a run, which is small if lazy.
+
+    Members that took no part in the last burst keep their value.
 
     Args:
         samples: number of test samples.
@@ -36,6 +40,7 @@ class TangentDeparture(NetworkObserver):
             raise ConfigError(f"TangentDeparture needs samples >= 1, got {samples}")
         self.samples = samples
         self.always = always
+        self._departure: Tensor | None = None
 
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
@@ -44,20 +49,43 @@ class TangentDeparture(NetworkObserver):
         measured = observation.final or self.always
         if not measured and observation.index > 0:
             return {"tangent_departure": torch.full_like(state.t, torch.nan)}
-        departure = self._measure(module, state, self.samples if measured else 1)
-        if measured:
-            return {"tangent_departure": departure}
-        # At w0 one sample was measured, to find out whether the network supports it.
-        return {"tangent_departure": torch.full_like(state.t, torch.nan)}
+        if not measured:  # at w0 one sample is measured, to find out whether the network supports it
+            self._measure(module, state, 1, None)
+            return {"tangent_departure": torch.full_like(state.t, torch.nan)}
+        known = None if observation.index == 0 or not self.always else self._departure
+        rows = None if known is None else observation.rows
+        departure = self._measure(module, state, self.samples, rows)
+        if known is not None and rows is not None:
+            departure = known.to(departure.device).index_copy(0, rows, departure)
+        self._departure = departure
+        return {"tangent_departure": departure}
 
-    def _measure(self, module: ObservableModule, state: FlowState | TrainingState, samples: int) -> Tensor:
-        """Returns the departure (E,) on the first test samples."""
-        x = module.test_split.x[:samples]
-        buffers, w0 = module.member_buffers(), module.w0
+    def _measure(
+        self, module: ObservableModule, state: FlowState | TrainingState, samples: int, rows: Tensor | None
+    ) -> Tensor:
+        """Returns the departure on the first test samples of the members ``rows`` (R,), or of all (E,) if None."""
+        chosen = torch.arange(len(state.t), device=state.t.device) if rows is None else rows
+        x = select_members(module.test_split.x[:samples], chosen)
+        buffers = {name: b[chosen] for name, b in module.member_buffers().items()}
+        w0, displacement = module.w0[chosen], state.displacement[chosen]
 
         def tangent(part: slice) -> Tensor:
-            return tangent_outputs(lambda w: module.network(w, x[part], buffers), w0, state.displacement)
+            return tangent_outputs(lambda w: module.network(w, x[part], buffers), w0, displacement)
 
         linear = torch.cat([tangent(part) for part in chunks(len(x), module.chunk_size)], dim=1)
-        scaled = drop_single_output(module.centering.from_change(linear, lambda: module.raw_outputs(w0, x)))
-        return tangent_departure(module.centered_outputs(x), scaled)
+        start = partial(raw_outputs, module.network, w0, x, buffers, module.chunk_size)
+        scaled = drop_single_output(module.centering.select(chosen).from_change(linear, start))
+        return tangent_departure(module.test_outputs[chosen, :samples], scaled)
+
+    @property
+    def state_key(self) -> str:
+        """The key of the state in checkpoints, which differs between observers of different settings."""
+        return self._generate_state_key(samples=self.samples, always=self.always)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Returns the last measurement for the checkpoint, so that a resumed run keeps that of stopped members."""
+        return {} if self._departure is None else {"departure": self._departure}
+
+    def load_state_dict(self, state_dict: dict[str, Tensor]) -> None:
+        """Restores the last measurement from a checkpoint."""
+        self._departure = state_dict.get("departure")

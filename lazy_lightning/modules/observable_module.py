@@ -159,6 +159,10 @@ class ObservableModule(Protocol):
     def train_outputs(self) -> Tensor:
         """F on the training samples at the last observation, (E, n) or (E, n, c)."""
 
+    @property
+    def test_outputs(self) -> Tensor:
+        """F on the test set at the last observation, (E, n) or (E, n, c)."""
+
     def held_out(self) -> Tensor:
         """F on the test set at the present weights, (E, n) or (E, n, c)."""
 

@@ -54,6 +54,8 @@ class ObservedModule(MemberModule):
 
     objective: FullBatchObjective
     """The loss on the training samples; built when a fit starts."""
+    test_outputs: Tensor
+    """F on the test set at the last observation, (E, n) or (E, n, c)."""
     observations: int = 0
     """Counted from 0, which is w0."""
     is_described: bool = False
@@ -262,7 +264,7 @@ class ObservedModule(MemberModule):
         clock = {name: getattr(state, name) for name in ("t", "dt", "tried", "accepted", "reason", "gradient_change")}
         columns: dict[str, Tensor] = {**clock, "gradient_norm": state.gradient_norm}
         assert state.outputs is not None  # our objectives always report them
-        held_out = self.held_out()
+        held_out = self.test_outputs = self.held_out()
         columns |= self.measured("fitted", without_failed(state.outputs, state.reason), self.train_split.y, "train")
         columns |= self.measured("held_out", without_failed(held_out, state.reason), self.test_split.y, "test")
         if self._validation is not None:

@@ -11,10 +11,12 @@ from pytorch_lightning import Callback
 
 from lazy_lightning.analysis.regime import Regime, regime
 from lazy_lightning.callbacks import ActivationDrift, TangentDeparture
+from lazy_lightning.callbacks import regime as regime_module
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules import StoppingCriteria
 from lazy_lightning.modules.observation import Observer
 from lazy_lightning.nn.linearize import tangent_departure
+from lazy_lightning.nn.linearize import tangent_outputs as tangent
 
 MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
 
@@ -96,6 +98,22 @@ def test_tangent_departure_always(tmp_path):
     run = fit(tmp_path, callbacks=[TangentDeparture(samples=10, always=True)], stop=StoppingCriteria(max_steps=5))
     assert run.last("t")[0] > 0
     assert run.table[run.table.t > 0]["tangent_departure"].notna().all()  # at t = 0, F = 0
+
+
+def test_tangent_departure_is_not_measured_again_of_members_that_have_ended(tmp_path, monkeypatch):
+    """Each observation takes a pass over the members of its burst alone."""
+    sizes = []
+    monkeypatch.setattr(regime_module, "tangent_outputs", lambda f, w, dw: sizes.append(len(w)) or tangent(f, w, dw))
+    model = module(**MEMBERS, stop=StoppingCriteria(max_steps=2000))
+    table = watch(tmp_path, TangentDeparture(samples=10, always=True), model=model).table
+    ended = table.groupby("observation")["reason"].apply(lambda reasons: int((reasons != 0).sum()))
+    assert 0 < ended.iloc[-2] < 4
+    assert sizes == [4, *(4 - ended.iloc[:-1])]
+    x = model.data.test.x[:10]
+    with torch.no_grad():
+        linear = tangent(lambda w: model.network(w, x), model.w0, model.w - model.w0)
+        expected = tangent_departure(model(x), model.centering(linear, torch.zeros_like(linear))[..., 0])
+    assert_close(torch.tensor(table["tangent_departure"].to_numpy()[-4:]), expected, rtol=1e-9)
 
 
 def test_lazy_and_feature(run):
