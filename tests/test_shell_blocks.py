@@ -83,7 +83,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, no_figures: None) -> Path:
     place = tmp_path_factory.mktemp("working")
     assert main([*TINY, f"--trainer.logger.save_dir={place / 'made'}", "--trainer.enable_progress_bar=false"]) == 0
     shutil.move(place / "made/digits_fc/version_0", place / "RUN")
-    for name in ("runs/phase_diagram", "runs/phase_diagram_quick", "runs/cifar_vgg", "runs/learning_curve", "runs/mine", "students"):
+    for name in (
+        "runs/phase_diagram",
+        "runs/phase_diagram_quick",
+        "runs/cifar_vgg",
+        "runs/learning_curve",
+        "runs/mine",
+        "students",
+    ):
         made_sweep(place / name, widths=(30,), scales=(1.0,), seeds=2)
     images = np.random.default_rng(0).integers(0, 255, (8, 3, 32, 32), np.uint8)
     np.savez(place / "my_images.npz", x=images, y=np.arange(8) % 2)

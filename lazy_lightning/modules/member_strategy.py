@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import torch
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from pytorch_lightning import Trainer
 from pytorch_lightning.strategies import DDPStrategy, StrategyRegistry
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
 from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 
+from lazy_lightning.modules.joining import JoinWatch, announce_launcher, joined_store
 from lazy_lightning.modules.observation import Observer
 from lazy_lightning.modules.ranks import Ranks
 
@@ -30,11 +34,39 @@ class MemberStrategy(DDPStrategy):
     ranks: Ranks
     """All processes of the run."""
 
+    def _configure_launcher(self) -> None:
+        super()._configure_launcher()
+        environment = self.cluster_environment
+        if environment is not None and not environment.creates_processes_externally:
+            announce_launcher()
+
     def setup_environment(self) -> None:
-        """Starts the processes, with a group for the host's numbers beside that of the device."""
-        super().setup_environment()
-        group = torch.distributed.new_group(backend="gloo") if self.world_size > 1 else None
+        """Starts the processes, with a group for the host's numbers beside that of the device.
+
+        Raises:
+            RunError: a rank has not joined.
+        """
+        self.set_world_ranks()
+        launched = isinstance(self.cluster_environment, LightningEnvironment) and self.local_rank > 0
+        started = self.launcher.procs if isinstance(self.launcher, _SubprocessScriptLauncher) else []
+        with JoinWatch(self.global_rank, self.world_size, started, launched):
+            super().setup_environment()
+            group = torch.distributed.new_group(backend="gloo") if self.world_size > 1 else None
         self.ranks = Ranks(self.global_rank, self.world_size, group)
+
+    def setup_distributed(self) -> None:
+        """Joins the other ranks, before the stock strategy does, which would wait for half an hour.
+
+        Raises:
+            RunError: a rank has not joined.
+        """
+        environment = self.cluster_environment
+        assert environment is not None  # set by the trainer
+        os.environ["MASTER_ADDR"] = environment.main_address
+        os.environ["MASTER_PORT"] = str(environment.main_port)
+        store = joined_store(self.global_rank, self.world_size)
+        super().setup_distributed()
+        del store  # not before the process group holds the place where the ranks meet
 
     @property
     def distributed_sampler_kwargs(self) -> dict[str, Any]:
