@@ -94,7 +94,7 @@ class Execution:
             tasks: list[Task] = []
             while len(submitted) < self._executor.capacity and self._pending and not self.stopped:
                 batch = self._pending.pop(0)
-                self._progress.start(batch, self._pending)
+                self._progress.submit(batch, self._pending, begins=not self._executor.queues)
                 submitted[batch.key] = batch
                 tasks.append(self._task(batch))
             if tasks:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from lazy_lightning.experiments.worker_pool import BatchResult, ProgressMessage, Task
 
@@ -14,6 +14,9 @@ class Executor(Protocol):
     A batch is complete when its folder is, so an executor has no state to keep: the sweep submits a batch whose result
     is missing again, to this or another executor.
     """
+
+    queues: ClassVar[bool]
+    """Whether a submitted batch may wait in a queue; its first progress message then reports that it has begun."""
 
     @property
     def capacity(self) -> int:

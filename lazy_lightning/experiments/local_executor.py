@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import ClassVar
 
 from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, ProgressMessage, Task, Worker, WorkerPool
 
@@ -15,6 +16,8 @@ class LocalExecutor:
     Args:
         pool: the pool of workers.
     """
+
+    queues: ClassVar[bool] = False
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool

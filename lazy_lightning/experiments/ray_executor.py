@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.experiments.executor_spec import ExecutorSpec
@@ -31,6 +31,8 @@ class RayExecutor:
         ConfigError: Ray is not installed.
         RunError: no cluster is found at the address.
     """
+
+    queues: ClassVar[bool] = True
 
     def __init__(self, submission: Submission, spec: ExecutorSpec, workers: int, gpus: float = 0) -> None:
         self._ray = _imported()

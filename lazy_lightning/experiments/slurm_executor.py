@@ -8,7 +8,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lazy_lightning.errors import ConfigError, RunError
 from lazy_lightning.experiments.executor_spec import ExecutorSpec
@@ -62,6 +62,8 @@ class SlurmExecutor:
     Raises:
         ConfigError: submitit is not installed, or this machine cannot submit jobs.
     """
+
+    queues: ClassVar[bool] = True
 
     def __init__(self, submission: Submission, spec: ExecutorSpec, folder: Path, workers: int) -> None:
         self._submitit = _imported()

@@ -31,7 +31,7 @@ class SweepDisplay(Protocol):
             summary: the state of the whole sweep in one line.
             share: completed share of the sweep, in [0, 1].
             messages: the last message of each running batch.
-            running: whether a batch is running.
+            running: whether a batch is running or queued.
         """
         ...
 
@@ -100,7 +100,7 @@ class LineDisplay:
         print(f"sweep: {label} begins", flush=True)
 
     def update(self, summary: str, share: float, messages: Collection[ProgressMessage], running: bool) -> None:
-        """Prints the summary if a batch is running and the last summary is 30 seconds old."""
+        """Prints the summary if a batch is running or queued and the last summary is 30 seconds old."""
         if running and time.monotonic() - self._printed > _PRINT_INTERVAL:
             self._printed = time.monotonic()
             print(f"sweep: {summary}", flush=True)

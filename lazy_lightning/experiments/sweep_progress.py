@@ -43,22 +43,38 @@ class SweepProgress:
         """Increases the total number of members, as bisections and kernels of trained networks add members."""
         self.total = max(self.total, total)
 
-    def start(self, batch: Batch, pending: Sequence[Batch]) -> None:
-        """Records that a worker has started a batch, and which batches are pending."""
+    def submit(self, batch: Batch, pending: Sequence[Batch], *, begins: bool) -> None:
+        """Records that a batch has been submitted, and which batches are pending.
+
+        Args:
+            batch: the batch.
+            pending: the batches that have not been submitted.
+            begins: whether a worker trains the batch at once; otherwise it is queued until its first message.
+        """
         self.clock.pending = list(pending)
-        self.clock.running[batch.key] = (batch, time.monotonic())
-        self._display.start(batch.key, batch_label(batch))
+        self.clock.queued[batch.key] = batch
+        if begins:
+            self._begin(batch.key)
+        else:
+            self.log(f"sweep: {batch_label(batch)} queued")
         self.refresh()
 
+    def _begin(self, key: str) -> None:
+        batch = self.clock.queued.pop(key)
+        self.clock.running[key] = (batch, time.monotonic())
+        self._display.start(key, batch_label(batch))
+
     def update(self, messages: Sequence[ProgressMessage]) -> None:
-        """Records the progress messages of the workers."""
+        """Records the progress messages of the workers, the first of which begins a queued batch."""
         for message in messages:
+            if message.key in self.clock.queued:
+                self._begin(message.key)
             self._messages[message.key] = message
             self.clock.shares[message.key] = message.share
         self.refresh()
 
     def finish(self, batch: Batch, done: int, failed: int, ended: bool, outcome: str) -> None:
-        """Records that a batch is no longer running.
+        """Records that a batch is no longer running or queued.
 
         Args:
             batch: the batch.
@@ -67,16 +83,20 @@ class SweepProgress:
             ended: whether its time is used in the estimate of the time left.
             outcome: how it ended, in a few words.
         """
-        _, start = self.clock.running.pop(batch.key)
         self._messages.pop(batch.key, None)
         self.clock.shares.pop(batch.key, None)
-        if ended:
-            self.clock.estimated += batch.seconds
-            self.clock.taken += time.monotonic() - start
+        after = ""
+        if self.clock.queued.pop(batch.key, None) is None:
+            _, start = self.clock.running.pop(batch.key)
+            seconds = time.monotonic() - start
+            after = f" after {duration(seconds)}"
+            if ended:
+                self.clock.estimated += batch.seconds
+                self.clock.taken += seconds
         self.done += done
         self.failed += failed
         self._display.finish(batch.key)
-        self.log(f"sweep: {batch_label(batch)} {outcome} after {duration(time.monotonic() - start)}")
+        self.log(f"sweep: {batch_label(batch)} {outcome}{after}")
         self.refresh()
 
     def log(self, line: str) -> None:
@@ -87,7 +107,8 @@ class SweepProgress:
         """Updates the display with the present counts."""
         done = sum(message.done - message.failed for message in self._messages.values())
         share = (self.done + self.failed + done) / max(self.total, 1)
-        self._display.update(self.summary(), share, self._messages.values(), running=bool(self.clock.running))
+        active = bool(self.clock.running or self.clock.queued)
+        self._display.update(self.summary(), share, self._messages.values(), running=active)
 
     def summary(self) -> str:
         """Returns the counts of members and the time left in one line."""
@@ -96,5 +117,7 @@ class SweepProgress:
         members = sum(len(batch.members) for batch, _ in self.clock.running.values())
         running = members - sum(message.done for message in self._messages.values())
         left = self.clock.seconds_left(time.monotonic())
-        rest = "" if left is None else f", about {duration(left)} left"
+        queued = sum(len(batch.members) for batch in self.clock.queued.values())
+        rest = f", {queued} queued" if queued else ""
+        rest += "" if left is None else f", about {duration(left)} left"
         return f"{done} of {self.total} members done, {failed} failed, {running} running{rest}"

@@ -19,6 +19,8 @@ class TimeEstimate:
 
     workers: int
     pending: list[Batch] = field(default_factory=list)
+    queued: dict[str, Batch] = field(default_factory=dict)
+    """The batches that wait for a machine, by key: their time has not begun."""
     running: dict[str, tuple[Batch, float]] = field(default_factory=dict)
     """The running batches by key, each with the time of its start."""
     shares: dict[str, float] = field(default_factory=dict)
@@ -37,7 +39,8 @@ class TimeEstimate:
         prior = _PRIOR_WEIGHT * sum(batch.seconds for batch, _ in self.running.values())
         if estimated + prior <= 0:
             return None
-        left = sum(batch.seconds for batch in self.pending)
+        waiting = [*self.pending, *self.queued.values()]
+        left = sum(batch.seconds for batch in waiting)
         left += sum((1 - self.shares.get(key, 0.0)) * batch.seconds for key, (batch, _) in self.running.items())
-        parallel = min(self.workers, max(1, len(self.pending) + len(self.running)))
+        parallel = min(self.workers, max(1, len(waiting) + len(self.running)))
         return left * (taken + prior) / (estimated + prior) / parallel

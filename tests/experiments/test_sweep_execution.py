@@ -10,6 +10,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,9 +19,12 @@ import yaml
 
 from lazy_lightning import experiments
 from lazy_lightning.errors import RunError
+from lazy_lightning.experiments import sweep_progress
 from lazy_lightning.experiments.batching import Batch, ConfigGroup, MemberCost
 from lazy_lightning.experiments.execution import Execution, run_sweep, stops_on_signal
 from lazy_lightning.experiments.local_executor import LocalExecutor
+from lazy_lightning.experiments.ray_executor import RayExecutor
+from lazy_lightning.experiments.slurm_executor import SlurmExecutor
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep, SweepStatus
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_progress import SweepProgress
@@ -328,7 +332,7 @@ def test_what_is_shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdout", terminal)
     one, other = batch(8, seeds=3), batch(12, seeds=2)
     with SweepProgress(SweepStatus(frozenset("abcdefg"), frozenset("ab"), {"c": "why"}), 1) as shown:
-        shown.start(one, [other])
+        shown.submit(one, [other], begins=True)
         shown.update([ProgressMessage(one.key, 2, 1, 0.5)])
         assert shown.summary().startswith("3 of 7 members done, 2 failed, 1 running")
         assert "left" in shown.summary()
@@ -341,10 +345,43 @@ def test_what_is_shown_in_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_is_shown_elsewhere(capsys: pytest.CaptureFixture[str]) -> None:
     one = batch(8, seeds=3)
     with progress() as shown:
-        shown.start(one, [])
+        shown.submit(one, [], begins=True)
         shown.update([ProgressMessage(one.key, 2, 1, 0.5)])
         shown.finish(one, 2, 1, True, "ended, 1 failed")
     first, last = capsys.readouterr().out.splitlines()
     assert first.startswith("sweep: width 8")
     assert first.endswith("begins")
     assert "ended, 1 failed after" in last
+
+
+def test_batches_in_a_queue_begin_with_their_first_message(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time in the queue is not the batch's own, neither in what is shown nor in the time left."""
+    now = 0.0
+    monkeypatch.setattr(sweep_progress, "time", SimpleNamespace(monotonic=lambda: now))
+    batches = [batch(width) for width in (8, 12, 16)]
+    with progress() as shown:
+        for each in batches:
+            shown.submit(each, [], begins=False)
+        assert shown.summary() == "1 of 4 members done, 0 failed, 0 running, 3 queued"
+        now = 1000.0
+        shown.update([ProgressMessage(batches[0].key, 0, 0, 0.0)])
+        assert "1 running, 2 queued, about 3 s left" in shown.summary()  # a second each by the cost model
+        now = 1002.0
+        shown.finish(batches[0], 1, 0, True, "ended")
+        assert "about 4 s left" in shown.summary()  # it has taken twice its cost, and not 1002 s
+        shown.finish(batches[1], 0, 0, False, "stopped, and resumes the next time")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[-1] for line in lines[:4]] == ["queued", "queued", "queued", "begins"]
+    assert lines[4].endswith("ended after 2 s")
+    assert lines[5].endswith("stopped, and resumes the next time")
+
+
+def test_executors_of_other_machines_queue_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    class Queue(LocalExecutor):
+        queues = True
+
+    Execution(SweepFolder(tmp_path), Queue(FakePool(lambda task: ENDED)), progress()).train([batch()])
+    assert [line.split()[-1] for line in capsys.readouterr().out.splitlines()] == ["queued", "ended"]
+    assert (LocalExecutor.queues, RayExecutor.queues, SlurmExecutor.queues) == (False, True, True)
