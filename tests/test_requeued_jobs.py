@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -68,6 +69,31 @@ def test_preempted_job_of_two_ranks_is_requeued_once_and_resumed_to_the_bit(tmp_
     assert cut < len(whole)
     pd.testing.assert_frame_equal(curves(tmp_path / "cut"), whole, check_exact=True)
     assert requeued.read_text() == "requeue 1234\n"
+
+
+def test_a_wall_limit_ends_all_ranks_after_the_same_burst_and_the_run_goes_on(tmp_path: Path) -> None:
+    """Clocks of ranks differ: that of rank 0 decides, here 1 s an observation, while that of rank 1 stands still."""
+
+    def a_clock_of_its_own(rank: int) -> None:
+        FlowModule.seconds_so_far = lambda self: float(self.observations) * (rank == 0)  # type: ignore[method-assign]
+
+    def arguments(place: str, *more: str) -> list[str]:
+        return [*RUN, *DDP, "--trainer.logger.save_dir", str(tmp_path / place), *more]
+
+    limited = arguments("cut", "--model.stop.max_wall", "3")
+    assert run_ranks(2, limited, tmp_path / "log", a_clock_of_its_own) == [0, 0], (tmp_path / "log" / "0").read_text()
+    reasons = [
+        member["stop"] for member in json.loads((folder(tmp_path / "cut") / "summary.json").read_text())["members"]
+    ]
+    assert reasons == ["max_wall"] * 2
+    assert curves(tmp_path / "cut").observation.max() == 3
+    resume = ["fit", "--resume", str(folder(tmp_path / "cut")), *DDP, "--model.stop.max_wall", "1e6"]
+    assert run_ranks(2, resume, tmp_path / "log") == [0, 0], (tmp_path / "log" / "0").read_text()
+    assert run_ranks(2, arguments("whole"), tmp_path / "log") == [0, 0]
+    cut, whole = (
+        torch.load(folder(tmp_path / name) / "checkpoint.ckpt", weights_only=True) for name in ("cut", "whole")
+    )
+    torch.testing.assert_close(cut["state_dict"]["w"], whole["state_dict"]["w"], rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("lost", [0, pytest.param(1, marks=pytest.mark.slow)])

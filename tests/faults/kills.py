@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import itertools
 import multiprocessing
 import os
@@ -35,8 +36,8 @@ from lazy_lightning.callbacks import LearningCurves
 from lazy_lightning.cli import main as command_line
 from lazy_lightning.runs import load_runs
 
-LIMIT = 120.0
-"""Seconds that a command may take before it counts as hanging."""
+LIMIT = 240.0
+"""Seconds that a command may take before it counts as hanging; starting Ray takes half a minute on a loaded machine."""
 LIMIT_AFTER_LOSS = 30.0
 """Seconds within which the ranks that are left end; most need two."""
 ATTEMPTS = 6
@@ -76,6 +77,8 @@ class Kind:
     """Arguments of the command line that starts it anew in a folder."""
     results: Callable[[Path], dict[str, Any]]
     ranks: int = 1
+    needs: str = ""
+    """The package without which it is left out."""
 
 
 # ---------------------------------------------------------------------- what is run
@@ -115,6 +118,15 @@ def _sweep(place: Path) -> list[str]:
 
 def _sweep_with_a_worker(place: Path) -> list[str]:
     return [*_sweep(place)[:-1], "--workers=1"]
+
+
+def _sweep_on_ray(place: Path) -> list[str]:
+    """Without figures, which the workers of Ray would draw."""
+    command = _sweep(place)
+    without = "{class_path: lazy_lightning.callbacks.DisableCallbacks, init_args: {names: [LearningCurves]}}"
+    callbacks = _BOTH.rstrip().rpartition("callbacks+: ")[2]
+    _configured(place, FLOW.replace(callbacks, f"[{callbacks}, {without}]", 1))
+    return [*command[:-1], "--executor=ray", "--workers=1"]
 
 
 # ---------------------------------------------------------------------- what it leaves
@@ -167,7 +179,25 @@ KINDS = {
     "mini-batch fit": Kind(_mini_batch, _results_of_run),
     "sweep with a worker": Kind(_sweep_with_a_worker, _results_of_sweep),
     "mini-batch fit on 2 ranks": Kind(_on_two_ranks(_mini_batch), _results_of_run, ranks=2),
+    "sweep on Ray": Kind(_sweep_on_ray, _results_of_sweep, needs="ray"),
 }
+
+
+def installed(kinds: Sequence[str], show: Callable[[str], None] = lambda line: None) -> list[str]:
+    """Returns the kinds that can run here; the others are left out with a reason.
+
+    Args:
+        kinds: of :data:`KINDS`.
+        show: is called with a line about each kind that is left out.
+    """
+    found = []
+    for name in kinds:
+        needs = KINDS[name].needs
+        if needs and importlib.util.find_spec(needs) is None:
+            show(f"{name}: left out, because {needs} is not installed (pip install 'lazy-lightning[cluster]')")
+        else:
+            found.append(name)
+    return found
 
 
 # ---------------------------------------------------------------------- processes
@@ -198,15 +228,19 @@ def _started(kind: Kind, place: Path) -> list[BaseProcess]:
     return processes
 
 
-def _children(process: int) -> list[int]:
-    """Processes that another one has started and that run Python, where /proc is there."""
-    found = []
+def _workers(process: int) -> list[int]:
+    """Workers of a sweep that a process has started, itself or through Ray, where /proc is there."""
+    parents, stats = {process}, {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):  # ended meanwhile
-            parent = int(path.read_text().rpartition(")")[2].split()[1])
-            if parent == process and "spawn_main" in (path.parent / "cmdline").read_text():
-                found.append(int(path.parent.name))
-    return found
+            stats[int(path.parent.name)] = (
+                int(path.read_text().rpartition(")")[2].split()[1]),
+                (path.parent / "cmdline").read_text(),
+            )
+    while children := {pid for pid, (parent, _) in stats.items() if parent in parents} - parents:
+        parents |= children
+    words = ("spawn_main", "ray::_called")
+    return sorted(pid for pid in parents - {process} if any(word in stats[pid][1] for word in words))
 
 
 def _ended(processes: Sequence[BaseProcess], seconds: float) -> bool:
@@ -258,8 +292,9 @@ def run(
         show: is called with a line about each trial.
     """
     rng, result = random.Random(seed), Outcome()
+    kinds = installed(kinds or list(KINDS), show)
     undisturbed: dict[str, tuple[float, dict[str, Any]]] = {}
-    for number, name in enumerate(itertools.cycle(kinds or KINDS)):
+    for number, name in enumerate(itertools.cycle(kinds)):
         if result.kills >= kills:
             return result
         kind, counts = KINDS[name], result.counts.setdefault(name, Counter())
@@ -336,7 +371,7 @@ def _kill(kind: Kind, processes: Sequence[BaseProcess], rng: random.Random, begu
         begun: whether this session has saved a checkpoint, so that all ranks have joined.
     """
     victim = rng.choice(processes)
-    workers = _children(victim.pid or 0)
+    workers = _workers(victim.pid or 0)
     if workers and rng.random() < 0.5:
         os.kill(rng.choice(workers), signal.SIGKILL)
         return "" if _ended(processes, LIMIT) else f"no end {LIMIT:g} s after its worker was killed"
@@ -361,6 +396,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the times (default: 0)")
     parser.add_argument("--only", choices=KINDS, help="one kind alone")
     given = parser.parse_args()
+    if given.only and not installed([given.only], print):
+        return 2
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="kills-") as folder:
         kinds = [given.only] if given.only else []

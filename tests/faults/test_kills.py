@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from kills import KINDS, differences, run
+from kills import KINDS, differences, installed, run
 
 SHORT = ["fit", "fit on 2 ranks"]
 
@@ -21,3 +21,10 @@ def test_killed_and_resumed_runs_equal_undisturbed_ones_to_the_bit(tmp_path: Pat
 def test_results_that_differ_are_named(wrong: dict[str, bytes]) -> None:
     assert differences({"a": b"1"}, wrong)
     assert not differences({"a": b"1"}, {"a": b"1"})
+
+
+def test_what_is_not_installed_is_left_out_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    said: list[str] = []
+    assert installed(list(KINDS), said.append) == [name for name, kind in KINDS.items() if not kind.needs]
+    assert said == ["sweep on Ray: left out, because ray is not installed (pip install 'lazy-lightning[cluster]')"]
