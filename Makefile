@@ -6,6 +6,7 @@
 # make cluster   sweeps on Ray and SLURM, with the packages of the extra `cluster`
 # make faults  a thousand malformed configurations, checkpoints, data files and stores, then fifty random SIGKILLs
 # make gpu     tests, speed and whole runs on a CUDA device, in under eight minutes
+# make bench   all benchmarks in turn and their table (ARGS="--quick": ten minutes; --resume, --minutes M, --images FOLDER, --cifar FILE)
 # make lint    style and types
 # make docs    the documentation site, strictly: site/index.html opens without a server
 # make gallery the figures of docs/gallery from stored runs (ARGS="--root FOLDER"), and their page
@@ -25,7 +26,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 export PIP_ROOT_USER_ACTION := ignore
 
-.PHONY: fit phase test slow cluster claims faults gpu lint docs gallery lower-bounds clean
+.PHONY: fit phase test slow cluster claims faults gpu bench lint docs gallery lower-bounds clean
 .DELETE_ON_ERROR:
 
 fit: $(VENV)/.installed
@@ -56,6 +57,9 @@ faults: $(VENV)/.installed-test
 
 gpu: $(VENV)/.installed-test
 	$(BIN)/python benchmarks/gpu.py $(ARGS)
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/bench.py $(ARGS)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .

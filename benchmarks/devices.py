@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from timing import machine, save
+from timing import Rows, machine, output_options
 
 from lazy_lightning.cli.trainer import FlowTrainer
 from lazy_lightning.cli.user_messages import filter_warnings
@@ -112,22 +112,23 @@ def seconds_of_a_step(way: str, width: int, members: int) -> float:
         return float(json.loads(out.read_text()))
 
 
+def compare(width: int, members: int, rounds: int) -> dict[str, float]:
+    """One size; medians over rounds."""
+    found = [{way: seconds_of_a_step(way, width, members) for way in WAYS} for _ in range(rounds)]
+    ratios = {way: statistics.median(each["one"] / each[way] for each in found) for way in WAYS if way != "one"}
+    one = 1e3 * statistics.median(each["one"] for each in found)
+    return {"one_ms": round(one, 2), **{way: round(x, 2) for way, x in ratios.items()}}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
+    output_options(parser)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(2)  # of the one process; two have one each, whatever the environment names
-    result: dict[str, Any] = {**machine(torch.device("cpu")), "rows": []}
-    print(result)
+    rows = Rows(options, machine(torch.device("cpu")), ("h", "E"))
     for width, members in SIZES:
-        rounds = [{way: seconds_of_a_step(way, width, members) for way in WAYS} for _ in range(options.rounds)]
-        ratios = {way: statistics.median(each["one"] / each[way] for each in rounds) for way in WAYS if way != "one"}
-        one = 1e3 * statistics.median(each["one"] for each in rounds)
-        row = {"h": width, "E": members, "one_ms": round(one, 2), **{way: round(x, 2) for way, x in ratios.items()}}
-        result["rows"].append(row)
-        print(row, flush=True)
-    save(result, options.out)
+        rows.add({"h": width, "E": members}, functools.partial(compare, width, members, options.rounds))
 
 
 if __name__ == "__main__":

@@ -4,7 +4,9 @@
 
 Bare: FC, L = 3, softplus(5), softhinge(20) of alpha (f - f0), every layer's (E, ...) weights a leaf, ``backward()``.
 Ours: everything a step needs beside: the trial weights, the gradient's change, accept or reject, clocks, events.
-Both in one process, in turn; the ratio is the median over rounds. Goal: at most 1.15. On CUDA both also as one recorded
+Both in one process, in turn; the ratio is the median over rounds. Goal: at most 1.15. ``limit_share`` is the time that
+the operations and 17 moved numbers a weight would take at the machine's rates, over that of the step.
+On CUDA both also as one recorded
 graph each (``step_graph``, ``bare_graph``): the launches of an eager step take longer than its arithmetic when the
 network is small. ``gemm_share`` is the step's rate of operations over that of a large matrix product of the dtype.
 """
@@ -12,21 +14,23 @@ network is small. ``gemm_share`` is the step's rate of operations over that of a
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import statistics
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
-from timing import in_turn, machine, median_ratio, product_rate, save
+from timing import Rows, bandwidth, in_turn, machine, median_ratio, output_options, product_rate
 from torch import Tensor
 
 from lazy_lightning.denormals import flush_denormals
-from lazy_lightning.flow import MarginsMet, MomentumFlow
+from lazy_lightning.flow import Event, MarginsMet, MomentumFlow
 from lazy_lightning.flow.cuda_graph import RecordedStep
 from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.step import try_step
 from lazy_lightning.nn import FC, MemberNetwork
+from lazy_lightning.ntk import ObjectiveClosure
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import Objective, drop_single_output, raw_outputs
 from lazy_lightning.objective.losses import SoftHinge
@@ -34,20 +38,30 @@ from lazy_lightning.objective.losses import SoftHinge
 INPUTS, SAMPLES, DEPTH = 64, 1000, 3
 
 
-def make(width: int, members: int, dtype: torch.dtype, device: torch.device) -> tuple[MomentumFlow, Objective]:
-    """A flow some steps into its run, and what it follows."""
+def make(
+    width: int,
+    members: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    samples: int = SAMPLES,
+    depth: int = DEPTH,
+    alpha: float = 1.0,
+    events: Sequence[Event] = (MarginsMet(),),
+    **options: Any,
+) -> tuple[MomentumFlow, Objective]:
+    """A flow some steps into its run, and what it follows; further options are those of the flow."""
     generator = torch.Generator().manual_seed(0)
-    network = MemberNetwork(FC(width, DEPTH, input_shape=INPUTS).to(device, dtype))
+    network = MemberNetwork(FC(width, depth, input_shape=INPUTS).to(device, dtype))
     w0 = torch.randn(members, network.weights, generator=generator, dtype=torch.float64).to(device, dtype)
-    x = torch.randn(SAMPLES, INPUTS, generator=generator, dtype=torch.float64)
+    x = torch.randn(samples, INPUTS, generator=generator, dtype=torch.float64)
     x = (x * math.sqrt(INPUTS) / x.norm(dim=1, keepdim=True)).to(device, dtype)
     y = (x[:, 0] > 0).to(dtype) * 2 - 1
-    centering = Centering(torch.ones(members, dtype=torch.float64, device=device))
+    centering = Centering(torch.full((members,), alpha, dtype=torch.float64, device=device))
     objective = Objective(network, SoftHinge(20), centering, x, y, raw_outputs(network, w0, x, {}), {})
     weights = torch.nn.Parameter(w0.clone())
-    flow = MomentumFlow([weights], members=members, events=[MarginsMet()], dt=1e-3, origin=w0)
+    flow = MomentumFlow([weights], members=members, events=events, dt=1e-3, origin=w0, **options)
     flow.steps = 5
-    flow.step(lambda: objective.backward(weights))
+    flow.step(ObjectiveClosure(weights, objective, flow))
     return flow, objective
 
 
@@ -90,10 +104,15 @@ def recorded(work: Callable[[], None]) -> Callable[[], None]:
 
 
 def tried_step(
-    width: int, members: int, dtype: torch.dtype, device: torch.device
+    width: int,
+    members: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    samples: int = SAMPLES,
+    depth: int = DEPTH,
 ) -> tuple[Callable[[], None], Objective]:
     """One call is one tried step of all members."""
-    flow, objective = make(width, members, dtype, device)
+    flow, objective = make(width, members, dtype, device, samples, depth)
     state, buffer = flow.flow_state, torch.empty_like(flow.flow_state.displacement)
     weights = flow.rows.parameters[0]
     evaluate = Evaluator(flow.rows, lambda: objective.backward(weights))
@@ -105,31 +124,45 @@ def tried_step(
     return step, objective
 
 
-def flops(width: int, members: int) -> int:
+def flops(width: int, members: int, samples: int = SAMPLES, depth: int = DEPTH) -> int:
     """Multiply-adds of the products, forward and backward, times two; the gradient by the inputs is not needed."""
-    inner = (DEPTH - 1) * width * width + width
-    return members * SAMPLES * (4 * INPUTS * width + 6 * inner)
+    inner = (depth - 1) * width * width + width
+    return members * samples * (4 * INPUTS * width + 6 * inner)
 
 
-def measure(device: torch.device, widths: list[int], ensembles: list[int], budget: float) -> list[dict[str, object]]:
-    rows = []
+def moved_bytes(weights: int, dtype: torch.dtype) -> int:
+    """What a step moves through memory beside the evaluation: 17 numbers a weight."""
+    return 17 * weights * dtype.itemsize
+
+
+def measure(device: torch.device, options: argparse.Namespace, rows: Rows) -> None:
+    """All sizes."""
+    moves = bandwidth(device)
     for dtype in (torch.float64, torch.float32):
         rate = product_rate(dtype, device, 8192 if device.type == "cuda" else 2048)
-        for width in widths:
-            for members in ensembles:
+        for width in options.widths:
+            for members in options.members:
                 if width * width * members > 8e6 and device.type == "cpu":
                     continue  # seconds a step on a small machine, and the ratio is then that of E = 1
-                chosen = rivals(width, members, dtype, device)
-                times = dict(zip(chosen, in_turn(list(chosen.values()), device, budget), strict=True))
-                row: dict[str, object] = {"dtype": str(dtype).removeprefix("torch."), "h": width, "E": members}
-                row |= {f"{name}_ms": round(1e3 * statistics.median(t), 4) for name, t in times.items()}
-                row |= {f"{n}_ratio": round(median_ratio(t, times["bare"]), 3) for n, t in times.items() if n != "bare"}
-                row["bare_gflops"] = round(flops(width, members) / statistics.median(times["bare"]) / 1e9, 1)
-                fastest = min(statistics.median(times[name]) for name in ("step", "step_graph") if name in times)
-                row["gemm_share"] = round(flops(width, members) / fastest / rate, 3)
-                rows.append(row)
-                print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    return rows
+                work = functools.partial(one_size, width, members, dtype, device, options.budget, rate, moves)
+                rows.add({"dtype": str(dtype).removeprefix("torch."), "h": width, "E": members}, work)
+
+
+def one_size(
+    width: int, members: int, dtype: torch.dtype, device: torch.device, budget: float, rate: float, moves: float
+) -> dict[str, object]:
+    """Times and shares; ``limit_ms``: operations at the rate of a matrix product, and moves at that of a copy."""
+    chosen = rivals(width, members, dtype, device)
+    times = dict(zip(chosen, in_turn(list(chosen.values()), device, budget), strict=True))
+    row: dict[str, object] = {f"{name}_ms": round(1e3 * statistics.median(t), 4) for name, t in times.items()}
+    row |= {f"{n}_ratio": round(median_ratio(t, times["bare"]), 3) for n, t in times.items() if n != "bare"}
+    row["bare_gflops"] = round(flops(width, members) / statistics.median(times["bare"]) / 1e9, 1)
+    fastest = min(statistics.median(times[name]) for name in ("step", "step_graph") if name in times)
+    row["gemm_share"] = round(flops(width, members) / fastest / rate, 3)
+    weights = members * (INPUTS * width + (DEPTH - 1) * width * width + width)
+    limit = flops(width, members) / rate + moved_bytes(weights, dtype) / moves
+    row |= {"limit_ms": round(1e3 * limit, 4), "limit_share": round(limit / fastest, 3)}
+    return row
 
 
 def main() -> None:
@@ -138,14 +171,13 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[30, 100, 300, 1000])
     parser.add_argument("--members", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--budget", type=float, default=2.0, help="seconds a case and rival")
-    parser.add_argument("--out", type=Path)
+    output_options(parser)
     options = parser.parse_args()
     device = torch.device(options.device)
     flush_denormals()
-    result = {**machine(device), "n": SAMPLES, "L": DEPTH, "d": INPUTS}
-    print(result)
-    result["rows"] = measure(device, options.widths, options.members, options.budget)
-    save(result, options.out)
+    head = {**machine(device), "n": SAMPLES, "L": DEPTH, "d": INPUTS}
+    print(head)
+    measure(device, options, Rows(options, head, ("dtype", "h", "E")))
 
 
 if __name__ == "__main__":

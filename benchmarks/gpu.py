@@ -22,40 +22,18 @@ import json
 import os
 import re
 import struct
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 
 import torch
+from parts import Part, outcome, run, tables
 from timing import machine
 
 ROOT = Path(__file__).parents[1]
-Part = dict[str, Any]
-
-
-def run(command: list[str], limit: float, **environment: str) -> tuple[int | None, str, float]:
-    """Exit code (None: out of time), output, seconds."""
-    start = time.perf_counter()
-    variables = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}", **environment}
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=limit, env=variables, cwd=ROOT, check=False
-        )
-        return done.returncode, done.stdout + done.stderr, time.perf_counter() - start
-    except subprocess.TimeoutExpired as error:
-        parts = (part.decode() if isinstance(part, bytes) else part or "" for part in (error.stdout, error.stderr))
-        return None, "".join(parts), time.perf_counter() - start
-
-
-def outcome(code: int | None, output: str, seconds: float) -> Part:
-    """How a part ended, with the end of its output if it failed."""
-    ended = {0: "passed", None: "out of time"}.get(code, f"exit code {code}")
-    return {"outcome": ended, "seconds": round(seconds, 1), **({"output": output[-3000:]} if code != 0 else {})}
 
 
 def tests(options: argparse.Namespace, folder: Path) -> Part:
@@ -187,32 +165,8 @@ def markdown(result: Part) -> str:
     head = ", ".join(f"{key} {result[key]}" for key in ("device", "torch", "cuda", "pytorch_lightning", "date"))
     blocks = [f"# On a GPU\n\n{head}"]
     for name, part in result["parts"].items():
-        blocks.append(f"## {name}\n\n" + "\n\n".join(_tables(part)))
+        blocks.append(f"## {name}\n\n" + "\n\n".join(tables(part)))
     return "\n\n".join(blocks) + "\n"
-
-
-def _tables(part: Part) -> list[str]:
-    rows = part.get("rows")
-    plain = {k: v for k, v in part.items() if not isinstance(v, list | dict) and k != "output"}
-    found = [", ".join(f"{key} {value}" for key, value in plain.items())] if plain else []
-    if rows:
-        columns = list(dict.fromkeys(key for row in rows for key in row))
-        lines = [[_cell(row.get(key)) for key in columns] for row in rows]
-        found.append("\n".join(_line(cells) for cells in [columns, ["---"] * len(columns), *lines]))
-    for key, value in part.items():
-        if isinstance(value, dict):
-            found += [f"### {key}", *_tables(value)]
-        elif key == "failed" and value:
-            found.append("failed: " + ", ".join(value))
-    return found
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
-
-
-def _cell(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else "" if value is None else str(value)
 
 
 def main() -> None:

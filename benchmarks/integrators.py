@@ -1,35 +1,48 @@
-"""Work against precision of the integrators: evaluations and wall time against the error of F on test samples.
+"""Work against precision of the integrators: evaluations and time against the error of F and of the kernel drift.
 
-    python benchmarks/integrators.py [--samples 200 1000] [--out FILE.json] [--figure FILE.png]
+    python benchmarks/integrators.py --out FILE.json [--data digits fashion cifar] [--samples 250 1000]
+        [--images FOLDER] [--cifar FILE.npz] [--quick] [--resume]
+    python benchmarks/work_precision_figure.py FILE.json FIGURE.png
 
-scikit-learn's digits, parity of the class, FC with L = 3 and h = 100, softhinge(20), float64, to nine tenths of the
-time at which all margins are met. The truth is the explicit pair at 1e-8. One evaluation is one forward and one
-backward pass (the explicit pair counts its seventh, a forward pass alone, as one). ``network`` is the flow of the
-network at alpha = 100 (lazy), 1 and 0.01 (feature learning); ``kernel`` the flow on the frozen kernel, beside scipy's
-RK45, BDF and LSODA (with Jacobian) on the same equation in the space of outputs, whose evaluation is one product with
-the kernel. Counts do not depend on the machine; seconds do.
+FC with L = 3 and h = 100, parity of the class, softhinge(20), float64, on one thread, to nine tenths of the time at
+which all margins are met. ``network`` is the flow of the network at alpha = 100 (lazy), 1 (crossover) and 0.01 (feature
+learning); ``kernel`` the flow on the frozen kernel, beside scipy's RK45, BDF and LSODA (with Jacobian) on the same
+equation in the space of outputs, whose evaluation is one product with the kernel.
+
+The truth is the explicit pair at a tolerance of 1e-8. Errors: of F, an rms over the test samples (``error``) and over
+the training samples (``error_train``); of the drift ‖Theta - Theta_0‖/‖Theta_0‖ of the kernel on 100 test samples,
+relative. On the kernel flow the truth is compared with LSODA at 1e-10 (row ``check``), and at 20 samples the flow of a
+small network with scipy's DOP853 in the space of weights (``python benchmarks/integrators.py --check``).
+
+One evaluation is one forward and one backward pass (the explicit pair counts its seventh, a forward pass, as one).
+Counts and errors do not depend on the machine. ``cpu`` is the processor time of the one thread, which other work on the
+machine changes little; ``seconds`` the wall time, ``load`` the machine's load average when the run ended.
+
+Each finished run is written at once, and a further call with ``--resume`` goes on with those that are missing. The
+outputs of the truths are kept beside the JSON, in ``FILE.truths.npz``.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as nnf
 from numpy.typing import NDArray
-from plain_flow import plain_flow
 from scipy.integrate import solve_ivp
-from timing import machine, save
+from timing import Rows, machine, output_options
 from torch import Tensor, nn
 
-from lazy_lightning.data import Digits
+from lazy_lightning.data import CIFAR10, Digits, FashionMNIST, FlowData
+from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.flow import MarginsMet, MomentumFlow, TimeReached
+from lazy_lightning.flow.controllers import reference
 from lazy_lightning.modules.kernel_objective import KernelObjective
 from lazy_lightning.nn import FC
 from lazy_lightning.nn.initial_members import InitialMembers
@@ -39,197 +52,342 @@ from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import Objective, raw_outputs
 from lazy_lightning.objective.losses import build_loss
 
-WIDTH, DEPTH, TEST = 100, 3, 500
-TOLERANCES = {
-    "euler": ("gradient_change", "reference"),
-    "explicit": (1e-2, 1e-3, 1e-4),
-    "implicit": (1e-2, 1e-3, 1e-4, 1e-5),
-    "auto": (1e-2, 1e-3, 1e-4),
+WIDTH, DEPTH, TEST, DRIFT = 100, 3, 500, 100
+SETTINGS: dict[str, tuple[float | str, ...]] = {
+    "euler": ("gradient_change", "reference", "reference 1e-5"),
+    "explicit": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+    "implicit": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
+    "auto": (1e-2, 1e-3, 1e-4, 1e-5, 1e-6),
 }
+SCIPY = {"RK45": (1e-3, 1e-5, 1e-7), "BDF": (1e-3, 1e-5, 1e-7), "LSODA": (1e-3, 1e-5, 1e-7)}
 ALPHAS = (100.0, 1.0, 0.01)
+TRUTH_TOL = 1e-8
+Row = dict[str, Any]
+
+
+class Case(NamedTuple):
+    """One flow, which all integrators follow."""
+
+    flow: str
+    data: str
+    n: int
+    alpha: float
+
+    def row(self, integrator: str, setting: float | str) -> Row:
+        """What identifies a run."""
+        return {**self._asdict(), "integrator": integrator, "setting": setting}
+
+    @property
+    def name(self) -> str:
+        """In the file of truths."""
+        return f"{self.flow}/{self.data}/{self.n}/{self.alpha:g}"
+
+
+KEYS = (*Case._fields, "integrator", "setting")
+
+
+class Files(NamedTuple):
+    """Where images lie."""
+
+    images: Path | None
+    cifar: Path | None
+
+    def datamodule(self, name: str, samples: int) -> FlowData:
+        """One of the three sets.
+
+        Raises:
+            SystemExit: its files are not given.
+        """
+        sizes: dict[str, Any] = {"n_train": samples, "n_test": TEST, "labels": "parity"}
+        if name == "digits":
+            return Digits(**sizes)
+        if name == "fashion" and self.images is not None:
+            return FashionMNIST(files=str(self.images), **sizes)
+        if name == "cifar" and self.cifar is not None:
+            return CIFAR10(files=str(self.cifar), **sizes)
+        raise SystemExit(f"{name} needs its files: give {'--images FOLDER' if name == 'fashion' else '--cifar FILE'}")
+
+    def held(self) -> list[str]:
+        """The sets whose files are given."""
+        return ["digits", *(["fashion"] if self.images else []), *(["cifar"] if self.cifar else [])]
 
 
 class Problem:
     """One network on some samples, with the outputs on test samples."""
 
-    def __init__(self, samples: int, alpha: float) -> None:
-        data = Digits(n_train=samples, n_test=TEST, labels="parity")
+    def __init__(self, data: FlowData, alpha: float, width: int | None = None) -> None:
         data.setup()
         self.x, self.y = data.train.x.double(), data.train.y.double()
         self.x_test = data.test.x.double()
-        factory = functools.partial(FC, width=WIDTH, depth=DEPTH)
+        factory = functools.partial(FC, width=width or WIDTH, depth=DEPTH)
         members = InitialMembers(factory, [0], data.input_shape, data.num_outputs)
         self.network, self.w0 = members.network, members.w0
         self.loss = build_loss("softhinge(20)")
         self.centering = Centering(torch.tensor([alpha], dtype=torch.float64))
-        self._test_start = raw_outputs(self.network, self.w0, self.x_test, {})
+        self._starts = {id(x): raw_outputs(self.network, self.w0, x, {}) for x in (self.x, self.x_test)}
 
     def network_objective(self) -> Objective:
         """The network's own."""
-        f0 = raw_outputs(self.network, self.w0, self.x, {})
-        return Objective(self.network, self.loss, self.centering, self.x, self.y, f0, {})
+        return Objective(self.network, self.loss, self.centering, self.x, self.y, self._starts[id(self.x)], {})
 
-    def test(self, w: Tensor) -> Tensor:
-        """F on the test samples."""
-        return self.centering(raw_outputs(self.network, w, self.x_test, {}), self._test_start)
+    def outputs(self, w: Tensor) -> tuple[Tensor, Tensor]:
+        """F on the training and on the test samples."""
+        train, test = (
+            self.centering(raw_outputs(self.network, w, x, {}), self._starts[id(x)]).flatten()
+            for x in (self.x, self.x_test)
+        )
+        return train, test
 
-    def kernel(self, x: Tensor | None) -> Tensor:
-        """Theta between samples x, or the training samples, and the training samples."""
-        pair = (self.x, None) if x is None else (x, self.x)
-        return empirical_ntk(self.network, self.w0, *pair, output="trace")[0]
+    def kernel(self, x: Tensor, other: Tensor | None = None, w: Tensor | None = None) -> Tensor:
+        """Theta between samples at w, by default at w0."""
+        return empirical_ntk(self.network, self.w0 if w is None else w, x, other, output="trace")[0]
 
+    @functools.cached_property
+    def _first_kernel(self) -> Tensor:
+        return self.kernel(self.x_test[:DRIFT])
 
-def follow(
-    w0: Tensor, objective: Any, test: Callable[[Tensor], Tensor], integrator: str, setting: float | str, end: Any
-) -> dict[str, Any]:
-    """One run to an event: evaluations, seconds, F on test samples, and the time at its end."""
-    w = nn.Parameter(w0.clone())
-    how = {"controller": setting} if isinstance(setting, str) else {"tol": setting}
-    flow = MomentumFlow([w], members=1, events=[end], steps=50, origin=w0, integrator=integrator, **how)
-    closure, start = ObjectiveClosure(w, objective, flow), time.perf_counter()
-    while not flow.started or any(flow.clock().running):
-        flow.step(closure)
-    seconds = time.perf_counter() - start
-    evaluations = int(flow.flow_state.tried)
-    return {"evaluations": evaluations, "seconds": seconds, "F": test(w.detach()), "t": float(flow.flow_state.t)}
+    def drift(self, w: Tensor) -> float:
+        """‖Theta - Theta_0‖/‖Theta_0‖ on test samples."""
+        change = self.kernel(self.x_test[:DRIFT], w=w) - self._first_kernel
+        return float(change.norm() / self._first_kernel.norm())
 
 
-def compare(problem: Problem, w0: Tensor, objective: Any, test: Callable[[Tensor], Tensor]) -> Iterator[dict[str, Any]]:
-    """All integrators at all tolerances against the truth."""
-    margins = follow(w0, objective, test, "auto", 1e-4, MarginsMet())
-    end = TimeReached(0.9 * margins["t"])
-    truth = follow(w0, objective, test, "explicit", 1e-8, end)
-    yield {"integrator": "truth", "setting": 1e-8, "error": 0.0, **_numbers(truth)}
-    for integrator, settings in TOLERANCES.items():
-        for setting in settings:
-            run = follow(w0, objective, test, integrator, setting, end)
-            error = float((run["F"] - truth["F"]).square().mean().sqrt())
-            yield {"integrator": integrator, "setting": setting, "error": error, **_numbers(run)}
+class Flow(NamedTuple):
+    """What is followed, and what is read at its end."""
+
+    w0: Tensor
+    objective: Any
+    outputs: Callable[[Tensor], tuple[Tensor, Tensor]]
+    drift: Callable[[Tensor], float] | None
 
 
-def _numbers(run: dict[str, Any]) -> dict[str, Any]:
-    return {"evaluations": run["evaluations"], "seconds": round(run["seconds"], 3), "t": run["t"]}
+class Run(NamedTuple):
+    """One run to an event."""
+
+    evaluations: int
+    seconds: float
+    cpu: float
+    t: float
+    train: NDArray[Any]
+    test: NDArray[Any]
+    drift: float
+
+    def row(self) -> Row:
+        """Its cost."""
+        numbers = {"evaluations": self.evaluations, "seconds": round(self.seconds, 4), "cpu": round(self.cpu, 4)}
+        load = round(os.getloadavg()[0], 2)
+        return {**numbers, "t": self.t, "drift": self.drift, "threads": torch.get_num_threads(), "load": load}
 
 
-def on_the_kernel(problem: Problem) -> Iterator[dict[str, Any]]:
-    """The flow on the frozen kernel by our integrators and by scipy's."""
-    kernel, across = problem.kernel(None), problem.kernel(problem.x_test)
+def network_flow(problem: Problem) -> Flow:
+    """The flow of the network."""
+    return Flow(problem.w0, problem.network_objective(), problem.outputs, problem.drift)
+
+
+def kernel_flow(problem: Problem, kernel: Tensor, across: Tensor) -> Flow:
+    """The flow on the frozen kernel."""
     features = KernelFeatures.of(kernel)
     v0 = torch.zeros(1, len(problem.x), dtype=torch.float64)
     objective = KernelObjective(features.train[None], None, problem.centering, problem.loss, problem.y, 1)
     alpha, held_out = float(problem.centering.alpha), features.of_others(across)
 
-    def test(v: Tensor) -> Tensor:
-        return alpha * (held_out @ v[0])
+    def outputs(v: Tensor) -> tuple[Tensor, Tensor]:
+        return alpha * (features.train @ v[0]), alpha * (held_out @ v[0])
 
-    rows = list(compare(problem, v0, objective, test))
-    yield from rows
-    yield from scipy_runs(problem, kernel, across, rows[0]["t"])
+    return Flow(v0, objective, outputs, None)
 
 
-def scipy_runs(problem: Problem, kernel: Tensor, across: Tensor, t: float) -> Iterator[dict[str, Any]]:
-    """RK45, BDF and LSODA on dF/dt = -Theta l'(F)/n, with F on test samples integrated along."""
-    K, samples = kernel.numpy() / len(problem.y), len(problem.y)
-    whole = np.concatenate([K, across.numpy() / samples])
-    loss, y = problem.loss, problem.y
-
-    def slope(F: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(loss.slopes(torch.from_numpy(F[:samples])[None], y)[0])
-
-    def rate(_: float, F: NDArray[Any]) -> NDArray[Any]:
-        return np.asarray(-whole @ slope(F))
-
-    def jacobian(_: float, F: NDArray[Any]) -> NDArray[Any]:
-        root = loss.curvature_root(torch.from_numpy(F[:samples])[None], y)[0].numpy()
-        return np.concatenate([-whole * root**2, np.zeros((len(whole), len(whole) - samples))], axis=1)
-
-    def run(method: str, rtol: float) -> dict[str, Any]:
-        options = {} if method == "RK45" else {"jac": jacobian}
-        start = time.perf_counter()
-        found = solve_ivp(rate, (0, t), np.zeros(len(whole)), method=method, rtol=rtol, atol=rtol, **options)
-        return {"F": found.y[samples:, -1], "evaluations": int(found.nfev), "seconds": time.perf_counter() - start}
-
-    truth = run("LSODA", 1e-10)["F"]
-    for method in ("RK45", "BDF", "LSODA"):
-        for rtol in (1e-3, 1e-5):
-            found = run(method, rtol)
-            error = float(np.sqrt(np.mean((found["F"] - truth) ** 2)))
-            numbers = {"evaluations": found["evaluations"], "seconds": round(found["seconds"], 3), "t": t}
-            yield {"integrator": f"scipy {method}", "setting": rtol, "error": error, **numbers}
+def follow(flow: Flow, integrator: str, setting: float | str, end: Any) -> Run:
+    """One run to an event."""
+    w = nn.Parameter(flow.w0.clone())
+    how: dict[str, Any] = {"tol": setting}
+    if isinstance(setting, str):
+        name, _, bound = setting.partition(" ")
+        how = {"controller": reference(float(bound)) if bound else name}
+    optimizer = MomentumFlow([w], members=1, events=[end], steps=50, origin=flow.w0, integrator=integrator, **how)
+    closure = ObjectiveClosure(w, flow.objective, optimizer)
+    start, cpu = time.perf_counter(), time.process_time()
+    while not optimizer.started or any(optimizer.clock().running):
+        optimizer.step(closure)
+    seconds, spent = time.perf_counter() - start, time.process_time() - cpu
+    state, final = optimizer.flow_state, w.detach()
+    train, test = (part.numpy() for part in flow.outputs(final))
+    drift = flow.drift(final) if flow.drift else float("nan")
+    return Run(int(state.tried), seconds, spent, float(state.t), train, test, drift)
 
 
-def plain_rule(problem: Problem, alpha: float, reference: dict[str, Any]) -> dict[str, Any]:
-    """As many steps of the published rule as a plain program: the same numbers as ``reference``, in other time."""
-    model = FC(WIDTH, DEPTH, input_shape=tuple(problem.x.shape[1:])).double()
-    nn.utils.vector_to_parameters(problem.w0[0].clone(), model.parameters())
-    start = time.perf_counter()
-    plain_flow(model, problem.x, lambda F: nnf.softplus(1 - F * problem.y, 20, 40), alpha, reference["evaluations"])
-    seconds = round(time.perf_counter() - start, 3)
-    return {**reference, "integrator": "plain rule", "seconds": seconds}
+def errors(run: Run, truth: Run) -> Row:
+    """Of F on test and training samples, and of the drift."""
+    found = {"error": rms(run.test - truth.test), "error_train": rms(run.train - truth.train)}
+    drift = abs(run.drift / truth.drift - 1) if truth.drift > 0 else None
+    return {**found, "error_drift": drift}
 
 
-def measured(samples: list[int]) -> Iterator[dict[str, Any]]:
-    """All rows, printed as they come."""
-    for n in samples:
-        for alpha in ALPHAS:
-            problem = Problem(n, alpha)
-            rows = list(compare(problem, problem.w0, problem.network_objective(), problem.test))
-            reference = next(row for row in rows if row["setting"] == "reference")
-            for row in [*rows, plain_rule(problem, alpha, reference)]:
-                yield {"flow": "network", "n": n, "alpha": alpha, **row}
-        for row in on_the_kernel(Problem(n, 1.0)):
-            yield {"flow": "kernel", "n": n, "alpha": 1.0, **row}
+def rms(x: NDArray[Any]) -> float:
+    """Root mean square."""
+    return float(np.sqrt(np.mean(x**2)))
 
 
-def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Error against evaluations and seconds, one column a flow, at the largest n."""
-    import matplotlib.pyplot as plt
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+class Truths:
+    """The runs at the smallest tolerance, kept in a file if one is given."""
 
-    largest = max(row["n"] for row in rows)
-    cases = list(dict.fromkeys((row["flow"], row["alpha"]) for row in rows))
-    figure, axes = plt.subplots(2, len(cases), figsize=(3.1 * len(cases), 5.4), sharey=True, layout="constrained")
-    for column, (flow, alpha) in enumerate(cases):
-        chosen = [r for r in rows if (r["flow"], r["alpha"], r["n"]) == (flow, alpha, largest) and r["error"] > 0]
-        for line, quantity in enumerate(("evaluations", "seconds")):
-            for name in dict.fromkeys(r["integrator"] for r in chosen):
-                own = [r for r in chosen if r["integrator"] == name]
-                dashed = {"ls": ":", "marker": "x"} if name.startswith("scipy") else {"ls": "-", "marker": "o"}
-                axes[line, column].loglog([r[quantity] for r in own], [r["error"] for r in own], label=name, **dashed)
-            axes[line, column].set_xlabel(quantity)
-        title = "frozen kernel" if flow == "kernel" else f"network, α = {alpha:g}"
-        axes[0, column].set_title(f"{title}, n = {largest}", fontsize=10)
-    for line in range(2):
-        axes[line, 0].set_ylabel("rms error of F, test")
-    for axis in axes.flat:
-        axis.xaxis.set_minor_formatter(NullFormatter())
-        axis.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    named = {
-        label: handle for axis in axes.flat for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        self._held: dict[str, NDArray[Any]] = dict(np.load(path)) if path and path.is_file() else {}
+
+    def of(self, case: Case, flow: Flow) -> Run:
+        """The truth of a case, computed where it is not held yet."""
+        if f"{case.name}:numbers" not in self._held:
+            end = TimeReached(0.9 * follow(flow, "auto", 1e-4, MarginsMet()).t)
+            run = follow(flow, "explicit", TRUTH_TOL, end)
+            numbers = np.array([run.evaluations, run.seconds, run.cpu, run.t, run.drift])
+            own = {"numbers": numbers, "train": run.train, "test": run.test}
+            self._held |= {f"{case.name}:{name}": value for name, value in own.items()}
+            if self.path:
+                np.savez(self.path, **self._held)  # type: ignore[arg-type]
+        numbers, train, test = (self._held[f"{case.name}:{name}"] for name in ("numbers", "train", "test"))
+        evaluations, seconds, cpu, t, drift = numbers.tolist()
+        return Run(int(evaluations), seconds, cpu, t, train, test, drift)
+
+
+class ScipyFlow:
+    """dF/dt = -Theta l'(F)/n on the training and test samples together, by scipy."""
+
+    def __init__(self, problem: Problem, kernel: Tensor, across: Tensor, t: float) -> None:
+        self.samples, self.t = len(problem.y), t
+        self.whole = np.concatenate([kernel.numpy(), across.numpy()]) / self.samples
+        self.loss, self.y = problem.loss, problem.y
+
+    def _rate(self, _: float, F: NDArray[Any]) -> NDArray[Any]:
+        slope = self.loss.slopes(torch.from_numpy(F[: self.samples])[None], self.y)[0]
+        return np.asarray(-self.whole @ slope.numpy())
+
+    def _jacobian(self, _: float, F: NDArray[Any]) -> NDArray[Any]:
+        root = self.loss.curvature_root(torch.from_numpy(F[: self.samples])[None], self.y)[0].numpy()
+        others = len(self.whole) - self.samples
+        return np.concatenate([-self.whole * root**2, np.zeros((len(self.whole), others))], axis=1)
+
+    def run(self, method: str, rtol: float) -> Run:
+        """To the end of the flow."""
+        options = {} if method == "RK45" else {"jac": self._jacobian}
+        start, cpu = time.perf_counter(), time.process_time()
+        first = np.zeros(len(self.whole))
+        found = solve_ivp(self._rate, (0, self.t), first, method=method, rtol=rtol, atol=rtol, **options)
+        seconds, spent = time.perf_counter() - start, time.process_time() - cpu
+        F = found.y[:, -1]
+        return Run(int(found.nfev), seconds, spent, self.t, F[: self.samples], F[self.samples :], float("nan"))
+
+
+def measure_network(rows: Rows, truths: Truths, case: Case, data: FlowData, settings: Settings) -> None:
+    """All integrators on the flow of the network."""
+    if rows.all_there(case.row(name, setting) for name, setting in _with_truth(settings)):
+        return
+    flow = network_flow(Problem(data, case.alpha))
+    measure_ours(rows, truths.of(case, flow), case, flow, settings)
+
+
+Settings = Sequence[tuple[str, float | str]]
+
+
+def _with_truth(settings: Settings) -> Settings:
+    return [("truth", TRUTH_TOL), *settings]
+
+
+def measure_ours(rows: Rows, truth: Run, case: Case, flow: Flow, settings: Settings) -> None:
+    """All our integrators, where they are missing."""
+    rows.add(case.row("truth", TRUTH_TOL), lambda: {"error": 0.0, **truth.row()})
+    end = TimeReached(truth.t)
+
+    def measured(name: str, setting: float | str) -> Row:
+        run = follow(flow, name, setting, end)
+        return {**errors(run, truth), **run.row()}
+
+    for name, setting in settings:
+        rows.add(case.row(name, setting), functools.partial(measured, name, setting))
+
+
+def measure_kernel(rows: Rows, truths: Truths, case: Case, data: FlowData, settings: Settings) -> None:
+    """Our integrators and scipy's on the frozen kernel."""
+    others = [(f"scipy {method}", rtol) for method, tolerances in SCIPY.items() for rtol in tolerances]
+    check = ("check", 1e-10)
+    if rows.all_there(case.row(name, setting) for name, setting in [*_with_truth(settings), *others, check]):
+        return
+    problem = Problem(data, case.alpha)
+    kernel, across = problem.kernel(problem.x), problem.kernel(problem.x_test, problem.x)
+    flow = kernel_flow(problem, kernel, across)
+    truth = truths.of(case, flow)
+    measure_ours(rows, truth, case, flow, settings)
+    theirs = ScipyFlow(problem, kernel, across, truth.t)
+
+    def measured(method: str, rtol: float) -> Row:
+        run = theirs.run(method, rtol)
+        return {**errors(run, truth), **run.row()}
+
+    for name, rtol in others:
+        rows.add(case.row(name, rtol), functools.partial(measured, name.removeprefix("scipy "), float(rtol)))
+    rows.add(case.row(*check), functools.partial(measured, "LSODA", 1e-10))
+
+
+def check_against_scipy(samples: int = 20, width: int = 8, alpha: float = 1.0) -> Row:
+    """The truth's integrator against scipy's DOP853 in the space of weights, for a small network."""
+    problem = Problem(Digits(n_train=samples, n_test=50, labels="parity"), alpha, width)
+    flow = network_flow(problem)
+    end = 0.9 * follow(flow, "auto", 1e-4, MarginsMet()).t
+    truth = follow(flow, "explicit", TRUTH_TOL, TimeReached(end))
+
+    def rate(_: float, w: NDArray[Any]) -> NDArray[Any]:
+        weights = nn.Parameter(torch.from_numpy(w)[None].clone())
+        flow.objective.backward(weights)
+        assert weights.grad is not None
+        return -weights.grad[0].numpy()
+
+    found = solve_ivp(rate, (0, end), problem.w0[0].numpy(), method="DOP853", rtol=1e-10, atol=1e-12)
+    train, test = (part.numpy() for part in problem.outputs(torch.from_numpy(found.y[:, -1])[None]))
+    drift = problem.drift(torch.from_numpy(found.y[:, -1])[None])
+    return {
+        "n": samples,
+        "h": width,
+        "alpha": alpha,
+        "error": rms(test - truth.test),
+        "error_train": rms(train - truth.train),
+        "error_drift": abs(drift / truth.drift - 1),
+        "evaluations": truth.evaluations,
+        "scipy_evaluations": int(found.nfev),
     }
-    figure.legend(named.values(), named.keys(), loc="outside lower center", ncols=len(named), fontsize=8)
-    figure.savefig(path, dpi=150)
+
+
+def cases(options: argparse.Namespace, files: Files) -> Iterator[tuple[Case, FlowData]]:
+    """Small ones first."""
+    for n in options.samples:
+        for data in options.data or files.held():
+            for flow, alpha in [*(("network", alpha) for alpha in ALPHAS), ("kernel", 1.0)]:
+                yield Case(flow, data, n, alpha), files.datamodule(data, n)
 
 
 def main() -> None:
-    """Measures, prints a row at a time, and writes what is asked for."""
+    """Measures what is missing, prints a row at a time, and writes each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--samples", type=int, nargs="+", default=[200, 1000])
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--figure", type=Path)
-    given = parser.parse_args()
-    rows: list[dict[str, Any]] = []
-    for row in measured(given.samples):
-        rows.append(row)
-        print(
-            f"{row['flow']:8} n {row['n']:5} alpha {row['alpha']:6g} {row['integrator']:12} {row['setting']!s:16}"
-            f"{row['evaluations']:7} evaluations {row['seconds']:8.2f} s  error {row['error']:.1e}",
-            flush=True,
-        )
-        save({"machine": machine(torch.device("cpu")), "rows": rows}, given.out)
-    if given.figure:
-        draw(rows, given.figure)
+    parser.add_argument("--data", nargs="+", choices=("digits", "fashion", "cifar"), help="all whose files are given")
+    parser.add_argument("--images", type=Path, help="a folder with idx files of Fashion-MNIST")
+    parser.add_argument("--cifar", type=Path, help="an .npz file with images x and classes y of CIFAR-10")
+    parser.add_argument("--samples", type=int, nargs="+", default=[250, 1000])
+    parser.add_argument("--quick", action="store_true", help="tolerances of 1e-3 and 1e-4 alone, and two of Euler")
+    parser.add_argument("--check", action="store_true", help="only compare the truth with scipy at 20 samples")
+    output_options(parser)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    flush_denormals()
+    if options.check:
+        print(check_against_scipy())
+        return
+    every = [(name, setting) for name, own in SETTINGS.items() for setting in own]
+    settings = [pair for pair in every if not options.quick or pair[1] in ("gradient_change", "reference", 1e-3, 1e-4)]
+    head = {**machine(torch.device("cpu")), "test": TEST, "h": WIDTH, "L": DEPTH}
+    rows = Rows(options, head, KEYS)
+    truths = Truths(options.out.with_suffix(".truths.npz") if options.out else None)
+    for case, data in cases(options, Files(options.images, options.cifar)):
+        measure = measure_kernel if case.flow == "kernel" else measure_network
+        measure(rows, truths, case, data, settings)
 
 
 if __name__ == "__main__":

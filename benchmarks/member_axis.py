@@ -3,23 +3,23 @@
     python benchmarks/member_axis.py [--out FILE.json] [--widths 30 100]
 
 The same members through ``sweep``, once as one batch a width and once one at a time, in this process, on the digits
-with all observers. ``whole`` is all of it, with parsing, data, figures and files of each run; ``fit`` is what the runs
-say that their fits took.
+with all observers. ``whole`` is all of it, with parsing, data, figures and files of each run; ``fit`` is the sum of the
+runs' ``wall_seconds``; ``members_per_minute`` is what a sweep as one batch gets through.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import io
-import json
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 import yaml
-from timing import machine, save
+from timing import Rows, machine, output_options
 
 from lazy_lightning import load_runs
 from lazy_lightning.cli import main
@@ -49,36 +49,32 @@ def sweep(folder: Path, width: int, at_once: int, *options: str) -> dict[str, fl
 def compare(width: int, folder: Path) -> dict[str, object]:
     """One width."""
     members = len(SCALES) * SEEDS
+    folder.mkdir()
     batch = sweep(folder / "batch", width, members)
     alone = sweep(folder / "alone", width, 1)
     return {
-        "width": width,
-        "members": members,
         "batch": batch,
         "alone": alone,
         "whole_ratio": alone["whole"] / batch["whole"],
         "fit_ratio": alone["fit"] / batch["fit"],
+        "members_per_minute": 60 * members / batch["whole"],
+        "members_per_minute_alone": 60 * members / alone["whole"],
     }
 
 
 def run() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    output_options(parser)
     parser.add_argument("--widths", type=int, nargs="+", default=[30, 100, 300])
     given = parser.parse_args()
     flush_denormals()
-    rows = []
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = Rows(given, {**machine(device), "observers": "callbacks/full.yaml"}, ("width", "members"))
     with tempfile.TemporaryDirectory() as folder:
         sweep(Path(folder) / "warm", 8, 12, "--model.stop.max_steps=5")  # imports, first allocations
         for width in given.widths:
-            own = Path(folder) / str(width)
-            own.mkdir()
-            rows.append(compare(width, own))
-            print(json.dumps(rows[-1]), flush=True)
-    if given.out is not None:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        result = {**machine(device), "observers": "callbacks/full.yaml", "rows": rows}
-        save(result, given.out)
+            work = functools.partial(compare, width, Path(folder) / str(width))
+            rows.add({"width": width, "members": len(SCALES) * SEEDS}, work)
 
 
 if __name__ == "__main__":

@@ -15,14 +15,12 @@ from __future__ import annotations
 import argparse
 import copy
 import functools
-import json
 import statistics
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from timing import in_turn, machine, median_ratio, product_rate, save
+from timing import Rows, in_turn, machine, median_ratio, output_options, product_rate
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -30,6 +28,7 @@ from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.modules.member_groups import optimizer_of
 from lazy_lightning.nn import CNN, FC, VGG
 from lazy_lightning.nn.initial_members import InitialMembers
+from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.companions import COMPANIONS, NETWORK, ComparisonModels
 from lazy_lightning.objective.losses import build_loss
@@ -49,10 +48,9 @@ class Ours:
         E, device = len(initial.w0), x.device
         w0 = initial.w0.to(device, x.dtype)
         buffers = {name: b.to(device) for name, b in initial.buffers.items()}
-        each = torch.arange(E, device=device)
         centering = Centering(torch.full((E,), ALPHA, dtype=torch.float64, device=device), enabled=True)
         initial.network.template.to(device)
-        self.side = ComparisonModels(initial.network, centering, w0, buffers, each, each)
+        self.side = ComparisonModels(initial.network, centering, w0, buffers, SharedStarts.of_weights(w0, buffers))
         self.rows = {name: [nn.Parameter(torch.zeros_like(row)) for row in w0] for name in models}
         build = functools.partial(torch.optim.SGD, lr=RATE, momentum=0.9)
         self.optimizer = optimizer_of(build, self.rows, {name: [RATE] * E for name in models})
@@ -108,9 +106,6 @@ def compare(name: str, members: int, dtype: torch.dtype, device: torch.device, g
     step = statistics.median(ours)
     rate = members * flops(build, shape, x) / step
     return {
-        "network": name,
-        "dtype": str(dtype).removeprefix("torch."),
-        "members": members,
         "step_ms": round(1e3 * step, 3),
         "loop_ratio": round(1 / median_ratio(ours, loop), 3),
         "tflops": round(rate / 1e12, 4),
@@ -123,20 +118,22 @@ def compare(name: str, members: int, dtype: torch.dtype, device: torch.device, g
 
 
 def run() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    output_options(parser)
     parser.add_argument("--members", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS))
+    parser.add_argument("--dtypes", nargs="+", choices=["float32", "float64"], default=["float32", "float64"])
     given = parser.parse_args()
     flush_denormals()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    rows = []
-    for dtype in (torch.float32, torch.float64):
+    rows = Rows(given, {**machine(device), "batch": BATCH}, ("network", "dtype", "members"))
+    for name in given.dtypes:
+        dtype = getattr(torch, name)
         gemm = product_rate(dtype, device, 4096 if device.type == "cuda" else 1536)
-        for name in NETWORKS:
+        for network in given.networks:
             for members in given.members:
-                rows.append(compare(name, members, dtype, device, gemm))
-                print(json.dumps(rows[-1]), flush=True)
-    save({**machine(device), "batch": BATCH, "rows": rows}, given.out)
+                work = functools.partial(compare, network, members, dtype, device, gemm)
+                rows.add({"network": network, "dtype": name, "members": members}, work)
 
 
 if __name__ == "__main__":

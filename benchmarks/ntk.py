@@ -24,18 +24,15 @@ machine's measured rate of matrix products that the structured kernel reaches by
 from __future__ import annotations
 
 import argparse
-import contextlib
-import ctypes
 import functools
 import json
 import math
 import statistics
 import subprocess
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
-from timing import machine, product_rate, save, seconds
+from timing import Rows, machine, output_options, peak_mib, product_rate, seconds
 from torch import Tensor, nn
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 
@@ -128,31 +125,6 @@ def floor(net: nn.Module, x: Tensor) -> int:
     # One position: two Gram matrices. Many: these at all pairs of positions, or the Jacobian and its Gram matrix.
     pairs = sum(p + q if t == 1 else min(t * t * (p + q), weights) for t, p, q, weights in shapes)
     return 2 * n * (forward + backward) + n * (n + 1) * pairs
-
-
-def peak_mib(work: Callable[[], object], device: torch.device) -> float | None:
-    """Memory that one call adds; None where the system does not tell."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        work()
-        torch.cuda.synchronize(device)
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # what earlier calls have freed goes back, or this one would use it again
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is now what is held
-        before = _status_kib("VmHWM")
-        work()
-        return (_status_kib("VmHWM") - before) / 1024
-    except (OSError, StopIteration):
-        return None
-
-
-def _status_kib(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1])
 
 
 def extrapolated(work: Work, net: nn.Module, x: Tensor, rate: float) -> float:
@@ -270,23 +242,26 @@ def samples(shape: tuple[int, ...], n: int, dtype: torch.dtype, device: torch.de
     return (x * math.sqrt(x.shape[1]) / x.norm(dim=1, keepdim=True)).view(n, *shape).to(device, dtype)
 
 
-def measure(options: argparse.Namespace, device: torch.device, rate: float) -> list[dict[str, object]]:
+def measure(options: argparse.Namespace, device: torch.device, rows: Rows, rate: float) -> None:
+    """All cases."""
     dtype = getattr(torch, options.dtype)
-    rows = []
-    cases = [("fc", h, n, INPUTS) for h in options.widths for n in options.samples]
+    cases = [("fc", h, n, (INPUTS,)) for h in options.widths for n in options.samples]
     cases += [("cnn", channels, options.images, IMAGES) for channels in options.channels]
     for kind, size, n, shape in cases:
-        torch.manual_seed(0)
-        net = (fully_connected if kind == "fc" else convolutional)(size).to(device, dtype)
-        x = samples(shape if isinstance(shape, tuple) else (shape,), n, dtype, device)
-        row: dict[str, object] = {"network": kind, "h": size, **measured(net, x, rate, options)}
-        if options.neural_tangents and kind == "fc":
-            row |= neural_tangents(options.neural_tangents, size, n, options.dtype, options.limit)
-            if theirs := row.get("neural_tangents_s"):
-                row["neural_tangents_ratio"] = round(theirs / row["structured_s"], 2)
-        rows.append(row)
-        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-    return rows
+        work = functools.partial(one_case, kind, size, samples(shape, n, dtype, device), rate, options)
+        rows.add({"network": kind, "h": size, "n": n}, work)
+
+
+def one_case(kind: str, size: int, x: Tensor, rate: float, options: argparse.Namespace) -> dict[str, object]:
+    """One network against all rivals."""
+    torch.manual_seed(0)
+    net = (fully_connected if kind == "fc" else convolutional)(size).to(x.device, x.dtype)
+    row = measured(net, x, rate, options)
+    if options.neural_tangents and kind == "fc":
+        row |= neural_tangents(options.neural_tangents, size, len(x), options.dtype, options.limit)
+        if theirs := row.get("neural_tangents_s"):
+            row["neural_tangents_ratio"] = round(theirs / row["structured_s"], 2)  # type: ignore[operator]
+    return row
 
 
 def table(rows: list[dict[str, object]]) -> str:
@@ -317,18 +292,17 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=10.0, help="seconds a rival and case")
     parser.add_argument("--product", type=int, default=2048, help="rows of the matrices whose product is timed")
     parser.add_argument("--neural-tangents", metavar="PYTHON", help="an interpreter that has neural-tangents")
-    parser.add_argument("--out", type=Path)
+    output_options(parser)
     options = parser.parse_args()
     device = torch.device(options.device)
     rate = product_rate(getattr(torch, options.dtype), device, options.product)
     result: dict[str, object] = {**machine(device), "dtype": options.dtype, "L": DEPTH, "d": INPUTS}
-    result["gemm_gflops"] = round(rate / 1e9, 1)
     print(result)
-    rows = measure(options, device, rate)
-    result["rows"] = rows
+    rows = Rows(options, result, ("network", "h", "n"))
+    rows.head["gemm_gflops"] = round(rate / 1e9, 1)
+    measure(options, device, rows, rate)
     print("times over structured (~ extrapolated), and the share of the matrix-product rate by the floor:")
-    print(table(rows))
-    save(result, options.out)
+    print(table(rows.rows))
 
 
 if __name__ == "__main__":

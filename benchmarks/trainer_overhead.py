@@ -18,13 +18,12 @@ import statistics
 import tempfile
 import time
 import warnings
-from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import TensorBoardLogger
-from timing import machine, save
+from timing import Rows, machine, output_options
 
 from lazy_lightning.callbacks import (
     T1,
@@ -104,36 +103,35 @@ def bare(module: FlowModule, steps: int) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
+    output_options(parser)
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     flush_denormals()
     filter_warnings()
     warnings.simplefilter("ignore")
-    result: dict[str, Any] = {**machine(torch.device("cuda" if torch.cuda.is_available() else "cpu")), "rows": []}
-    print(result)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = Rows(options, machine(device), ("h", "E"))
     for width, members in ((30, 1), (100, 1), (100, 8)):
-        ratios, outside, alone = [], [], []
-        for _ in range(options.rounds):
-            with tempfile.TemporaryDirectory() as folder:
-                module, total = fit(width, members, options.steps, folder)
-            bursts = options.steps // BURST
-            per_step = total / ((bursts - 1) * BURST)
-            without = bare(module, options.steps) / options.steps
-            ratios.append(per_step / without)
-            outside.append((total - sum(module.inside[:-1])) / total)
-            alone.append(1e3 * without)
-        row = {
-            "h": width,
-            "E": members,
-            "bare_ms": round(statistics.median(alone), 3),
-            "fit_over_bare": round(statistics.median(ratios), 3),
-            "trainer_share": round(statistics.median(outside), 4),
-        }
-        result["rows"].append(row)
-        print(row, flush=True)
-    save(result, options.out)
+        rows.add({"h": width, "E": members}, functools.partial(compare, width, members, options.steps, options.rounds))
+
+
+def compare(width: int, members: int, steps: int, rounds: int) -> dict[str, float]:
+    """One size; medians over rounds."""
+    ratios, outside, alone = [], [], []
+    for _ in range(rounds):
+        with tempfile.TemporaryDirectory() as folder:
+            module, total = fit(width, members, steps, folder)
+        per_step = total / ((steps // BURST - 1) * BURST)
+        without = bare(module, steps) / steps
+        ratios.append(per_step / without)
+        outside.append((total - sum(module.inside[:-1])) / total)
+        alone.append(1e3 * without)
+    return {
+        "bare_ms": round(statistics.median(alone), 3),
+        "fit_over_bare": round(statistics.median(ratios), 3),
+        "trainer_share": round(statistics.median(outside), 4),
+    }
 
 
 if __name__ == "__main__":
