@@ -21,7 +21,8 @@ def begin_epoch_after_last_batch(trainer: Trainer) -> None:
         trainer: whose fit loop has been reset, as in ``on_train_start``.
     """
     loop = trainer.fit_loop
-    if loop.restarted_mid_epoch and loop.epoch_progress.total.processed == loop.epoch_progress.total.started:
+    epochs = loop.epoch_progress.total
+    if loop.restarted_mid_epoch and epochs.completed == epochs.ready:
         loop.reset_restart_stage()
 
 

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Sequence
 from datetime import timedelta
 
-from torch.distributed import Store, rendezvous
+from torch.distributed.rendezvous import rendezvous
 
 from lazy_lightning.errors import RunError
 
@@ -84,7 +84,7 @@ class JoinWatch:
                 os._exit(1)
 
 
-def joined_store(rank: int, count: int, limit: float | None = None) -> Store:
+def joined_store(rank: int, count: int, limit: float | None = None) -> object:
     """Connects to the store in which the ranks find each other, when all ranks have.
 
     Args:
@@ -97,7 +97,7 @@ def joined_store(rank: int, count: int, limit: float | None = None) -> Store:
     """
     seconds = LIMIT if limit is None else limit
     try:
-        store, _, _ = next(rendezvous("env://", rank, count, timeout=timedelta(seconds=seconds)))
+        store: object = next(rendezvous("env://", rank, count, timeout=timedelta(seconds=seconds)))[0]
     except RuntimeError as error:
         others = "rank 0" if rank else "rank 1" if count == 2 else f"one of the ranks 1 to {count - 1}"
         raise RunError(
