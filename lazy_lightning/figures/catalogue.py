@@ -19,6 +19,7 @@ from lazy_lightning.figures.kernel_images import kernel_images
 from lazy_lightning.figures.lazy_comparison import lazy_comparison
 from lazy_lightning.figures.leaving_time import leaving_time
 from lazy_lightning.figures.loss_by_width import loss_by_width
+from lazy_lightning.figures.noise_plane import noise_plane
 from lazy_lightning.figures.output_growth import output_growth
 from lazy_lightning.figures.phase_diagram import phase_diagram
 from lazy_lightning.figures.report_figure import ReportFigure
@@ -51,3 +52,6 @@ ACROSS_SAMPLES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {
     "error_by_width": error_by_width,
 }
 """The same of rows of one setting that differ in the number of training samples."""
+
+ACROSS_TEMPERATURES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {"noise_plane": noise_plane}
+"""The same of rows of one setting that differ in the learning rate or the batch size of SGD."""

@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from lazy_lightning.errors import AnalysisError, LazyLightningError, RunError
-from lazy_lightning.figures.catalogue import ACROSS_SAMPLES, FIGURES
+from lazy_lightning.figures.catalogue import ACROSS_SAMPLES, ACROSS_TEMPERATURES, FIGURES
 from lazy_lightning.figures.error_by_samples import SAMPLES
+from lazy_lightning.figures.noise_plane import BATCH, RATE, temperatures
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.scale import mark_richness
 from lazy_lightning.figures.stated_scale import stated_scale, with_richness
@@ -84,6 +85,7 @@ def _report(
     claim(out)
     sections = [_drawn(section, figures) for section in _sections(settings(runs), out)]
     sections += [_drawn(section, ACROSS_SAMPLES) for section in _across_samples(runs, out)]
+    sections += [_drawn(section, ACROSS_TEMPERATURES) for section in _across_temperatures(runs, out)]
     page = out / PAGE
     with written_atomically(page) as temporary:
         temporary.write_text(render(sections, out, datetime.now().astimezone()), encoding="utf-8")
@@ -112,6 +114,17 @@ def _across_samples(runs: pd.DataFrame, out: Path) -> Iterator[Section]:
     several = [part for part in settings(runs, [SAMPLES]) if SAMPLES in part.runs and part.runs[SAMPLES].nunique() > 1]
     for section in _sections(several, out / "training_samples"):
         title = f"all {SAMPLES}" + (f", {section.title}" if section.title else "")
+        yield Section(title, section.runs, section.folder)
+
+
+def _across_temperatures(runs: pd.DataFrame, out: Path) -> Iterator[Section]:
+    """Yields a section for each setting with several temperatures lr/batch of members that end at their margins."""
+    if "model.stop_margin" not in runs:
+        return
+    found = settings(runs[runs["model.stop_margin"].notna()], [RATE, BATCH])
+    several = [part for part in found if temperatures(part.runs).nunique() > 1]
+    for section in _sections(several, out / "temperatures"):
+        title = "all temperatures lr/batch" + (f", {section.title}" if section.title else "")
         yield Section(title, section.runs, section.folder)
 
 
