@@ -39,6 +39,16 @@ def test_deep_in_the_feature_regime(tmp_path, name):
     assert runs[name].last("t") == pytest.approx(runs["explicit"].last("t"), rel=3e-3)
 
 
+def test_auto_gives_the_means_of_euler_within_their_error(tmp_path):
+    """What `make phase` takes for granted: the points of its figures do not depend on the integrator."""
+    seeds = 4
+    runs = {name: fit(tmp_path / name, module(integrator=name, seeds=seeds, **END)) for name in ("euler", "auto")}
+    for column in ("test/error", "test/loss", "t1/half_loss", "displacement/total", "tangent_departure"):
+        euler, auto = (torch.tensor(runs[name].last(column)).view(-1, seeds) for name in ("euler", "auto"))
+        error = euler.std(dim=1) / seeds**0.5
+        assert ((auto - euler).mean(dim=1).abs() < 0.5 * error + 1e-12).all(), column
+
+
 def test_flow_on_a_frozen_kernel(tmp_path):
     ends = {}
     for name in ("euler", "implicit"):

@@ -5,7 +5,7 @@ import torch
 from fits import assert_same_curves, digits, fit, module
 from pytorch_lightning import Callback
 
-from lazy_lightning.callbacks import RunCheckpoint
+from lazy_lightning.callbacks import RunCheckpoint, TangentDeparture
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import StopReason
 from lazy_lightning.modules import StoppingCriteria
@@ -110,3 +110,20 @@ def test_stopped_for_a_reason_of_the_host_is_over(tmp_path):
         tmp_path / "b", ckpt_path=tmp_path / "a/checkpoint.ckpt", stop=StoppingCriteria(margin=1e9, max_wall=0.1)
     )
     assert second.module.flow.reasons == [StopReason.MAX_WALL]
+
+
+def test_departures_of_ended_members_are_resumed_to_the_bit(tmp_path):
+    """They are kept from the observation after their last step, and not evaluated again in other company."""
+    stop = StoppingCriteria(margin=0.3, margin_share=0.9, max_steps=200)
+
+    def run(name, *callbacks, **more):
+        watched = TangentDeparture(samples=10, always=True)
+        return fit(tmp_path / name, module(**MEMBERS, stop=stop), None, [watched, *callbacks], **more)
+
+    whole = run("whole")
+    ended = whole.table.groupby("observation")["reason"].apply(lambda reasons: int((reasons != 0).sum()))
+    bursts = int(ended[ended > 0].index[0]) + 1
+    assert 0 < ended[bursts] < 4
+    run("part", StopAt(bursts), RunCheckpoint())
+    resumed = run("resumed", ckpt_path=tmp_path / "part/checkpoint.ckpt")
+    assert_same_curves(resumed.table, whole.table)
