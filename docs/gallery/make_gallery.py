@@ -34,8 +34,10 @@ class Entry(NamedTuple):
     figure: str
     title: str
     runs: str
+    made: str
     commands: list[str]
     name: str | None = None
+    note: str = ""
 
     @property
     def stem(self) -> str:
@@ -76,7 +78,7 @@ def _section(entry: Entry) -> str:
         [
             f"## {entry.title}\n",
             f"[![{entry.title}](gallery/{entry.stem}.png)](gallery/{entry.stem}.png)\n",
-            f"Configurations: {configs}.\n",
+            f"Runs of {entry.made}. Configurations: {configs}.{entry.note and ' ' + entry.note}\n",
             "```bash",
             *entry.commands,
             "```",

@@ -27,7 +27,7 @@ name: ball
 grid:
   model.network.width: [10, 30]
   sqrt_h_alpha: {from: 0.1, to: 1000, per_decade: 1}
-  seeds: 2
+  seeds: 3
   data.n_train: 60
   model.stop.max_steps: 500
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 
@@ -65,6 +66,18 @@ def not_measured(column: str) -> str:
     if known is None or known.preset is None:
         return f"{column_words(column)} was not measured: add an observer of it, or a callback that writes it"
     return f"{known.words} was not measured: add callbacks/{known.preset}.yaml to the configuration"
+
+
+def not_followed(columns: Sequence[str]) -> str:
+    """Returns the message that no network has all columns in its curves, with what to do.
+
+    >>> not_followed(["sharpness/largest", "sharpness/limit"])
+    'no finished network has the sharpness of the loss in its curves: add callbacks/sharpness.yaml'
+    """
+    words = " and ".join(dict.fromkeys(map(column_words, columns)))
+    presets = dict.fromkeys(known.preset for column in columns if (known := _known(column)) and known.preset)
+    remedy = "add " + ", ".join(f"callbacks/{name}.yaml" for name in presets) if presets else "look at curves.parquet"
+    return f"no finished network has {words} in its curves: {remedy}"
 
 
 def _known(column: str) -> _Measured | None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from lazy_lightning.analysis import mean_and_error
 from lazy_lightning.errors import AnalysisError, ConfigError
 from lazy_lightning.figures.band import Band
-from lazy_lightning.figures.column_words import column_words
+from lazy_lightning.figures.column_words import not_followed
 from lazy_lightning.figures.marks import Mark
 from lazy_lightning.figures.scale import scale_title
 from lazy_lightning.figures.sweep_table import finished, named_width, of_width, sorted_widths
@@ -86,10 +86,7 @@ def followed(runs: pd.DataFrame, columns: Sequence[str], count: int = 5) -> Foll
         if curves is not None:
             alphas = spread(curves["alpha"].unique().tolist(), count)
             return Followed(h, members, curves, alphas)
-    raise AnalysisError(
-        f"no finished network has kept {' and '.join(map(column_words, columns))} against t: see curves.parquet of the "
-        "runs"
-    )
+    raise AnalysisError(not_followed(columns))
 
 
 def spread(alphas: Sequence[float], count: int) -> list[float]:
