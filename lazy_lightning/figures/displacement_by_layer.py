@@ -28,6 +28,7 @@ from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
+    error_words,
     finished,
     scale_label,
     seeds_phrase,
@@ -69,7 +70,9 @@ def displacement_by_layer(runs: pd.DataFrame) -> ReportFigure:
         for axis, (quantity, found) in zip(others, by_layer.items(), strict=True):
             draw_layers(axis, found)
             _finish(axis, quantity, alpha, layers_note(found))
-    caption = f"Weights at the end of training, geometric means over {seeds_phrase(curves)}. "
+    caption = (
+        f"Weights at the end of training, geometric means over {seeds_phrase(curves)} (bands: {error_words(curves)}). "
+    )
     caption += lazy_sentence(runs, curves) + _layers_sentence(runs, by_layer, alpha) + unfinished_note(runs)
     findings = lazy_findings(runs, curves, "slope of sqrt(h) ‖w − w0‖/‖w0‖")
     for quantity, found in by_layer.items():

@@ -24,7 +24,7 @@ from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     NETWORK,
     WidthCurve,
-    errors_phrase,
+    error_words,
     finished,
     named_width,
     of_width,
@@ -90,12 +90,11 @@ def noise_plane(runs: pd.DataFrame) -> ReportFigure:
         axes[0].set_ylabel("temperature $T$ = lr/batch")
     curves = [line.curve for _, lines in planes for line in lines]
     trained = int((of_width(runs[runs["model"] == NETWORK], h)["model"]).count())
-    error = errors_phrase(curves).split("; ")[0].replace("bands", "errors in the table")
     caption = (
         f"Members trained by SGD at a constant rate until all training margins were met, {named_width(h)}: means of "
-        f"{seeds_phrase(curves)} ({error}); all members have the same test samples. Left out: "
-        f"{trained - len(fitted)} of {trained} members, which had not met their margins by the end of the run or "
-        "failed; cells without any are empty."
+        f"{seeds_phrase(curves)} (errors in the table: {error_words(curves)}); all members have the same test "
+        f"samples. Left out: {trained - len(fitted)} of {trained} members, which had not met their margins by the end "
+        "of the run or failed; cells without any are empty."
     )
     table = pd.concat([_table(quantity, lines) for quantity, lines in planes], ignore_index=True)
     return ReportFigure("noise_plane", "Noise plane", caption, figure, table, dict(_findings(planes)))

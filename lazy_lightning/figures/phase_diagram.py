@@ -21,7 +21,7 @@ from lazy_lightning.figures.quantity import LOSS, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.scale import ALPHA_LABEL
 from lazy_lightning.figures.style import paper_style
-from lazy_lightning.figures.sweep_table import WidthCurve, has, seeds_phrase, unfinished_note, width_curves
+from lazy_lightning.figures.sweep_table import WidthCurve, error_words, has, seeds_phrase, unfinished_note, width_curves
 
 LEVEL = 0.5
 """Level of the drift that defines alpha*."""
@@ -73,7 +73,8 @@ def phase_diagram(runs: pd.DataFrame) -> ReportFigure:
         legend_above(figure, axes[0])
     caption = (
         f"Kernel drift (geometric mean) and performance (mean) over {seeds_phrase(curves)} at the widths h and scales "
-        f"alpha of the sweep; dots: points. {_sentence(stars, law)}{unfinished_note(runs)}"
+        f"alpha of the sweep; dots: points; bars of alpha*: {error_words(curves)}. "
+        f"{_sentence(stars, law)}{unfinished_note(runs)}"
     )
     return ReportFigure(
         "phase_diagram", "Phase diagram", caption, figure, _table(runs, curves, stars), _findings(stars, law)

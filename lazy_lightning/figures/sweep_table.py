@@ -135,8 +135,13 @@ def seeds_phrase(curves: Sequence[WidthCurve]) -> str:
 
 def errors_phrase(curves: Sequence[WidthCurve]) -> str:
     """States what bands and dots are, such as ``bands: standard error over seeds of the weights; dots: seeds``."""
+    return f"bands: {error_words(curves)}; dots: single values"
+
+
+def error_words(curves: Sequence[WidthCurve]) -> str:
+    """States what an error is over, such as ``standard error over seeds of the weights, widened by Student's t``."""
     over = list(dict.fromkeys(curve.over for curve in curves))
-    return f"bands: standard error over {' or '.join(over)}, widened by Student's t; dots: single values"
+    return f"standard error over {' or '.join(over)}, widened by Student's t"
 
 
 def counted_seeds(counts: Sequence[int]) -> str:

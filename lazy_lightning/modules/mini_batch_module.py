@@ -626,7 +626,8 @@ class MiniBatchModule(ObservedModule):
 
 def _checked_batch_seed(seed: BatchSeed) -> BatchSeed:
     """Refuses what is no seed."""
-    is_number = isinstance(seed, int) and not isinstance(seed, bool)
-    if seed is None or seed == "weights" or (is_number and 0 <= cast(int, seed) < 2**63):
+    if seed is None or seed == "weights":
+        return seed
+    if isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**63:
         return seed
     raise ConfigError(f"batch_seed is {seed!r}, expected an integer >= 0 and below 2^63, weights, or null")
