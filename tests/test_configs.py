@@ -29,6 +29,7 @@ FEW_STEPS = [*IMAGES, "--model.stop.max_steps=2"]
 BATCHES = ["--data.batch_size=6", "--data.pool=all", "--model.alpha=[1.0, 10.0]", "--model.search.steps=1"]
 OF_ITS_OWN = {
     "noise_plane_fc.yaml": [*IMAGES, "--data.batch_size=6", "--trainer.max_epochs=1"],
+    "coordinate_check.yaml": [*IMAGES, "--data.batch_size=6", "--trainer.max_steps=2"],
     "digits_minibatch.yaml": [*IMAGES, "--data.batch_size=6", "--model.search.steps=1", "--trainer.max_epochs=1"],
     "cifar_cnn.yaml": [*FEW_STEPS, "--model.network.width=3"],
     "fashion_cnn.yaml": [*FEW_STEPS, "--model.network.width=3"],
@@ -38,7 +39,7 @@ OF_ITS_OWN = {
     "cifar_resnet.yaml": [*IMAGES, *BATCHES, "--trainer.max_epochs=1", "--model.network.widening=0.03"],
 }
 """How an experiment is made tiny for which overlays/tiny.yaml is not meant."""
-CONVOLUTIONAL = [name for name in OF_ITS_OWN if name not in ("digits_minibatch.yaml", "noise_plane_fc.yaml")]
+CONVOLUTIONAL = [name for name in OF_ITS_OWN if name.startswith(("cifar_", "fashion_"))]
 """Their kernels and linearisations take half a minute each."""
 EVERY_OBSERVER = [
     "callbacks/full.yaml",

@@ -8,6 +8,7 @@ import pandas as pd
 
 from lazy_lightning.figures.activation_velocity import activation_velocity
 from lazy_lightning.figures.bias_by_samples import bias_by_samples
+from lazy_lightning.figures.coordinate_check import coordinate_check
 from lazy_lightning.figures.displacement_by_layer import displacement_by_layer
 from lazy_lightning.figures.error_by_samples import error_by_samples
 from lazy_lightning.figures.error_by_width import error_by_width
@@ -38,6 +39,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {
     "output_growth": output_growth,
     "displacement_by_layer": displacement_by_layer,
     "activation_velocity": activation_velocity,
+    "coordinate_check": coordinate_check,
     "variance": variance,
     "kernel_images": kernel_images,
     "spectra": spectra,
