@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from lazy_lightning.figures.marks import number, plain
 from lazy_lightning.figures.stated_scale import Scale, scale_value, stated, states_gamma, value_of
@@ -100,7 +100,7 @@ def add_richness_axis(axis: Axes, h: float = 1.0) -> None:
     above.set_xlabel(_GAMMA_LABEL)
 
 
-def _inverse(x: NDArray[np.float64], h: float) -> NDArray[np.float64]:
+def _inverse(x: ArrayLike, h: float) -> NDArray[np.float64]:
     """Returns 1/(sqrt(h) x), its own inverse; matplotlib also evaluates it at 0."""
     with np.errstate(divide="ignore"):
         inverse: NDArray[np.float64] = 1 / (np.sqrt(h) * np.asarray(x, dtype=np.float64))

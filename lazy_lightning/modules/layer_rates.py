@@ -7,6 +7,7 @@ proportional to the learning rate this is its step with c lr.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -112,7 +113,7 @@ def _factor(template: nn.Module, name: str, head: nn.Module) -> float:
         )
     if parameter == "bias" or layer is head:
         return 1.0
-    return float(layer.weight[0].numel()) ** -0.5
+    return 1 / math.sqrt(layer.weight[0].numel())
 
 
 def _named(network: MemberNetwork, given: Mapping[str, float]) -> list[float]:
