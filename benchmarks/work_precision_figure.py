@@ -135,13 +135,12 @@ def draw(rows: list[Row], which: str) -> Figure:
                 continue
             drawn[line, column] = draw_panel(axis, own, cost, error)
             axis.set_title(f"{NAMES[data]}, n = {own[0]['n']}\n{title(flow, alpha, own)}", fontsize=8)
-            if line == len(sets) - 1:
-                axis.set_xlabel(x_label)
         axes[line][0].set_ylabel(y_label)
     for column in range(len(columns)):
-        line = next((line for line in range(len(sets)) if (line, column) in drawn), None)
-        if line is not None:
-            label_curves(axes[line][column], drawn[line, column])
+        lines = [line for line in range(len(sets)) if (line, column) in drawn]
+        if lines:
+            axes[lines[-1]][column].set_xlabel(x_label)
+            label_curves(axes[lines[0]][column], drawn[lines[0], column])
     return figure
 
 
