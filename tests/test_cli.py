@@ -373,7 +373,7 @@ def test_help_of_a_class_is_short(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--model.alpha" in shown
     assert "lazy_lightning.nn.VGG" in shown
     assert "torch.nn.Identity" not in shown
-    assert len(shown.splitlines()) < 170
+    assert len(shown.splitlines()) < 190  # some five lines a key
 
 
 AT_ONCE = {

@@ -36,5 +36,6 @@ def test_numbers_drawn_are_those_of_the_members(tmp_path):
 
 def test_what_was_not_observed_is_named(tmp_path):
     runs = load_runs(made_sweep(tmp_path, widths=(30,), arrays=False, without=("kernel_evolution",)))
-    with pytest.raises(AnalysisError, match=r"has the evolution of the tangent kernel and .* in its curves: add callbacks/evolution.yaml"):
+    named = r"has the evolution of the tangent kernel and .* in its curves: add callbacks/evolution.yaml"
+    with pytest.raises(AnalysisError, match=named):
         kernel_evolution(runs)
