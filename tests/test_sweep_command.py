@@ -568,3 +568,19 @@ def test_what_is_wrong_is_told_before_anything_is_made(
 )
 def test_wrong_options(options: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert said in error_of([*command(tmp_path, "{}"), *options], capsys)
+
+
+def test_one_initial_kernel_for_several_alphas_needs_one_stored_alpha(tmp_path, capsys):
+    """A run of several alphas holds a network for each, so the kernel at w0 depends on alpha."""
+    model = {"init_args": {"alpha": [0.1, 1.0], "stop": {"max_steps": 1}}}
+    (tmp_path / "base.yaml").write_text(BASE)
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"model": model}))
+    source = ["--trainer.logger.save_dir", str(tmp_path), "--trainer.logger.name", "first"]
+    configs = [f"--config={tmp_path / name}.yaml" for name in ("base", "more")]
+    assert main(["fit", *configs, *source]) == 0
+    init = f"model: {{init_args: {{init: {tmp_path / 'first/version_0'}}}}}"
+    spec = "{grid: {alpha: [0.1, 1.0]}, kernels: [init]}"
+    found = error_of(command(tmp_path / "refused", spec, init), capsys)
+    assert "holds weights of the alphas [0.1, 1.0]: set model.init_alpha to one of them" in found
+    chosen = "model: {init_args: {init_alpha: 1.0}}"
+    assert main(command(tmp_path / "taken", spec, init, chosen, options=("--dry_run",))) == 0

@@ -36,6 +36,7 @@ from lazy_lightning.experiments.sweep_spec import SweepSpec, as_argument, as_yam
 from lazy_lightning.experiments.worker_pool import WorkerPool
 from lazy_lightning.memory import available_bytes
 from lazy_lightning.modules import ObservedModule
+from lazy_lightning.modules.given_weights import stored_alphas
 from lazy_lightning.runs import configuration
 
 _OF_EXECUTOR = ("executor", "retries", "cpus", "gpus", "address", "partition", "time", "gres", "mem", "account")
@@ -95,6 +96,8 @@ class SweepCLI(FlowCLI):
             config = self.configured(base, chosen)
             if spec.kernels:
                 require_flow(config["model"]["class_path"], f"kernels: {list(spec.kernels)}")
+            if "init" in spec.kernels:
+                _require_one_initial_kernel(config["model"]["init_args"])
             group = ConfigGroup.of(config, {key: chosen[key] for key in several}, _members(spec, config))
             if group.key in seen:
                 raise ConfigError(
@@ -157,6 +160,26 @@ class SweepCLI(FlowCLI):
             return 1
         sweep.drop_checkpoints(sweep_status)
         return 1 if sweep_status.failed else 0
+
+
+def _require_one_initial_kernel(arguments: Mapping[str, Any]) -> None:
+    """Refuses kernels at initialisation that would be those of one alpha alone.
+
+    Raises:
+        ConfigError: members of different alphas start from different weights.
+    """
+    path = arguments.get("init")
+    if path is None or arguments.get("init_alpha") is not None or not arguments.get("centering", True):
+        return
+    try:
+        alphas = stored_alphas(Path(path))
+    except ConfigError:
+        return  # the file may be needed no more; a batch that needs it says so
+    if len(alphas) > 1:
+        raise ConfigError(
+            f"kernels: [init] has one kernel for all alphas, but init {path} holds weights of the alphas {alphas}: set "
+            "model.init_alpha to one of them, or leave init out of kernels"
+        )
 
 
 def _with_values(args: Sequence[str]) -> list[str]:

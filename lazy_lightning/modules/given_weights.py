@@ -69,6 +69,7 @@ class GivenWeights:
             self._rows(content[KEY], members)
         else:
             self._require_no_copies(members)
+            self._require_no_alpha()
 
     def start(self, network: MemberNetwork, members: Ensemble, drawn: Start, attributes: Mapping[str, str]) -> Start:
         """What members start from.
@@ -173,6 +174,7 @@ class GivenWeights:
         self, tensors: Mapping[str, Tensor], network: MemberNetwork, buffers: Named, members: Ensemble
     ) -> tuple[Named, Named]:
         self._require_no_copies(members)
+        self._require_no_alpha()
         held = held_tensors(network.template)
         named = _with_prefix(tensors, [*network.names, *held])
         count = len(members)
@@ -193,13 +195,20 @@ class GivenWeights:
                 raise self._differs(name, None if given is None else tuple(given.shape), tuple(drawn.shape[1:]))
             else:
                 own[name] = given.to(drawn).expand(count, *given.shape).clone()
-        return {name: tensor.double().expand(count, *tensor.shape) for name, tensor in named.items()}, own
+        return {name: tensor.expand(count, *tensor.shape) for name, tensor in named.items()}, own
 
     def _require_no_copies(self, members: Ensemble) -> None:
         if len(set(members.seeds)) > 1 and not self.fresh:
             raise ConfigError(
                 f"init {self.path} holds one network, of which the seeds {sorted(set(members.seeds))} would be copies: "
                 "set seeds to 1, or name layers that the seeds draw as init_fresh"
+            )
+
+    def _require_no_alpha(self) -> None:
+        if self.alpha is not None:
+            raise ConfigError(
+                f"init_alpha is {self.alpha:g}, but init {self.path} holds one network and no members: leave out "
+                "init_alpha, which chooses among those of a run"
             )
 
     # ------------------------------------------------------------------ both
@@ -215,6 +224,8 @@ class GivenWeights:
             tensor = unused.pop(name, None)
             if tensor is None or tensor.shape != own.shape:
                 raise self._differs(name, None if tensor is None else tuple(tensor.shape[1:]), tuple(own.shape[1:]))
+            if tensor.is_complex():
+                raise ConfigError(f"init {self.path} has complex numbers for {name}, expected real weights")
             parts.append(tensor.flatten(1).to(own))
         if unused:
             name = next(iter(unused))
@@ -243,6 +254,16 @@ class GivenWeights:
             f"init {self.path} has {held} {name}, which has shape {expected} in the network of this configuration: "
             "give the network that was trained, or name the layer as init_fresh"
         )
+
+
+def stored_alphas(path: Path) -> list[float]:
+    """The distinct alphas of the members in a run or checkpoint, in increasing order; none in other files of weights.
+
+    Raises:
+        ConfigError: the file does not exist, or is no file of weights.
+    """
+    saved = read_weights(path).get(KEY)
+    return sorted(set(saved["alphas"])) if isinstance(saved, dict) else []
 
 
 def final_weights(content: Mapping[str, Any], path: Path | None) -> Tensor:

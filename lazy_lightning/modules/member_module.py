@@ -190,11 +190,17 @@ class MemberModule(LightningModule):
             raise self._given_error
 
     def replace_given_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Called with the tensors of a checkpoint, which holds w0: the file it came from is needed no more."""
-        if self._given_error is not None:
+        """Called with the tensors of a checkpoint, which holds w0: the file it came from is needed no more.
+
+        That file may be gone, or hold other weights by now, of which other members share their start.
+        """
+        if self.given_weights.path is None:
+            return
+        buffers = {name: weights[held] for name, held in self._buffer_names.items()}
+        pairs = [(self.w0, weights["w0"]), *((x, buffers[name]) for name, x in self.member_buffers().items())]
+        if self._given_error is not None or not all(torch.equal(one.cpu(), other.cpu()) for one, other in pairs):
             self._given_error = None
-            buffers = {name: weights[held] for name, held in self._buffer_names.items()}
-            self.shared_starts = SharedStarts.of_weights(weights["w0"], buffers)
+            self.shared_starts = SharedStarts.of_weights(weights["w0"], buffers).to(self.w0.device)
 
     def on_validation_start(self) -> None:
         """Refuses to evaluate drawn weights in the place of given ones."""

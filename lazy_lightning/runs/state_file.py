@@ -49,7 +49,21 @@ def read_weights(path: Path) -> dict[str, Any]:
     tensors = {str(name): tensor for name, tensor in state.items() if isinstance(tensor, Tensor)}
     if not tensors:
         raise ConfigError(f"{path} has no tensors by name: give a state_dict, or the checkpoint of a run")
+    for name, tensor in tensors.items():
+        _require_array(name, tensor, path)
     return {name: tensor for name, tensor in tensors.items() if not name.endswith(_COUNTER)}
+
+
+def _require_array(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuses what is no array of numbers."""
+    kinds = {
+        "is quantised": tensor.is_quantized,
+        "is sparse": tensor.layout != torch.strided or tensor.is_nested,
+        "has no values": tensor.is_meta,
+    }
+    for kind, found in kinds.items():
+        if found:
+            raise ConfigError(f"{name} in {path} {kind}, expected an array of numbers: save the network's own")
 
 
 def _content(path: Path) -> Mapping[str, Any]:
@@ -57,6 +71,11 @@ def _content(path: Path) -> Mapping[str, Any]:
         if path.suffix == ".safetensors":
             return load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ConfigError(
+            f"{path} is no file of tensors alone, and other objects are not loaded, because they can run code: give a "
+            ".safetensors file, or save the network's state_dict() by torch.save"
+        ) from error
     except _UNREADABLE as error:
         raise ConfigError(
             f"{path} cannot be read as weights ({' '.join(str(error).split())[:150]}): give a .safetensors file, or a "

@@ -12,7 +12,7 @@ from pytorch_lightning import Trainer
 from safetensors.torch import save_file
 from torch import nn
 
-from lazy_lightning.callbacks import RunCheckpoint
+from lazy_lightning.callbacks import KernelEvolution, RunCheckpoint
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
 from lazy_lightning.nn import FC, TorchvisionNetwork
@@ -73,6 +73,19 @@ def test_resumed_run_is_the_undisturbed_one_also_without_the_file(tmp_path, trai
     if moved:
         source.unlink()
     resumed = watch(tmp_path / "b", model=flow(**options), ckpt_path=tmp_path / "a/checkpoint.ckpt")
+    assert_same_curves(resumed.table, whole.table)
+
+
+def test_resumed_run_is_the_undisturbed_one_also_when_the_file_holds_another_run(tmp_path, trained):
+    """Of one alpha, whose members start alike for all alphas of the run that goes on."""
+    source, options = tmp_path / "source.ckpt", {"alpha": [0.1, 0.3], "seeds": 2, "init": str(tmp_path / "source.ckpt")}
+    shutil.copy(trained.folder / "checkpoint.ckpt", source)
+    whole = watch(tmp_path / "whole", KernelEvolution(), model=flow(**options))
+    watch(tmp_path / "a", KernelEvolution(), StopAt(4), RunCheckpoint(), model=flow(**options))
+    watch(tmp_path / "other", RunCheckpoint(), model=flow(alpha=0.1, seeds=2))
+    shutil.copy(tmp_path / "other/checkpoint.ckpt", source)
+    path = tmp_path / "a/checkpoint.ckpt"
+    resumed = watch(tmp_path / "b", KernelEvolution(), model=flow(**options), ckpt_path=path)
     assert_same_curves(resumed.table, whole.table)
 
 
@@ -161,7 +174,11 @@ REFUSED = {
     "copies": ({"init": "STATE", "seeds": 2}, "of which the seeds \\[0, 1\\] would be copies: set seeds to 1"),
     "names": ({"init": "STATE"}, "has no hidden.0.weight, which has shape \\(6, 4\\)"),
     "fresh": ({"init": "RUN", "alpha": 0.1, "init_fresh": ["top"]}, "init_fresh names top, but the layers .* head"),
-    "text": ({"init": "TEXT"}, "cannot be read as weights"),
+    "text": ({"init": "TEXT"}, "is no file of tensors alone, and other objects are not loaded"),
+    "no members": ({"init": "STATE", "init_alpha": 0.1}, "init_alpha is 0.1, but .* leave out init_alpha"),
+    "complex": ({"init": "COMPLEX"}, "complex numbers for hidden.0.weight, expected real weights"),
+    "empty": ({"init": "META"}, "hidden.0.weight in .* has no values, expected an array of numbers"),
+    "vast": ({"init": "VAST"}, "shape \\(1000000000000,\\) for hidden.0.weight, which has shape"),
 }
 
 
@@ -169,7 +186,12 @@ REFUSED = {
 def test_refused(tmp_path, trained, options, message):
     torch.save({"other.weight": torch.zeros(6, 4)}, tmp_path / "state.pt")
     (tmp_path / "text.pt").write_text("weights")
+    weight = torch.ones(6, 4)
+    odd = {"COMPLEX": weight + 1j, "META": weight.to("meta"), "VAST": torch.zeros(1).expand(10**12)}
+    for name, tensor in odd.items():
+        torch.save({"hidden.0.weight": tensor, "head.weight": torch.ones(1, 6)}, tmp_path / name)
     places = {"RUN": trained.folder, "STATE": tmp_path / "state.pt", "TEXT": tmp_path / "text.pt"}
+    places |= {name: tmp_path / name for name in odd}
     given = dict(options)
     network = given.pop("network", NETWORK)
     if "init" in given:
