@@ -38,7 +38,7 @@ class KernelSnapshots(Sink):
         seeds: number of members of each alpha.
 
     Raises:
-        ConfigError: a number is out of range; at the start of a run, the set is too small.
+        ConfigError: a number is out of range; at the start of a run, the set is too small, or members have data seeds.
     """
 
     def __init__(self, samples: int = 100, split: Set | None = None, seeds: int = 1) -> None:
@@ -54,6 +54,11 @@ class KernelSnapshots(Sink):
         """Checks before training that the set is large enough and the network has a kernel."""
         if not pl_module.trains_network:
             return
+        if pl_module.data_sets.differ:
+            raise ConfigError(
+                "KernelSnapshots needs samples that all members share, but model.data_seeds gives members data of "
+                "their own: leave it out, or train one run for each data.train_seed"
+            )
         x = kernel_set(pl_module, self.split, self.samples, least=2).x[:2]
         _, rows = pl_module.ranks.own_of(self._members(pl_module))
         try:

@@ -17,13 +17,21 @@ def begin_epoch_after_last_batch(trainer: Trainer) -> None:
     within such an epoch has as many epochs begun as processed, so a second resumption starts counting its batches at
     zero and passes over the observation at its end.
 
+    A checkpoint saved after an epoch has been counted, as at the end of a run, holds the count of its batches. Where
+    ``max_steps`` is set, Lightning goes on counting the batches of the next epoch from there, and ends that epoch, with
+    a step of the scheduler, after its first batch.
+
     Args:
         trainer: whose fit loop has been reset, as in ``on_train_start``.
     """
     loop = trainer.fit_loop
     epochs = loop.epoch_progress.total
-    if loop.restarted_mid_epoch and epochs.completed == epochs.ready:
+    if epochs.completed < epochs.ready:
+        return
+    if loop.restarted_mid_epoch:
         loop.reset_restart_stage()
+    else:
+        loop.epoch_loop.restarting = False
 
 
 def count_epoch_as_begun(checkpoint: Mapping[str, Any]) -> None:

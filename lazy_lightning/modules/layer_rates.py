@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -44,11 +45,11 @@ def check_layer_rates(given: LayerRates | None, optimizer: Optimizer) -> None:
         if name not in ("SGD", *_NORMALISED):
             raise ConfigError(f"layer_rates: mup is known for SGD and {', '.join(_NORMALISED)}, got {name}")
         return
-    if isinstance(given, str):
+    if not isinstance(given, Mapping):
         raise ConfigError(f"layer_rates is {given!r}, expected mup, or a factor for each layer such as {{head: 0.1}}")
     for layer, factor in given.items():
-        if not 0 <= factor < float("inf"):
-            raise ConfigError(f"layer_rates has the factor {factor} for {layer}, expected a number >= 0")
+        if not isinstance(factor, Real) or isinstance(factor, bool) or not 0 <= factor < math.inf:
+            raise ConfigError(f"layer_rates has the factor {factor!r} for {layer}, expected a number >= 0")
 
 
 def layer_factors(network: MemberNetwork, given: LayerRates | None, optimizer: Optimizer) -> Tensor | None:

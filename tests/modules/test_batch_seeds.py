@@ -12,7 +12,7 @@ from pytorch_lightning import Callback
 from torch import nn
 from torchvision.transforms import v2
 
-from lazy_lightning.callbacks import KernelDrift, RunCheckpoint, Sharpness
+from lazy_lightning.callbacks import KernelDrift, KernelSnapshots, RunCheckpoint, Sharpness
 from lazy_lightning.data import Digits, Stripe
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import StopReason
@@ -141,6 +141,8 @@ def test_kernels_are_measured_where_members_share_the_samples(tmp_path):
     assert table["kernel_drift/total"].iloc[-1] > 0
     with pytest.raises(ConfigError, match="KernelDrift needs samples that all members share"):
         train(tmp_path / "b", scaled(data_seeds=2), KernelDrift(samples=5))
+    with pytest.raises(ConfigError, match="KernelSnapshots needs samples that all members share"):
+        train(tmp_path / "c", scaled(data_seeds=2), KernelSnapshots(samples=5), data=small(n_kernel=10))
 
 
 def test_the_sharpness_of_a_member_is_that_of_its_own_training_set(tmp_path):

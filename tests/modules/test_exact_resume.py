@@ -88,6 +88,7 @@ ONE = {"alpha": 1.0, "seeds": 1}
 ADAM = functools.partial(torch.optim.Adam, lr=0.01)
 RUNS = {
     "schedule of epochs": mini_batches({**ONE, "lr_scheduler": FULL["lr_scheduler"]}),
+    "schedule of epochs until a step": mini_batches({**ONE, "lr_scheduler": FULL["lr_scheduler"]}, max_steps=8),
     "companions and search": mini_batches(FULL, max_epochs=2),
     "Adam until a step": mini_batches({**ONE, "optimizer": ADAM}, max_steps=8, max_epochs=-1),
     "accumulated gradients": mini_batches(ONE, accumulate_grad_batches=2),
@@ -122,7 +123,7 @@ class SignalAt(Callback):
 
 
 @pytest.mark.parametrize("batches", [1, 2, 3, 4])
-@pytest.mark.parametrize("case", ["schedule of epochs", "accumulated gradients"])
+@pytest.mark.parametrize("case", ["schedule of epochs", "schedule of epochs until a step", "accumulated gradients"])
 def test_stopped_twice_and_resumed(case: str, batches: int, tmp_path: Path) -> None:
     """By a signal in batch ``batches``, and by another one after so many batches of the resumed run."""
     run, checkpoint = RUNS[case], None

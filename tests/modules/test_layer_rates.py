@@ -120,6 +120,11 @@ def test_rates_by_layer_out_of_range_are_refused(tmp_path: Path) -> None:
     """Each error names the value."""
     with pytest.raises(ConfigError, match=r"factor -1.0 for head"):
         MiniBatchModule(FC, layer_rates={"head": -1.0})
+    for wrong in ("a", None, True):
+        with pytest.raises(ConfigError, match=rf"factor {wrong!r} for head, expected a number >= 0"):
+            MiniBatchModule(FC, layer_rates={"head": wrong})
+    with pytest.raises(ConfigError, match="layer_rates is 3, expected mup"):
+        MiniBatchModule(FC, layer_rates=3)
     with pytest.raises(ConfigError, match="'all', expected mup"):
         MiniBatchModule(FC, layer_rates="all")
     with pytest.raises(ConfigError, match="those of Rprop are not"):
