@@ -170,7 +170,7 @@ def test_a_failing_sink_costs_nothing_else(tmp_path, caplog):
 
 
 def test_a_figure_that_cannot_be_drawn(tmp_path, monkeypatch, caplog):
-    def broken(table):
+    def broken(*given):
         raise ValueError("nothing to draw")
 
     monkeypatch.setattr("lazy_lightning.callbacks.learning_curves.learning_curves", broken)
