@@ -26,6 +26,12 @@ def begin_epoch_after_last_batch(trainer: Trainer) -> None:
     """
     loop = trainer.fit_loop
     epochs = loop.epoch_progress.total
+    if loop.restarted_on_epoch_end:  # saved in on_train_epoch_end, and max_steps is set
+        loop.reset_restart_stage()
+        loop.epoch_loop.restarting = False
+        if epochs.completed < epochs.ready:
+            loop.epoch_progress.increment_completed()
+        return
     if epochs.completed < epochs.ready:
         return
     if loop.restarted_mid_epoch:

@@ -18,6 +18,7 @@ import pytest
 import torch
 from fits import assert_same_curves
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import ModelCheckpoint
 from test_scaled_module import FULL, scaled, train
 from torch import Tensor
 
@@ -132,6 +133,17 @@ def test_stopped_twice_and_resumed(case: str, batches: int, tmp_path: Path) -> N
         run(tmp_path / str(i), GracefulStop(), SignalAt(batches), RunCheckpoint(), ckpt_path=checkpoint)
         checkpoint = tmp_path / str(i) / CHECKPOINT
     assert_same_curves(run(tmp_path / "end", ckpt_path=checkpoint), expected)
+
+
+@pytest.mark.parametrize("case", ["schedule of epochs", "schedule of epochs until a step"])
+@pytest.mark.filterwarnings("ignore:The dirpath has changed")
+def test_resumed_from_checkpoints_that_lightning_saves_after_an_epoch(case: str, tmp_path: Path) -> None:
+    run = RUNS[case]
+    expected = run(tmp_path / "whole", ModelCheckpoint(tmp_path / "saved", filename="{epoch}", save_top_k=-1))
+    for epoch in range(2):
+        again = ModelCheckpoint(tmp_path / f"again{epoch}", save_top_k=-1)
+        table = run(tmp_path / str(epoch), again, ckpt_path=tmp_path / "saved" / f"epoch={epoch}.ckpt")
+        assert_same_curves(table, expected)
 
 
 @pytest.mark.parametrize("batch", [4, 9])

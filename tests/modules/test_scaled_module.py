@@ -11,6 +11,7 @@ from closeness import assert_close
 from fits import assert_same_curves, digits
 from observed import StopAt
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
 from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor, nn
 
@@ -45,7 +46,7 @@ def trainer(folder: Path, *callbacks: Callback, **options) -> Trainer:
         callbacks=list(callbacks),
         logger=CSVLogger(folder, name="", version=""),
         num_sanity_val_steps=0,
-        enable_checkpointing=any(isinstance(c, RunCheckpoint) for c in callbacks),
+        enable_checkpointing=any(isinstance(c, Checkpoint) for c in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         log_every_n_steps=1,
