@@ -34,6 +34,7 @@ from lazy_lightning.figures.sweep_table import (
 )
 
 RATE, BATCH = "model.optimizer.lr", "data.batch_size"
+_OPTIMIZER, _MOMENTUM, _SAMPLES = "model.optimizer", "model.optimizer.momentum", "data.n_train"
 """The keys whose ratio is the temperature."""
 MARGINS_MET = "margins_met"
 """The stop of a member that has met its margins."""
@@ -51,7 +52,10 @@ class _Row(NamedTuple):
 
 
 def temperatures(runs: pd.DataFrame) -> pd.Series[float]:
-    """Returns lr/batch of each row, NaN where there is no constant rate for all members or no batch size."""
+    """Returns lr/batch of each row, NaN unless it was trained by plain SGD at one constant rate for all members.
+
+    A batch is at most the training set. Accumulated batches are not known to a table of runs, and not counted.
+    """
     found = pd.Series(np.nan, index=runs.index)
     if RATE not in runs or BATCH not in runs:
         return found
@@ -59,8 +63,15 @@ def temperatures(runs: pd.DataFrame) -> pd.Series[float]:
     for key in ("model.learning_rates", "model.search", "model.lr_scheduler"):
         if key in runs:
             constant &= runs[key].isna()
-    ratio = pd.to_numeric(runs[RATE], errors="coerce") / pd.to_numeric(runs[BATCH], errors="coerce")
-    return found.where(~constant, ratio)
+    if _OPTIMIZER in runs:
+        constant &= runs[_OPTIMIZER] == "SGD"
+    if _MOMENTUM in runs:
+        constant &= ~(pd.to_numeric(runs[_MOMENTUM], errors="coerce") > 0)
+    batch = pd.to_numeric(runs[BATCH], errors="coerce")
+    if _SAMPLES in runs:
+        samples = pd.to_numeric(runs[_SAMPLES], errors="coerce")
+        batch = batch.where(~(samples < batch), samples)
+    return found.where(~constant, pd.to_numeric(runs[RATE], errors="coerce") / batch)
 
 
 def noise_plane(runs: pd.DataFrame) -> ReportFigure:
@@ -78,8 +89,9 @@ def noise_plane(runs: pd.DataFrame) -> ReportFigure:
     fitted = rows[rows["reason"] == MARGINS_MET]
     if fitted["_temperature"].nunique() < 2:
         raise AnalysisError(
-            "the noise plane needs members that ended at their margins at two temperatures lr/batch: set "
-            "model.stop_margin, and sweep model.optimizer.lr or data.batch_size"
+            "the noise plane needs members that ended at their margins at two temperatures lr/batch of SGD without "
+            "momentum: set model.stop_margin, train until it is reached, and sweep model.optimizer.lr or "
+            "data.batch_size"
         )
     planes = [(quantity, list(_rows(fitted, quantity))) for quantity in _QUANTITIES if quantity.column in fitted]
     with paper_style():

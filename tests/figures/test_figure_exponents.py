@@ -336,5 +336,5 @@ def test_nothing_finished(runs, name):
 
 
 def test_flow_curves_need_curves(runs):
-    with pytest.raises(AnalysisError, match="no finished network has the training loss and the test error in its curves"):
+    with pytest.raises(AnalysisError, match="has the training loss and the test error in its curves"):
         flow_curves(pd.DataFrame(runs).drop(columns=["path", "member"]))

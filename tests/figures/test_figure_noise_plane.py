@@ -57,6 +57,9 @@ def test_temperatures_need_one_constant_rate():
     assert temperatures(rows).unique().tolist() == [0.01, 0.1, 1.0]
     assert temperatures(rows.assign(**{"model.lr_scheduler": "InverseDecay"})).isna().all()
     assert temperatures(rows.drop(columns="model.optimizer.lr")).isna().all()
+    assert temperatures(rows.assign(**{"model.optimizer": "Adam"})).isna().all()
+    assert temperatures(rows.assign(**{"model.optimizer": "SGD", "model.optimizer.momentum": 0.9})).isna().all()
+    assert temperatures(rows.assign(**{"data.n_train": 5})).unique().tolist() == [0.02, 0.2, 2.0]
     with pytest.raises(AnalysisError, match="at two temperatures lr/batch"):
         noise_plane(rows[rows["model.optimizer.lr"] == 1.0])
 
