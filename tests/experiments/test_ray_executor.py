@@ -37,6 +37,6 @@ def test_a_batch_whose_worker_is_killed_is_resumed(
     killer.join()
     shown = capfd.readouterr().out
     assert shown.count("lost its process, and resumes from its checkpoint") == 1, shown
-    assert shown.count("queued\n") == 2, shown
+    assert shown.count("seeds queued\n") == 2, shown
     assert 1 <= shown.count("begins") <= 2  # the first one was perhaps killed before its message was read
     sweep.assert_undisturbed()
