@@ -103,16 +103,9 @@ def recorded(work: Callable[[], None]) -> Callable[[], None]:
     return replay
 
 
-def tried_step(
-    width: int,
-    members: int,
-    dtype: torch.dtype,
-    device: torch.device,
-    samples: int = SAMPLES,
-    depth: int = DEPTH,
-) -> tuple[Callable[[], None], Objective]:
-    """One call is one tried step of all members."""
-    flow, objective = make(width, members, dtype, device, samples, depth)
+def tried_step(*size: Any, **options: Any) -> tuple[Callable[[], None], Objective]:
+    """One call is one tried step of all members of :func:`make`, whose arguments it takes."""
+    flow, objective = make(*size, **options)
     state, buffer = flow.flow_state, torch.empty_like(flow.flow_state.displacement)
     weights = flow.rows.parameters[0]
     evaluate = Evaluator(flow.rows, lambda: objective.backward(weights))

@@ -5,8 +5,7 @@
 1. Operations of one evaluation of loss and gradient, counted by torch on tensors without memory.
 2. Time of one tried step on the GPU: t = overhead + operations/rate + moved numbers/bandwidth, fitted to the steps of
    ``results/gpu_nvidia_h200.json``.
-3. Evaluations of a member: the model of a sweep's estimate (``experiments/evaluation_count.py``), beside the measured
-   counts in ``results/evaluation_counts.json``, which ``evaluation_counts.py`` makes.
+3. Evaluations of a member: the model of a sweep's estimate (``experiments/evaluation_count.py``).
 4. The phase diagram in batches as large as the memory of a device admits, on 1 to 512 devices, the longest first. The
    times of the batches scatter as measured: the evaluations of a batch are those of its slowest member.
 """

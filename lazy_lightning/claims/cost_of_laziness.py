@@ -8,9 +8,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from lazy_lightning.analysis import ensemble_statistics
 from lazy_lightning.analysis.seeds import Floats
 from lazy_lightning.claims.claim import Measurement
+from lazy_lightning.claims.ensembles import statistics_of
 from lazy_lightning.claims.lazy_and_feature import Measure
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.draws import training_sets
@@ -99,7 +99,7 @@ def _ensemble_error(members: pd.DataFrame) -> float:
     """
     if members.empty:
         raise AnalysisError("a training set lacks one of the two scales: resume the sweep")
-    return float(ensemble_statistics(*members.outputs.load("test")[:2]).ensemble_error)
+    return float(statistics_of(members).ensemble_error)
 
 
 def distance_from_linearisation(alpha: float) -> Measure:

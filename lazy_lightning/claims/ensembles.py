@@ -15,7 +15,7 @@ from lazy_lightning.runs.configuration import significant
 
 def exponent_of_variance(runs: pd.DataFrame) -> list[Measurement]:
     """Measures the exponent against h of the variance over seeds of the frozen kernels' outputs on the test set."""
-    groups = {float(str(h)): _statistics(rows) for h, rows in finished(runs, KERNEL_AT_INIT).groupby("h")}
+    groups = {float(str(h)): statistics_of(rows) for h, rows in finished(runs, KERNEL_AT_INIT).groupby("h")}
     law = power_law_of_points(
         list(groups), [one.variance for one in groups.values()], [one.variance_error for one in groups.values()]
     )
@@ -27,7 +27,7 @@ def gain_of_the_ensemble(runs: pd.DataFrame) -> list[Measurement]:
     found = []
     for (width, scale), rows in finished(runs).groupby(["h", "alpha"]):
         h, alpha = float(str(width)), float(str(scale))
-        gains = _errors(rows) - _statistics(rows).ensemble_error
+        gains = _errors(rows) - statistics_of(rows).ensemble_error
         found.append(Measurement.mean(100 * gains, f"h = {h:g}, {scale_words(h, alpha)}"))
     return found
 
@@ -42,12 +42,13 @@ def ensemble_minus_wider_network(runs: pd.DataFrame) -> list[Measurement]:
     scales = networks["sqrt_h_alpha"].map(lambda scale: significant(scale, 6))  # alpha has been rounded
     for scale, rows in networks.groupby(scales):
         narrow, wide = (rows[rows["h"] == h] for h in (widths[0], widths[-1]))
-        differences = _statistics(narrow).ensemble_error - _errors(wide)
+        differences = statistics_of(narrow).ensemble_error - _errors(wide)
         found.append(Measurement.mean(100 * differences, f"sqrt(h) alpha = {scale:g}"))
     return found
 
 
-def _statistics(rows: pd.DataFrame) -> EnsembleStatistics:
+def statistics_of(rows: pd.DataFrame) -> EnsembleStatistics:
+    """Returns the statistics of the outputs of some members on the test set."""
     return ensemble_statistics(*rows.outputs.load("test")[:2])
 
 

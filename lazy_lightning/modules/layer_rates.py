@@ -79,6 +79,7 @@ def layer_factors(network: MemberNetwork, given: LayerRates | None, optimizer: O
 
 def scale_steps(optimizer: Optimizer, rows: Sequence[nn.Parameter], factors: Tensor) -> None:
     """Lets each step of an optimizer change the rows (N,) by its own change times the factors (N,)."""
+    factors = factors.to(rows[0])  # once: the rows are of one device and precision
     before: list[Tensor] = []
 
     def keep(*_: Any) -> None:
@@ -87,7 +88,7 @@ def scale_steps(optimizer: Optimizer, rows: Sequence[nn.Parameter], factors: Ten
     @torch.no_grad()
     def scale(*_: Any) -> None:
         for row, old in zip(rows, before, strict=True):
-            row.copy_(old + factors.to(row) * (row - old))
+            row.copy_(old + factors * (row - old))
         before.clear()
 
     optimizer.register_step_pre_hook(keep)
