@@ -150,6 +150,7 @@ class MomentumFlow(torch.optim.Optimizer):
         self.cuda_graphs = cuda_graphs
         self._recording: Recording | None = None
         self._active_key: tuple[bool, ...] | None = None
+        self._followed: dict[int, tuple[list[int], Tensor]] = {}
         self._advancing = False
         self.param_groups[0][_INTEGRATOR] = self.dynamics.integrator.name
         self._fitted: Closure | None = None
@@ -310,7 +311,7 @@ class MomentumFlow(torch.optim.Optimizer):
                 if not own:
                     continue
                 prefix = f"{integrator.name}."
-                self.active = followed = torch.tensor(own, device=whole.t.device)
+                self.active = followed = self._followed_rows(index, own, whole.t.device)
                 part = whole.select(followed, prefix)
                 part = self._burst(part, closure, replace(self.dynamics, integrator=integrator).select(followed))
                 whole.write(followed, part, prefix)
@@ -321,6 +322,13 @@ class MomentumFlow(torch.optim.Optimizer):
             self.active = rows
         finally:
             self._publish(whole)
+
+    def _followed_rows(self, index: int, own: list[int], device: torch.device) -> Tensor:
+        """The members of a part of the integrator; the same tensor as long as they are the same."""
+        held = self._followed.get(index)
+        if held is None or held[0] != own:
+            self._followed[index] = held = (own, torch.tensor(own, device=device))
+        return held[1]
 
     def advance(self, times: Tensor, closure: Closure) -> Tensor:
         """Follows each member to a time of its own, or through several, and returns the loss (E,) at the last.
