@@ -5,7 +5,7 @@
 # make slow    the tests that are too long for `make test`
 # make cluster   sweeps on Ray and SLURM, with the packages of the extra `cluster`
 # make faults  a thousand malformed configurations, checkpoints, data files and stores, then fifty random SIGKILLs
-# make gpu     tests, speed and whole runs on a CUDA device, in under eight minutes
+# make gpu     tests, speed and whole runs on a CUDA device, in under twelve minutes
 # make bench   all benchmarks in turn and their table (ARGS="--quick": ten minutes; --resume, --minutes M, --images FOLDER, --cifar FILE)
 # make lint    style and types
 # make docs    the documentation site, strictly: site/index.html opens without a server

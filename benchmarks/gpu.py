@@ -9,9 +9,11 @@ what an earlier call with the same versions measured of the parts that are not a
 * ``tests``: ``pytest -m gpu``, and the tests of the emulated device on the real one.
 * ``flow_step``: a tried step against bare forward and backward, eager and as a CUDA graph.
 * ``ntk``: the structured kernel against ``torch.func``.
+* ``recorded_passes``: an evaluation of each integrator, eager and with the network's passes as CUDA graphs.
 * ``digits``: ``fit --config digits_fc.yaml`` whole, on the device and on its host.
 * ``fashion``: one row of alpha of Fashion-MNIST, h = 100, to all margins, with as many images as ``--images`` holds up
-  to the papers' 10000 for training.
+  to the papers' 10000 for training, by euler's rule.
+* ``widths``: the same row by the integrator auto, at h = 100, 300 and 1000.
 """
 
 from __future__ import annotations
@@ -79,6 +81,10 @@ def ntk(options: argparse.Namespace, folder: Path) -> Part:
     return script("ntk", sizes, options, folder)
 
 
+def recorded_passes(options: argparse.Namespace, folder: Path) -> Part:
+    return script("recorded_passes", [], options, folder)
+
+
 MEANS = ("t", "tried", "train/error", "test/error", "test/ensemble_error", "t1/half_loss", "displacement/total")
 """What is shown of a run: means over the members of an alpha."""
 
@@ -107,17 +113,36 @@ def digits(options: argparse.Namespace, folder: Path) -> Part:
 
 
 def fashion(options: argparse.Namespace, folder: Path) -> Part:
-    images = options.images
-    if images is None or not (held := images_in(images)):
-        return {"outcome": f"left out: no idx files of images in {images}, give --images FOLDER"}
+    if (images := fashion_images(options)) is None:
+        return {"outcome": f"left out: no idx files of images in {options.images}, give --images FOLDER"}
+    return {**images, "h": 100, **fashion_row(options.images, images, folder, options.limits["fashion"])}
+
+
+def widths(options: argparse.Namespace, folder: Path) -> Part:
+    if (images := fashion_images(options)) is None:
+        return {"outcome": f"left out: no idx files of images in {options.images}, give --images FOLDER"}
+    result: Part = dict(images)
+    limit = options.limits["widths"] / 3
+    for width in (100, 300, 1000):
+        by_auto = [f"--model.network.width={width}", "--model.integrator=auto"]
+        result[f"h = {width}"] = fashion_row(options.images, images, folder / str(width), limit, *by_auto)
+    return result
+
+
+def fashion_images(options: argparse.Namespace) -> Part | None:
+    """The sizes of the sets that the images at hand suffice for; None if there are none."""
+    if options.images is None or not (held := images_in(options.images)):
+        return None
     n_test = min(10000, held // 5)
-    n_train = min(10000, held - n_test)
-    sizes = [f"--data.n_train={n_train}", f"--data.n_test={n_test}", f"--data.files={images}"]
+    return {"n_train": min(10000, held - n_test), "n_test": n_test}
+
+
+def fashion_row(files: Path, sizes: Part, folder: Path, limit: float, *arguments: str) -> Part:
+    """Seven alphas with three seeds each, to all margins."""
+    data = [f"--data.files={files}", *(f"--data.{key}={value}" for key, value in sizes.items())]
     row = ["--model.alpha=[1e-3,1e-2,1e-1,1,10,100,1000]", "--model.seeds=3"]
-    limit = options.limits["fashion"]
     patience = f"--trainer.max_time=00:00:00:{int(limit - 30)}"  # ends with all files, unlike a kill
-    result = fit(folder, limit, "gpu", "--config", "fashion_fc.yaml", *sizes, *row, patience)
-    return {"n_train": n_train, "n_test": n_test, "h": 100, **result}
+    return fit(folder, limit, "gpu", "--config", "fashion_fc.yaml", *data, *row, patience, *arguments)
 
 
 def images_in(folder: Path) -> int:
@@ -130,11 +155,13 @@ def images_in(folder: Path) -> int:
 
 
 PARTS: dict[str, tuple[Callable[[argparse.Namespace, Path], Part], float]] = {
-    "tests": (tests, 90.0),
+    "tests": (tests, 120.0),
     "flow_step": (flow_step, 60.0),
     "ntk": (ntk, 60.0),
+    "recorded_passes": (recorded_passes, 60.0),
     "digits": (digits, 60.0),
     "fashion": (fashion, 100.0),
+    "widths": (widths, 240.0),
 }
 """Each part with its time limit in seconds."""
 

@@ -14,7 +14,6 @@ from lazy_lightning.ntk.frozen_kernel import frozen_kernels
 from lazy_lightning.objective.full_batch import Objective
 from lazy_lightning.objective.losses import Loss
 
-
 _KEPT = 2
 """Sets of members whose objectives are kept: those of the two parts of the integrator auto."""
 
