@@ -28,6 +28,8 @@ IMAGES = ["--data.n_train=12", "--data.n_test=10", "--model.seeds=1", *QUIET]
 FEW_STEPS = [*IMAGES, "--model.stop.max_steps=2"]
 BATCHES = ["--data.batch_size=6", "--data.pool=all", "--model.alpha=[1.0, 10.0]", "--model.search.steps=1"]
 OF_ITS_OWN = {
+    "population_sgd.yaml": [*IMAGES, "--data.batch_size=6", "--trainer.max_epochs=1"],
+    "kernel_spectra.yaml": [*IMAGES, "--model.network.widening=0.03", "--trainer.callbacks.samples=8"],
     "noise_plane_fc.yaml": [*IMAGES, "--data.batch_size=6", "--trainer.max_epochs=1"],
     "coordinate_check.yaml": [*IMAGES, "--data.batch_size=6", "--trainer.max_steps=2"],
     "digits_minibatch.yaml": [*IMAGES, "--data.batch_size=6", "--model.search.steps=1", "--trainer.max_epochs=1"],
@@ -39,8 +41,10 @@ OF_ITS_OWN = {
     "cifar_resnet.yaml": [*IMAGES, *BATCHES, "--trainer.max_epochs=1", "--model.network.widening=0.03"],
 }
 """How an experiment is made tiny for which overlays/tiny.yaml is not meant."""
-CONVOLUTIONAL = [name for name in OF_ITS_OWN if name.startswith(("cifar_", "fashion_"))]
+CONVOLUTIONAL = [name for name in OF_ITS_OWN if name.startswith(("cifar_", "fashion_", "kernel_spectra"))]
 """Their kernels and linearisations take half a minute each."""
+SHARED_DATA = ["--model.data_seeds=null", "--model.data_seed_keys=null"]
+"""Observers of kernels need samples that all members share."""
 EVERY_OBSERVER = [
     "callbacks/full.yaml",
     "callbacks/sharpness.yaml",
@@ -74,6 +78,8 @@ def preset_fits(name: str, presets: list[str], monkeypatch: pytest.MonkeyPatch) 
     options = ["--data.files", images(kind)] if issubclass(kind, TorchvisionData) else []
     layers = [part for preset in presets for part in ("--config", preset)]
     tiny = OF_ITS_OWN.get(name, ["--config", "overlays/tiny.yaml", *FEW_STEPS])
+    if "data_seeds" in bundled_configs()[name].read_text():
+        tiny = [*tiny, *SHARED_DATA]
     assert main(["fit", "--config", name, *layers, *tiny, *options]) == 0
     return failures
 
@@ -116,6 +122,14 @@ def test_experiments_of_other_sizes(name: str, monkeypatch: pytest.MonkeyPatch) 
     base = Path(name).name.replace("_small", "")
     cli = built(["fit", "--config", base, "--config", name], monkeypatch)
     assert cli.datamodule.n_train <= built(["fit", "--config", base], monkeypatch).datamodule.n_train
+
+
+@pytest.mark.parametrize("name", ["noise_plane_fc.yaml", "population_sgd.yaml"])
+def test_plain_sgd_has_no_momentum(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A configuration's SGD keeps the momentum of the module's own default, unless it sets it."""
+    optimizer = built(["fit", "--config", name], monkeypatch).config["fit"]["model"]["init_args"]["optimizer"]
+    assert optimizer["class_path"] == "torch.optim.SGD"
+    assert optimizer["init_args"]["momentum"] == 0.0
 
 
 @pytest.mark.parametrize("name", LAYERS)

@@ -20,7 +20,8 @@ class PopulationLoss(Observer):
     """Observer of mean ell(F, y) over new samples of a synthetic task, and of the error if the labels are classes.
 
     The samples of the k-th observation come from a separate random stream, so they neither repeat nor depend on
-    interruptions of the run. Data sets that are not drawn from a distribution are not measured.
+    interruptions of the run. Members with data seeds are measured on samples of their own tasks, such as the labels of
+    their own teachers. Data sets that are not drawn from a distribution are not measured.
 
     Args:
         samples: number of samples at each observation.
@@ -30,6 +31,7 @@ class PopulationLoss(Observer):
     """
 
     column_names = ("population/loss",)
+    needs_shared_inputs = False
 
     def __init__(self, samples: int = 1000) -> None:
         if samples < 1:
@@ -43,7 +45,8 @@ class PopulationLoss(Observer):
     @torch.no_grad()
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """Returns the columns ``population/loss`` and ``population/error``."""
-        fresh = module.resident(module.data.fresh(self.samples, observation.index))  # type: ignore[attr-defined]
+        assert isinstance(module.data, StreamedTask)  # see applies_to
+        fresh = module.resident(module.data_sets.fresh(module.data, self.samples, observation.index))
         outputs = module.centered_outputs(fresh.x)
         columns = {"population/loss": module.loss.per_sample(outputs, fresh.y).mean(dim=-1)}
         if module.task != "regression":

@@ -13,7 +13,7 @@ from lazy_lightning.data.augmentation import Augmentation
 from lazy_lightning.data.coverage import warn_of_unseen_classes
 from lazy_lightning.data.flow_data import FlowData, Prepared
 from lazy_lightning.data.labels import Labelled, LabelRule, label
-from lazy_lightning.data.pool import Pool, as_float
+from lazy_lightning.data.pool import Pool, as_float, uniform_pixels
 from lazy_lightning.data.preprocessing import Preprocessing, Preprocessor, standardised_targets
 from lazy_lightning.data.split import Split
 from lazy_lightning.data.splits import Seeds, Sizes, draw_splits
@@ -38,6 +38,8 @@ class ImageData(FlowData):
             ``torchvision.transforms.v2.RandomCrop``; they come after preprocessing, so zeros are the mean.
         statistics: the set that gives the mean and the principal axes: ``train``, or ``pool`` (all samples of
             the classes kept, test samples too, as in the published runs of arXiv:1906.08034).
+        random_pixels: replace all images by noise of the same size before preprocessing: independent pixels, uniform
+            on 0, 1/255, ..., 1. Labels and splits stay. For the spectrum of the kernel on noise beside that on images.
         standardise_targets: of a regression, shift and scale each target to mean 0 and variance 1 over the training
             set.
         options: n_train, n_test, n_kernel, n_val, batch_size and the seeds of :class:`FlowData`.
@@ -61,6 +63,7 @@ class ImageData(FlowData):
         augment: list[nn.Module] | None = None,
         statistics: Literal["train", "pool"] = "train",
         standardise_targets: bool = False,
+        random_pixels: bool = False,
         **options: Any,
     ) -> None:
         super().__init__(*args, **options)
@@ -77,6 +80,7 @@ class ImageData(FlowData):
         self.labels = labels
         self.standardise_targets = standardise_targets
         self.statistics = statistics
+        self.random_pixels = random_pixels
         self.preprocessing = Preprocessing(centre, sphere, pca, whiten, standardise)
         self.augmentation = Augmentation(augment) if augment else None
 
@@ -98,6 +102,8 @@ class ImageData(FlowData):
     def build(self) -> Prepared:
         """Pool -> labels -> splits -> preprocessing."""
         pool = self.load_pool()
+        if self.random_pixels:
+            pool = pool._replace(x=uniform_pixels(pool.x.shape))
         labelled = label(pool.y, self.labels, self.class_names)
         official_test = None if pool.official_test is None else pool.official_test[labelled.keep]
         classes = _classes_to_balance(pool.y[labelled.keep])

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from lazy_lightning.seeding import generator
 
 
 class Pool(NamedTuple):
@@ -50,3 +53,15 @@ def as_float(x: Tensor) -> Tensor:
     tensor([0.0000, 0.2000, 1.0000], dtype=torch.float64)
     """
     return x.double() / 255 if x.dtype == torch.uint8 else x.double()
+
+
+def uniform_pixels(shape: Sequence[int]) -> Tensor:
+    """Noise in the place of images: uint8 pixels of this shape, independent and uniform on 0, ..., 255.
+
+    The noise of a shape is always the same, so sets drawn from it are as reproducible as those of images.
+
+    >>> uniform_pixels((2, 1, 2, 2)).shape
+    torch.Size([2, 1, 2, 2])
+    """
+    stream = generator("data/random_pixels", 0)
+    return torch.randint(256, tuple(shape), dtype=torch.uint8, generator=stream)

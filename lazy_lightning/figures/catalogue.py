@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pandas as pd
 
 from lazy_lightning.figures.activation_velocity import activation_velocity
+from lazy_lightning.figures.best_in_training import best_in_training
 from lazy_lightning.figures.bias_by_samples import bias_by_samples
 from lazy_lightning.figures.coordinate_check import coordinate_check
 from lazy_lightning.figures.displacement_by_layer import displacement_by_layer
@@ -14,6 +15,7 @@ from lazy_lightning.figures.error_by_samples import error_by_samples
 from lazy_lightning.figures.error_by_width import error_by_width
 from lazy_lightning.figures.flow_curves import flow_curves
 from lazy_lightning.figures.generalization_error import generalization_error
+from lazy_lightning.figures.image_spectra import image_spectra
 from lazy_lightning.figures.kernel_drift import kernel_drift
 from lazy_lightning.figures.kernel_evolution import kernel_evolution
 from lazy_lightning.figures.kernel_images import kernel_images
@@ -32,6 +34,7 @@ FIGURES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {
     "test_error": generalization_error,
     "lazy_comparison": lazy_comparison,
     "loss_by_width": loss_by_width,
+    "best_in_training": best_in_training,
     "kernel_drift": kernel_drift,
     "phase_diagram": phase_diagram,
     "leaving_time": leaving_time,
@@ -57,3 +60,6 @@ ACROSS_SAMPLES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {
 
 ACROSS_TEMPERATURES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {"noise_plane": noise_plane}
 """The same of rows of one setting that differ in the learning rate or the batch size of SGD."""
+
+ACROSS_PIXELS: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {"image_spectra": image_spectra}
+"""The same of rows of one setting that differ in whether images are replaced by noise."""

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.marks import draw_band, draw_seeds, offset_marks
-from lazy_lightning.figures.quantity import Quantity, performance
+from lazy_lightning.figures.quantity import POPULATION, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.scale import common_scale_math, common_scale_words, scale_math, scale_words
 from lazy_lightning.figures.style import paper_style
@@ -27,7 +27,6 @@ from lazy_lightning.runs.configuration import significant
 
 _LEAST = 4
 _MOST = 6
-_POPULATION = Quantity("population/loss", "population loss", r"population loss $\ell(F, y)$", 1.0, "")
 
 
 class _Name(NamedTuple):
@@ -47,7 +46,7 @@ def loss_by_width(runs: pd.DataFrame) -> ReportFigure:
     Raises:
         AnalysisError: fewer than four widths share a scale.
     """
-    quantity = _POPULATION if has(runs, _POPULATION.column) else performance(runs)
+    quantity = POPULATION if has(runs, POPULATION.column) else performance(runs)
     curves = width_curves(runs, quantity.column)
     lines = _lines(curves, scaled=False) | _lines(curves, scaled=True)
     if not lines:

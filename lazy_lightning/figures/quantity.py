@@ -20,6 +20,7 @@ class Quantity(NamedTuple):
 
 
 ERROR = Quantity("test/error", "test error", "test error (%)", 100.0, " %")
+POPULATION = Quantity("population/loss", "population loss", r"population loss $\ell(F, y)$", 1.0, "")
 LOSS = Quantity("test/loss", "test loss", r"test loss $\ell(F, y)$", 1.0, "")
 
 

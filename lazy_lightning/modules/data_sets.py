@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.data.split import Split
+from lazy_lightning.data.streams import StreamedTask
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.member_samples import MemberSamples
 
@@ -96,7 +97,21 @@ class DataSets:
         """One set of all members of this process: tensors, or where members differ their own samples."""
         if not self._data:
             return cast(Split, getattr(base, name))
-        sets = [cast(Split, getattr(data, name)) for data in self._data]
+        return self._joined([cast(Split, getattr(data, name)) for data in self._data])
+
+    def fresh(self, base: StreamedTask, n: int, draw: int) -> Split:
+        """``n`` new samples of the task of each member of this process, as a run of its own would draw them.
+
+        Args:
+            base: the datamodule of the run.
+            n: number of samples.
+            draw: number of the draw; the inputs of a draw are the same for all members.
+        """
+        if not self._data:
+            return base.fresh(n, draw)
+        return self._joined([cast(StreamedTask, data).fresh(n, draw) for data in self._data])
+
+    def _joined(self, sets: Sequence[Split]) -> Split:
         return Split(*(_of_members([split[i] for split in sets], self._own) for i in range(len(Split._fields))))
 
     def whole_split(self, base: FlowData, name: SetName, seeds: Sequence[int] | None) -> Split:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from lazy_lightning.errors import AnalysisError, LazyLightningError, RunError
-from lazy_lightning.figures.catalogue import ACROSS_SAMPLES, ACROSS_TEMPERATURES, FIGURES
+from lazy_lightning.figures.catalogue import ACROSS_PIXELS, ACROSS_SAMPLES, ACROSS_TEMPERATURES, FIGURES
 from lazy_lightning.figures.error_by_samples import SAMPLES
+from lazy_lightning.figures.image_spectra import PIXELS
 from lazy_lightning.figures.noise_plane import BATCH, RATE, temperatures
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.scale import mark_richness
@@ -86,6 +87,7 @@ def _report(
     sections = [_drawn(section, figures) for section in _sections(settings(runs), out)]
     sections += [_drawn(section, ACROSS_SAMPLES) for section in _across_samples(runs, out)]
     sections += [_drawn(section, ACROSS_TEMPERATURES) for section in _across_temperatures(runs, out)]
+    sections += [_drawn(section, ACROSS_PIXELS) for section in _across_pixels(runs, out)]
     page = out / PAGE
     with written_atomically(page) as temporary:
         temporary.write_text(render(sections, out, datetime.now().astimezone()), encoding="utf-8")
@@ -125,6 +127,16 @@ def _across_temperatures(runs: pd.DataFrame, out: Path) -> Iterator[Section]:
     several = [part for part in found if temperatures(part.runs).nunique() > 1]
     for section in _sections(several, out / "temperatures"):
         title = "all temperatures lr/batch" + (f", {section.title}" if section.title else "")
+        yield Section(title, section.runs, section.folder)
+
+
+def _across_pixels(runs: pd.DataFrame, out: Path) -> Iterator[Section]:
+    """Yields a section for each setting of which some runs are on images and others on noise in their place."""
+    if PIXELS not in runs:
+        return
+    several = [part for part in settings(runs, [PIXELS]) if part.runs[PIXELS].nunique() > 1]
+    for section in _sections(several, out / "pixels"):
+        title = "images and noise" + (f", {section.title}" if section.title else "")
         yield Section(title, section.runs, section.folder)
 
 

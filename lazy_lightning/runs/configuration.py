@@ -43,6 +43,7 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
     "init_fresh": None,
     "batch_norm": "none",
     "layer_rates": None,
+    "random_pixels": False,
 }
 """Arguments that 0.1.0 did not have, with their defaults, for which a member has the same identity as in 0.1.0."""
 DATA_SEEDS = ("data.train_seed", "data.teacher_seed")

@@ -75,6 +75,29 @@ def test_resumed_run_draws_the_same(tmp_path):
     assert whole.table["population/loss"].notna().all()
 
 
+def test_members_of_several_teachers_are_measured_on_their_own(tmp_path):
+    """As in a run of its own, where all draws of a trial have its number as their seed."""
+    keys = ["train_seed", "teacher_seed"]
+    trials = students(seeds=3, data_seeds="weights", data_seed_keys=keys)
+    together = watch(tmp_path / "together", PopulationLoss(50), model=trials, data=teacher())
+    losses = last(together, "population/loss")
+    for seed in range(3):
+        own = teacher(**dict.fromkeys(keys, seed))
+        alone = watch(tmp_path / str(seed), PopulationLoss(50), model=students(seeds=[seed]), data=own)
+        assert_close(losses[seed::3], last(alone, "population/loss"), rtol=1e-9)
+    m, index = together.module, together.table.observation.max()
+    x, _, _ = m.data.fresh(50, index)
+    y = torch.stack([teacher(teacher_seed=seed).teacher(x) for seed in (0, 1, 2)] * 2)
+    F = m.network(m.w.detach(), x)[..., 0] * m.centering.alpha.unsqueeze(1)
+    assert_close(losses, (F - y).square().mean(dim=1) / 2)
+
+
+def test_labels_of_data_seeds_have_an_error(tmp_path):
+    model = FlowModule(functools.partial(FC, width=5, depth=1), data_seeds=2, stop=StoppingCriteria(max_steps=20))
+    run = watch(tmp_path, PopulationLoss(), model=model, data=Stripe(d=3, n_train=20, n_test=10))
+    assert (last(run, "population/error") < 1.0).all()
+
+
 def test_no_samples_are_refused():
     with pytest.raises(ConfigError, match="samples >= 1"):
         PopulationLoss(0)

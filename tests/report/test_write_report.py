@@ -122,6 +122,7 @@ def test_the_figures_of_the_catalogue_are_drawn(tmp_path, monkeypatch):
     monkeypatch.setattr("lazy_lightning.report.report.save", drawn_only)
     runs = load_runs(made_sweep(tmp_path / "runs", widths=(30, 50, 100, 200), scales=(0.1, 1.0, 10.0), seeds=2))
     report = write_report(runs, tmp_path / "out", tensorboard=False)
-    assert (list(report.refused), report.failed) == (["coordinate_check"], {})  # which is of mini-batch training
+    refused = ["best_in_training", "coordinate_check"]  # of synthetic tasks, and of mini-batch training
+    assert (list(report.refused), report.failed) == (refused, {})
     assert [drawn.name for drawn in report.drawn] == [name for name in FIGURES if name not in report.refused]
     assert all(drawn.caption and drawn.title and len(drawn.table) for drawn in report.drawn)
