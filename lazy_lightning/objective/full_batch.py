@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Self, cast
@@ -17,7 +17,6 @@ from lazy_lightning.nn.member_samples import Samples, select_members
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.losses import Loss
-from lazy_lightning.objective.recorded_pass import RecordedPass
 from lazy_lightning.seeding import generator
 
 
@@ -44,8 +43,6 @@ class Objective:
     reports_margins: bool = True
     samples: int | None = None
     """The n of the loss, where ``x`` is a slice of the training set; None for len(x)"""
-    whole_pass: Callable[[Tensor], Tensor] | None = None
-    """F on all samples as a function of w, where it is recorded, see :meth:`recorded`"""
 
     def select(self, rows: Tensor | None) -> Self:
         """The objective of some members; None for all."""
@@ -58,18 +55,7 @@ class Objective:
             y=select_members(self.y, rows),
             f0=self.f0[rows],
             buffers={name: b[rows] for name, b in self.buffers.items()},
-            whole_pass=None,
         )
-
-    def recorded(self) -> Self:
-        """The same objective whose passes over all samples become CUDA graphs, see :class:`RecordedPass`.
-
-        It must then be evaluated at the same number of members, and one evaluation after the other. Where samples are
-        taken in chunks, the objective as it is.
-        """
-        if self.chunk_size is not None and self.chunk_size < len(self.x):
-            return self
-        return replace(self, whole_pass=RecordedPass(partial(self._outputs_of, part=slice(None))))
 
     def backward(self, w: Tensor) -> Evaluation:
         """Evaluates at ``w`` (E, N) and adds grad L to ``w.grad``, one chunk's graph at a time."""
@@ -77,7 +63,7 @@ class Objective:
         weight = self.weight
         sums, outputs = [], []
         for part in chunks(samples, self.chunk_size):
-            centered = self._pass_over(w, part)
+            centered = self._outputs_of(w, part)
             total = self.loss.per_sample(centered, self.y[part]).sum(dim=-1)
             total.backward(weight)  # type: ignore[no-untyped-call]  # of sum_E weight total, without forming it
             sums.append(total.detach())
@@ -89,8 +75,6 @@ class Objective:
     def outputs_at(self, w: Tensor) -> Tensor:
         """F at ``w`` (E, N), (E, n) for one output and (E, n, c) for more, without a graph."""
         with torch.no_grad():
-            if self.whole_pass is not None:
-                return self.whole_pass(w)
             f = raw_outputs(self.network, w, self.x, self.buffers, self.chunk_size)
             return drop_single_output(self.centering(f, self.f0))
 
@@ -101,7 +85,7 @@ class Objective:
         """
         weight = self.weight
         if self.chunk_size is None or self.chunk_size >= len(self.x):
-            centered = self._pass_over(w, slice(None))
+            centered = self._outputs_of(w, slice(None))
             whole = centered.detach()
             u = cotangent(whole, self.slopes(whole))
             centered.backward(u * weight.view(-1, *(1,) * (u.ndim - 1)))  # type: ignore[no-untyped-call]
@@ -172,10 +156,6 @@ class Objective:
             total.backward(self.weight)  # type: ignore[no-untyped-call]
         assert leaf.grad is not None  # just computed
         return leaf.grad
-
-    def _pass_over(self, w: Tensor, part: slice) -> Tensor:
-        """As :meth:`_outputs_of`; a recorded objective has one part, all samples."""
-        return self._outputs_of(w, part) if self.whole_pass is None else self.whole_pass(w)
 
     def _outputs_of(self, w: Tensor, part: slice) -> Tensor:
         """F on some of the samples, (E, k) for one output and (E, k, c) for more, with a graph."""

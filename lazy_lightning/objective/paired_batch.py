@@ -50,8 +50,6 @@ class PairedObjective(Objective):
     def outputs_at(self, w: Tensor) -> Tensor:
         """F at ``w`` (E, N), (E, n) for one output and (E, n, c) for more, without a graph."""
         with torch.no_grad():
-            if self.whole_pass is not None:
-                return self.whole_pass(w)
             parts = chunks(len(self.x), self.chunk_size)
             return torch.cat([self._outputs_of(w, part) for part in parts], dim=1)
 
