@@ -88,6 +88,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, no_figures: None) -> Path:
         "runs/phase_diagram_quick",
         "runs/cifar_vgg",
         "runs/learning_curve",
+        "runs/learning_curve_small",
+        "runs/noise_plane",
         "runs/coordinate_check",
         "runs/mine",
         "students",
