@@ -90,6 +90,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, no_figures: None) -> Path:
         "runs/learning_curve",
         "runs/learning_curve_small",
         "runs/noise_plane",
+        "runs/initial_scale",
         "runs/coordinate_check",
         "runs/mine",
         "students",
