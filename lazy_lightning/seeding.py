@@ -12,6 +12,8 @@ import zlib
 import numpy as np
 import torch
 
+from lazy_lightning.errors import ConfigError
+
 
 def derived_seed(purpose: str, seed: int) -> int:
     """Returns a 63-bit seed that depends only on the two arguments.
@@ -22,7 +24,7 @@ def derived_seed(purpose: str, seed: int) -> int:
     False
     """
     if seed < 0:
-        raise ValueError(f"a seed must be >= 0, got {seed}")
+        raise ConfigError(f"a seed is {seed}, expected an integer >= 0")
     sequence = np.random.SeedSequence([zlib.crc32(purpose.encode()), seed])
     return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 

@@ -17,7 +17,7 @@ PACKAGE = Path(deprecations.__file__).parent
 DRAWINGS = PACKAGE.parent / "docs" / "drawings"
 LAYERS = (
     {"errors", "plain_text", "denormals", "deprecations"},
-    {"seeding", "memory"},
+    {"argument_types", "seeding", "memory"},
     {"analysis", "flow", "nn"},
     {"objective", "runs"},
     {"ntk"},
@@ -92,9 +92,9 @@ def test_every_room_has_its_height() -> None:
     assert there - {"__init__", "__main__"} == set(HEIGHT)
 
 
-def test_the_top_level_has_six_modules() -> None:
+def test_the_top_level_has_seven_modules() -> None:
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert modules == {"denormals", "deprecations", "errors", "memory", "plain_text", "seeding"}
+    assert modules == {"argument_types", "denormals", "deprecations", "errors", "memory", "plain_text", "seeding"}
 
 
 def test_rooms_import_what_stands_below_them() -> None:

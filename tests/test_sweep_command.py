@@ -21,7 +21,8 @@ from torch import Tensor, nn
 
 from lazy_lightning.cli import main
 from lazy_lightning.cli.batch import Reporter
-from lazy_lightning.errors import MemoryShortageError, RunError
+from lazy_lightning.data import Digits
+from lazy_lightning.errors import DataError, MemoryShortageError, RunError
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.modules import FlowModule, KernelModule
 from lazy_lightning.modules.guarded_callback import is_out_of_memory
@@ -65,6 +66,15 @@ class Uncertain(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.scale * self.body(x)
+
+
+class Refused(Digits):
+    """Digits of which one training seed cannot be drawn."""
+
+    def build(self) -> Any:
+        if self.constructor_arguments["train_seed"] == 1:
+            raise DataError("the training set of seed 1 lacks a class")
+        return super().build()
 
 
 UNCERTAIN = "model: {init_args: {network: {class_path: test_sweep_command.Uncertain}}}"
@@ -584,3 +594,68 @@ def test_one_initial_kernel_for_several_alphas_needs_one_stored_alpha(tmp_path, 
     assert "holds weights of the alphas [0.1, 1.0]: set model.init_alpha to one of them" in found
     chosen = "model: {init_args: {init_alpha: 1.0}}"
     assert main(command(tmp_path / "taken", spec, init, chosen, options=("--dry_run",))) == 0
+
+
+def test_data_seeds_of_a_grid_share_a_run(tmp_path: Path) -> None:
+    """Members have the identities and the results that they have in a run for each seed."""
+    spec = "{grid: {data.train_seed: [3, 5], alpha: [0.1, 10.0], seeds: 2}}"
+    assert sweep(tmp_path / "together", spec) == 0
+    rows = load_runs(tmp_path / "together")
+    assert (len(rows), rows["run"].nunique(), sorted(rows["data.train_seed"].unique())) == (8, 1, [3, 5])
+    for seed in (3, 5):
+        assert sweep(tmp_path / str(seed), spec.replace("[3, 5]", str(seed))) == 0
+    alone = pd.concat([load_runs(tmp_path / str(seed)) for seed in (3, 5)])
+    assert_same_results(rows, alone, rtol=1e-9)
+    before = state(tmp_path / "together")
+    assert sweep(tmp_path / "together", spec) == 0
+    assert state(tmp_path / "together") == before
+
+
+def test_observers_of_shared_samples_keep_data_seeds_apart(tmp_path: Path) -> None:
+    """KernelDrift refuses members with samples of their own, so each seed has its run."""
+    assert sweep(tmp_path, "{grid: {data.train_seed: [3, 5]}}", DRIFT) == 0
+    rows = load_runs(tmp_path)
+    assert (len(rows), rows["run"].nunique()) == (2, 2)
+    assert rows["kernel_drift/total"].notna().all()
+
+
+MINI_BATCHES = """
+trainer: {max_epochs: 2, enable_progress_bar: false}
+model:
+  class_path: lazy_lightning.modules.MiniBatchModule
+  init_args:
+    network: {class_path: lazy_lightning.nn.FC, init_args: {width: 8, depth: 2}}
+    alpha: [0.1, 10.0]
+data:
+  class_path: lazy_lightning.data.Digits
+  init_args: {n_train: 40, n_test: 30, pca: 4, batch_size: 10}
+"""
+
+
+def test_batch_seeds_of_a_grid_share_a_run(tmp_path: Path) -> None:
+    """So do observers of kernels, because the training set is the same."""
+
+    def trained(folder: Path, seeds: str) -> pd.DataFrame:
+        folder.mkdir()
+        (folder / "mini.yaml").write_text(MINI_BATCHES)
+        (folder / "drift.yaml").write_text(DRIFT)
+        (folder / "grid.yaml").write_text(f"{{grid: {{model.batch_seed: {seeds}, seeds: 2}}}}")
+        given = [f"--config={folder}/{name}.yaml" for name in ("mini", "drift")]
+        assert main(["sweep", *given, f"--sweep={folder}/grid.yaml", f"--out={folder}/out", "--workers=0"]) == 0
+        return load_runs(folder)
+
+    rows = trained(tmp_path / "together", "[1, 2]")
+    assert (len(rows), rows["run"].nunique(), sorted(rows["model.batch_seed"].unique())) == (8, 1, [1, 2])
+    alone = pd.concat([trained(tmp_path / seed, seed) for seed in "12"])
+    assert_same_results(rows, alone, rtol=1e-9)
+    one, two = (rows[rows["model.batch_seed"] == seed]["train/loss"].to_numpy() for seed in (1, 2))
+    assert not np.allclose(one, two, rtol=1e-3)
+
+
+def test_a_data_set_that_is_refused_fails_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The run of both seeds is divided."""
+    refused = "data: {class_path: test_sweep_command.Refused}"
+    assert sweep(tmp_path, "{grid: {data.train_seed: [0, 1]}}", refused) == 1
+    rows = load_runs(tmp_path)
+    assert dict(zip(rows["data.train_seed"], rows["status"], strict=True)) == {0: "finished", 1: "failed"}
+    assert "is divided" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.nn.directional_derivative import directional_derivative
@@ -68,6 +69,7 @@ class ActivationDrift(NetworkObserver):
     needs_shared_inputs = False
 
     def __init__(self, samples: int = 200) -> None:
+        check_arguments(ActivationDrift, locals())
         if samples < 1:
             raise ConfigError(f"ActivationDrift needs samples >= 1, got {samples}")
         self.samples = samples

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.nn.gates import has_gates
@@ -49,6 +50,7 @@ class ActivationStability(NetworkObserver):
     needs_shared_inputs = False
 
     def __init__(self, samples: int = 200) -> None:
+        check_arguments(ActivationStability, locals())
         if samples < 1:
             raise ConfigError(f"ActivationStability needs samples >= 1, got {samples}")
         self.samples = samples

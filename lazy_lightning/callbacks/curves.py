@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pytorch_lightning import Trainer
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.callbacks.pace import Pace
 from lazy_lightning.callbacks.python_config import write_python_config
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
@@ -35,6 +36,7 @@ class Curves(Sink):
     """
 
     def __init__(self, every_seconds: float = 20.0) -> None:
+        check_arguments(Curves, locals())
         self.every_seconds = every_seconds
         self.records: list[Record] = []
         self._pace = Pace(every_seconds)

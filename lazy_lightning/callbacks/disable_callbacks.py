@@ -7,6 +7,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, Trainer
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.deprecations import present_path
 from lazy_lightning.errors import ConfigError, suggestion
 
@@ -30,6 +31,7 @@ class DisableCallbacks(Callback):
     """
 
     def __init__(self, names: list[str] | str) -> None:
+        check_arguments(DisableCallbacks, locals())
         given = [names] if isinstance(names, str) else list(names)
         self.names: Sequence[str] = [present_path(name) for name in given]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.callbacks.measured_at_times import MeasuredAtTimes
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
@@ -87,6 +88,7 @@ class KernelDrift(MeasuredAtTimes):
         hold: bool | None = None,
         tile: int | None = None,
     ) -> None:
+        check_arguments(KernelDrift, locals())
         super().__init__(t_factor)
         if samples is not None and samples < 2:
             raise ConfigError(f"KernelDrift needs samples >= 2, got {samples}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.callbacks.measured_at_times import MeasuredAtTimes
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.state import FlowState
@@ -87,6 +88,7 @@ class KernelEvolution(MeasuredAtTimes):
         kernel_outputs: OutputMode = "full",
         ridge: float = 0.0,
     ) -> None:
+        check_arguments(KernelEvolution, locals())
         super().__init__(t_factor)
         for name, value, least in (("samples", samples, _LEAST_SAMPLES), ("test_samples", test_samples, 1)):
             if value is not None and value < least:

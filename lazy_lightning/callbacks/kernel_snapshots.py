@@ -9,6 +9,7 @@ import torch
 from pytorch_lightning import Trainer
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.callbacks.kernel_drift import Set, kernel_set
 from lazy_lightning.callbacks.saved_arrays import save_arrays
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
@@ -42,6 +43,7 @@ class KernelSnapshots(Sink):
     """
 
     def __init__(self, samples: int = 100, split: Set | None = None, seeds: int = 1) -> None:
+        check_arguments(KernelSnapshots, locals())
         if samples < 2 or seeds < 1:
             raise ConfigError(f"KernelSnapshots needs samples >= 2 and seeds >= 1, got {samples} and {seeds}")
         self.samples = samples

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.callbacks.kernel_drift import Set, kernel_set
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
@@ -41,6 +42,7 @@ class KernelSpectrum(NetworkObserver):
     def __init__(
         self, samples: int | None = 200, split: Set | None = None, directions: int = 10, always: bool = False
     ) -> None:
+        check_arguments(KernelSpectrum, locals())
         if directions < 1 or (samples is not None and samples < 4):
             raise ConfigError(f"KernelSpectrum needs directions >= 1 and samples >= 4, got {directions} and {samples}")
         self.samples = samples

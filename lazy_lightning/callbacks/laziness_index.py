@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import NetworkObserver, Observation
@@ -51,6 +52,7 @@ class LazinessIndex(NetworkObserver):
     )
 
     def __init__(self, samples: int = 100, always: bool = False, method: PowerMethod | None = None) -> None:
+        check_arguments(LazinessIndex, locals())
         if samples < 1:
             raise ConfigError(f"LazinessIndex needs samples >= 1, got {samples}")
         self.samples = samples

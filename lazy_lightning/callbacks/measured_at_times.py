@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import NetworkObserver, Observation
 
@@ -56,6 +57,7 @@ class MeasuredAtTimes(NetworkObserver):
     """
 
     def __init__(self, t_factor: float | None) -> None:
+        check_arguments(MeasuredAtTimes, locals())
         if t_factor is not None and not t_factor > 1:
             raise ConfigError(
                 f"{type(self).__name__} needs t_factor > 1, or null for every observation, got {t_factor}: set for "

@@ -107,7 +107,8 @@ class NeuronPaths(NetworkObserver):
         ]
         figure = path.parent / "figures" / "neuron_paths"
         with warn_if_unwritten(pl_module, figure):
-            save(neuron_paths(members, teacher), figure)
+            width = getattr(pl_module.network.template, "width", None)
+            save(neuron_paths(members, teacher, float("nan") if width is None else float(width)), figure)
 
     def _arrays(self) -> dict[str, Tensor]:
         """Returns the paths of the first seeds of all ranks, as arrays; nothing if none have been recorded.

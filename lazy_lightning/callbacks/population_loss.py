@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.streams import StreamedTask
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import Observation, Observer
@@ -34,6 +35,7 @@ class PopulationLoss(Observer):
     needs_shared_inputs = False
 
     def __init__(self, samples: int = 1000) -> None:
+        check_arguments(PopulationLoss, locals())
         if samples < 1:
             raise ConfigError(f"PopulationLoss needs samples >= 1, got {samples}")
         self.samples = samples

@@ -12,6 +12,7 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import ProgressBar
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.callbacks.printing import SafeConsole, attempt, show
 from lazy_lightning.modules.observation import Record, Sink, finite_mean
 
@@ -27,6 +28,7 @@ class FlowProgressBar(ProgressBar, Sink):
     """
 
     def __init__(self, every_seconds: float = 10.0) -> None:
+        check_arguments(FlowProgressBar, locals())
         super().__init__()
         self.every_seconds = every_seconds
         self._enabled = True

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.nn.linearize import tangent_departure, tangent_outputs
@@ -36,6 +37,7 @@ class TangentDeparture(NetworkObserver):
     needs_shared_inputs = False
 
     def __init__(self, samples: int = 500, always: bool = False) -> None:
+        check_arguments(TangentDeparture, locals())
         if samples < 1:
             raise ConfigError(f"TangentDeparture needs samples >= 1, got {samples}")
         self.samples = samples

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.callbacks.pace import Pace
 from lazy_lightning.callbacks.python_config import write_python_config
 from lazy_lightning.callbacks.unwritten import warn_if_unwritten
@@ -38,6 +39,7 @@ class RunCheckpoint(Checkpoint):
     """
 
     def __init__(self, every_seconds: float = 60.0) -> None:
+        check_arguments(RunCheckpoint, locals())
         if not every_seconds >= 0 or math.isinf(every_seconds):
             raise ConfigError(f"RunCheckpoint needs every_seconds >= 0 and finite, got {every_seconds}")
         self.every_seconds = every_seconds

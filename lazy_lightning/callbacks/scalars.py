@@ -15,6 +15,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary, SummaryMetadata
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.modules.logged_columns import alpha_means
 from lazy_lightning.modules.observation import Record, Sink, finite_mean
 
@@ -82,6 +83,7 @@ class TensorBoardScalars(Sink):
     """
 
     def __init__(self, against_t: bool = True, every_seconds: float = 5.0) -> None:
+        check_arguments(TensorBoardScalars, locals())
         self.against_t = against_t
         self.every_seconds = every_seconds
         self._writers: dict[Path, EventFileWriter] = {}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.callbacks.measured_at_times import MeasuredAtTimes
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import Observation
@@ -56,6 +57,7 @@ class Sharpness(MeasuredAtTimes):
     def __init__(
         self, samples: int | None = None, products: int = 20, vectors: int = 8, t_factor: float | None = 1.5
     ) -> None:
+        check_arguments(Sharpness, locals())
         super().__init__(t_factor)
         if samples is not None and samples < 1:
             raise ConfigError(f"Sharpness needs samples >= 1, or null for all, got {samples}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.callbacks.kernel_drift import DRIFT, KernelDrift
 from lazy_lightning.callbacks.regime import TangentDeparture
 from lazy_lightning.errors import ConfigError
@@ -78,7 +79,11 @@ class T1(Observer):
         drift_level: float = 0.1,
         departure_level: float = 0.1,
     ) -> None:
-        names: list[str] = [definitions] if isinstance(definitions, str) else list(definitions)
+        check_arguments(T1, locals())
+        given = [definitions] if isinstance(definitions, str) else definitions
+        if not isinstance(given, Sequence) or not all(isinstance(name, str) for name in given):
+            raise ConfigError(f"t1 has the definitions {definitions!r:.60}, expected some of half_loss, {_OTHERS}")
+        names: list[str] = list(given)
         unknown = sorted(set(names) - {"half_loss", *_COLUMNS})
         if unknown or not names:
             raise ConfigError(f"t1 has no definition {unknown or 'at all'}, expected some of half_loss, {_OTHERS}")

@@ -8,7 +8,7 @@ from lazy_lightning.analysis import EnsembleStatistics, ensemble_statistics, mis
 from lazy_lightning.analysis.seeds import Floats
 from lazy_lightning.claims.claim import Measurement
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.scale import scale_words
+from lazy_lightning.figures.scale import common_scale_words, scale_words
 from lazy_lightning.figures.sweep_table import KERNEL_AT_INIT, finished
 from lazy_lightning.runs.configuration import significant
 
@@ -43,7 +43,7 @@ def ensemble_minus_wider_network(runs: pd.DataFrame) -> list[Measurement]:
     for scale, rows in networks.groupby(scales):
         narrow, wide = (rows[rows["h"] == h] for h in (widths[0], widths[-1]))
         differences = statistics_of(narrow).ensemble_error - _errors(wide)
-        found.append(Measurement.mean(100 * differences, f"sqrt(h) alpha = {scale:g}"))
+        found.append(Measurement.mean(100 * differences, common_scale_words(float(str(scale)))))
     return found
 
 

@@ -17,6 +17,8 @@ from lazy_lightning.claims.experiments import EXPERIMENTS, Experiment
 from lazy_lightning.errors import LazyLightningError
 from lazy_lightning.figures.catalogue import FIGURES
 from lazy_lightning.figures.report_figure import ReportFigure
+from lazy_lightning.figures.scale import mark_richness
+from lazy_lightning.figures.stated_scale import states_gamma
 from lazy_lightning.figures.style import save
 from lazy_lightning.runs.atomic import written_atomically
 from lazy_lightning.runs.run_files import SUMMARY
@@ -34,6 +36,11 @@ seeds or a larger size. Of a claim with several numbers, for example one for eac
 
 This page is written by `make claims`, which runs the experiments that are not stored; `lazy-lightning report RUNS
 --claims` evaluates the claims on stored runs.
+"""
+
+_OF_RICHNESS = """\
+Scales are stated as the richness gamma = 1/(sqrt(h) alpha): an exponent p against sqrt(h) alpha is the exponent -p
+against gamma. Figures against sqrt(h) alpha have an axis of gamma above them.
 """
 
 
@@ -63,7 +70,11 @@ def _text(found: list[Evaluated], runs: Mapping[str, pd.DataFrame], images: list
     counts = {verdict: sum(one.verdict is verdict for one in found) for verdict in Verdict}
     unmeasured = sum(one.verdict is None for one in found)
     numbers = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
-    lines = [_INTRODUCTION, f"{len(found)} claims: {numbers}, {unmeasured} not measured. {machine}\n"]
+    lines = [
+        _INTRODUCTION,
+        *([_OF_RICHNESS] if states_gamma() else []),
+        f"{len(found)} claims: {numbers}, {unmeasured} not measured. {machine}\n",
+    ]
     for name in dict.fromkeys(one.claim.experiment for one in found):
         lines += _section(name, [one for one in found if one.claim.experiment == name], runs.get(name), images)
     return "\n".join(lines)
@@ -138,6 +149,8 @@ def _drawn(found: list[Evaluated], runs: Mapping[str, pd.DataFrame], folder: Pat
 def _figure(draw: Callable[[pd.DataFrame], ReportFigure], runs: pd.DataFrame) -> ReportFigure | None:
     """Returns a figure, or None if the runs suffice for the number but not for the figure."""
     try:
-        return draw(runs)
+        drawn = draw(runs)
     except LazyLightningError:
         return None
+    mark_richness(drawn.figure)
+    return drawn

@@ -50,6 +50,7 @@ from lazy_lightning.cli.run_claim import claimed_folders, locked_folder
 from lazy_lightning.cli.trainer import FlowTrainer, SaveConfig
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError, LazyLightningError, RunError
+from lazy_lightning.figures.stated_scale import Scale, stated_scale
 from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, ObservedModule
 from lazy_lightning.modules.member_module import MemberModule
 from lazy_lightning.modules.member_strategy import NAME, MemberStrategy
@@ -125,6 +126,15 @@ class FlowCLI(LightningCLI):
         return 130 if any(isinstance(c, GracefulStop) and c.received for c in callbacks) else 0
 
     # ------------------------------------------------------------------ parsing
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Adds the option of the quantity in which a run's own figures and tables state scales."""
+        parser.add_argument(
+            "--scale",
+            type=Scale | None,
+            default=None,
+            help="the quantity in the run's figures and tables; gamma is the richness 1/(sqrt(h) alpha)",
+        )
 
     def setup_parser(self, *args: Any, **kwargs: Any) -> None:
         """Adds the parsers, with a default that loads checkpoints without running code from them."""
@@ -231,6 +241,7 @@ class FlowCLI(LightningCLI):
             write_no_events(self.trainer)
         try:
             with contextlib.ExitStack() as stack:
+                stack.enter_context(stated_scale(self._get(self.config_init, "scale")))
                 if trains and self.trainer.is_global_zero:
                     stack.enter_context(claimed_folders(self.trainer))
                     stack.enter_context(locked_folder(self.trainer.log_dir))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.runs.configuration import flatten, load_config
+from lazy_lightning.runs.configuration import ADDED_SINCE_0_1_0, flatten, load_config
 from lazy_lightning.runs.run_files import CHECKPOINT, CONFIG, SUMMARY
 
 OPTION = "--resume"
@@ -52,14 +52,34 @@ def require_same_run(config: Mapping[str, Any], folder: Path) -> None:
     Raises:
         ConfigError: they differ in a key that determines what is trained.
     """
-    saved = flatten(load_config(folder))
-    given = flatten(config)
-    for key, value in saved.items():
-        if key in given and str(given[key]) != str(value) and not key.startswith(_MAY_CHANGE):
-            raise ConfigError(
-                f"{key} is {given[key]} but the run in {folder} has {value}: a resumed run trains what it trained "
-                "before, so leave the option out, or start another run"
-            )
+    saved, given = flatten(load_config(folder)), flatten(config)
+    for key in (*saved, *(key for key in given if key not in saved)):
+        if _may_change(key) or _agree(key, saved, given):
+            continue
+        before, now = saved.get(key), given.get(key)
+        raise ConfigError(
+            f"{key} is {now} but the run in {folder} has {before}: a resumed run trains what it trained before, so "
+            "leave the option out, or start another run"
+        )
+
+
+def _may_change(key: str) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in _MAY_CHANGE)
+
+
+def _agree(key: str, saved: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether two flattened configurations agree in a key.
+
+    A key that one of them lacks is an argument that another version of a class does not have, or belongs to a mapping
+    such as ``layer_rates``, whose keys must be the same.
+    """
+    if key in saved and key in given:
+        return str(given[key]) == str(saved[key])
+    value = saved.get(key, given.get(key))
+    owner, _, name = key.rpartition(".")
+    if value is None or owner == "trainer" or (name in ADDED_SINCE_0_1_0 and value == ADDED_SINCE_0_1_0[name]):
+        return True
+    return owner in saved and owner in given and name not in ADDED_SINCE_0_1_0
 
 
 def _separated(arguments: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -42,7 +42,8 @@ def report(args: Sequence[str]) -> int:
     _add_scale(parser)
     given = parser.parse_args(args)
     if given.claims:
-        return _claims(given.runs, given.out)
+        with stated_scale(given.scale):
+            return _claims(given.runs, given.out)
     from lazy_lightning.report import require_own_folder, write_report  # takes a second, which `runs` does not need
 
     require_own_folder(given.out)
@@ -99,6 +100,7 @@ def runs(args: Sequence[str]) -> int:
     exporting.add_argument("--out", type=Path, required=True, help="a .csv or .parquet file")
     exporting.add_argument("--curves", action="store_true", help="writes all observations instead of the last")
     exporting.add_argument("--duplicates", action="store_true", help="keeps duplicates of members")
+    _add_scale(exporting)
     given = parser.parse_args(args)
     if given.command == "list":
         _list(load_runs(given.folder, duplicates=True, on_damaged=_warn), given.scale)
@@ -108,7 +110,8 @@ def runs(args: Sequence[str]) -> int:
     elif given.command == "rm":
         return _remove(given.run, given.yes)
     else:
-        _export(given.folder, given.out, given.curves, given.duplicates)
+        with stated_scale(given.scale):
+            _export(given.folder, given.out, given.curves, given.duplicates)
     return 0
 
 
@@ -242,7 +245,7 @@ def _export(folders: Sequence[Path], out: Path, curves: bool, duplicates: bool) 
         raise ConfigError(f"--out is {printable(out)}, expected a file that ends in .csv or .parquet")
     everything = load_runs(folders, duplicates=True, on_damaged=_warn)
     members = everything if duplicates else load_runs(folders, on_damaged=_ignore)
-    table = _undamaged(members).curves.load() if curves else members
+    table = with_richness(_undamaged(members).curves.load() if curves else members)
     with written_atomically(out) as temporary:
         if out.suffix == ".csv":
             _without_formulas(table).to_csv(temporary, index=False)

@@ -20,8 +20,10 @@ from lazy_lightning.cli.sweep_output import print_plan, print_results
 from lazy_lightning.cli.trainer import FlowTrainer
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.experiments.batching import ConfigGroup, setting_label
+from lazy_lightning.experiments.batching import setting_label
+from lazy_lightning.experiments.config_group import ConfigGroup
 from lazy_lightning.experiments.costs import USUAL_IMPORTS, CostModel
+from lazy_lightning.experiments.data_seed_axis import joined
 from lazy_lightning.experiments.execution import Execution, run_sweep, stops_on_signal
 from lazy_lightning.experiments.executor import Executor
 from lazy_lightning.experiments.executor_spec import ExecutorSpec, executor_spec
@@ -35,8 +37,9 @@ from lazy_lightning.experiments.sweep_progress import SweepProgress
 from lazy_lightning.experiments.sweep_spec import SweepSpec, as_argument, as_yaml, parse_sweep_spec
 from lazy_lightning.experiments.worker_pool import WorkerPool
 from lazy_lightning.memory import available_bytes
-from lazy_lightning.modules import ObservedModule
-from lazy_lightning.modules.given_weights import stored_alphas
+from lazy_lightning.modules import FlowModule, MiniBatchModule, ObservedModule
+from lazy_lightning.modules.observation import Observer, Sink
+from lazy_lightning.modules.stored_members import stored_alphas
 from lazy_lightning.runs import configuration
 
 _OF_EXECUTOR = ("executor", "retries", "cpus", "gpus", "address", "partition", "time", "gres", "mem", "account")
@@ -76,7 +79,7 @@ class SweepCLI(FlowCLI):
         if chosen.name != "local" and not options["workers"]:
             raise ConfigError(f"the executor {chosen.name} needs workers >= 1: 0 trains in the process of the command")
         base = yaml.safe_load(self._subcommand_parsers[subcommand].dump(self.config[subcommand], skip_none=False))
-        sweep = Sweep(spec, tuple(self._groups(spec, base)), SweepFolder(_folder(options, base, spec)))
+        sweep = Sweep(spec, tuple(self._groups(spec, base)), SweepFolder(_folder(options, base, spec)), self.joins)
         costs = CostModel(self.built, _device(base), max(USUAL_IMPORTS / 4, imports.seconds))
         limits = _limits(options, chosen, costs.device)
         if options["dry_run"]:
@@ -124,10 +127,7 @@ class SweepCLI(FlowCLI):
 
     def built(self, config: Mapping[str, Any]) -> tuple[ObservedModule, FlowData]:
         """Builds the module and the data of a configuration."""
-        parser = self._subcommand_parsers["fit"]
-        parsed = parser.parse_object(copy.deepcopy(dict(config)))  # a copy, because the parser modifies its argument
-        check_classes(parsed, FlowTrainer)
-        objects = parser.instantiate_classes(parsed)
+        objects = self._objects(config)
         module, data = objects["model"], objects["data"]
         if not isinstance(module, ObservedModule):
             raise ConfigError(
@@ -135,6 +135,29 @@ class SweepCLI(FlowCLI):
             )
         require_batches_that_fit(module, data)
         return module, data
+
+    def _objects(self, config: Mapping[str, Any]) -> Any:
+        parser = self._subcommand_parsers["fit"]
+        parsed = parser.parse_object(copy.deepcopy(dict(config)))  # a copy, because the parser modifies its argument
+        check_classes(parsed, FlowTrainer)
+        return parser.instantiate_classes(parsed)
+
+    def joins(self, parts: Sequence[ConfigGroup]) -> bool:
+        """Returns whether groups that differ in one seed of their data can be trained as one run with data seeds.
+
+        Not so if the module or an observer refuses members with data of their own, or if there are other callbacks,
+        which may end all members together.
+        """
+        try:
+            objects = self._objects(joined(parts).config)
+        except (ConfigError, TypeError, ValueError):  # its constructor has no data seeds, or refuses them
+            return False
+        module, callbacks = objects["model"], objects["trainer"]["callbacks"] or []
+        if type(module) not in (FlowModule, MiniBatchModule):
+            return False
+        shared = [one for one in callbacks if isinstance(one, Observer) and one.needs_shared_inputs]
+        others = [one for one in callbacks if not isinstance(one, (Observer, Sink))]
+        return not others and not (shared and module.data_sets.differ)
 
     # ------------------------------------------------------------------ execution
 

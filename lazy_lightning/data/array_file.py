@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.image_data import ImageData
 from lazy_lightning.data.npz import read_npz
 from lazy_lightning.data.pool import Pool
@@ -29,6 +30,7 @@ class ArrayFile(ImageData):
     """
 
     def __init__(self, path: str, **options: Any) -> None:
+        check_arguments(ArrayFile, locals())
         super().__init__(**options)
         if Path(path).suffix.lower() in (".csv", ".parquet", ".tsv"):
             raise ConfigError(f"path is {path}, a table, but ArrayFile reads .npz files: set data to TableFile")

@@ -11,6 +11,7 @@ from pytorch_lightning.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.augmentation import Augmentation
 from lazy_lightning.data.bursts import BurstLoader
 from lazy_lightning.data.coverage import require_every_target
@@ -93,6 +94,7 @@ class FlowData(LightningDataModule, ABC):
         n_val: int = 0,
         val_seed: int = 0,
     ) -> None:
+        check_arguments(FlowData, locals())
         super().__init__()
         self.constructor_arguments = constructor_arguments(self)
         self.n_train = _at_least(1, "n_train", n_train)

@@ -10,6 +10,7 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.flow_data import FlowData, Prepared
 from lazy_lightning.data.image_data import ImageData
 from lazy_lightning.data.labels import LabelRule, label
@@ -73,6 +74,7 @@ class FromDataModule(FlowData):
         batch_size: int | None = None,
         train_seed: int = 0,
     ) -> None:
+        check_arguments(FromDataModule, locals())
         super().__init__(1, 1, batch_size=batch_size, train_seed=train_seed)
         if isinstance(datamodule, FlowData):
             raise ConfigError(f"{type(datamodule).__name__} needs no FromDataModule: use it as it is")

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.streams import StreamedTask
 from lazy_lightning.errors import ConfigError
 
@@ -25,6 +26,7 @@ class GaussianTask(StreamedTask):
     kind = "binary"
 
     def __init__(self, d: int, **options: Any) -> None:
+        check_arguments(GaussianTask, locals())
         super().__init__(d, **options)
         if d < 1:
             raise ConfigError(f"d, the number of inputs, must be at least 1, got {d}")
@@ -91,6 +93,7 @@ class Cylinder(GaussianTask):
     """
 
     def __init__(self, d: int, sphere_dims: int, stretch: float = 1.0, **options: Any) -> None:
+        check_arguments(Cylinder, locals())
         super().__init__(d, **options)
         if not 1 <= sphere_dims <= d:
             raise ConfigError(f"sphere_dims must be from 1 to d = {d}, got {sphere_dims}")

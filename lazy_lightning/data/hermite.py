@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.streams import StreamedTask, normal_rows
 from lazy_lightning.errors import ConfigError
 
@@ -42,6 +43,7 @@ class HermiteRegression(StreamedTask):
     def __init__(
         self, d: int = 100, coefficients: list[float] | None = None, teacher_seed: int = 0, **options: Any
     ) -> None:
+        check_arguments(HermiteRegression, locals())
         super().__init__(d, **options)
         self.coefficients = list(QUADRATIC) if coefficients is None else [float(c) for c in coefficients]
         if d < 1 or not self.coefficients or not all(map(math.isfinite, self.coefficients)):

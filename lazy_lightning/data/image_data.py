@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.augmentation import Augmentation
 from lazy_lightning.data.coverage import warn_of_unseen_classes
 from lazy_lightning.data.flow_data import FlowData, Prepared
@@ -66,6 +67,7 @@ class ImageData(FlowData):
         random_pixels: bool = False,
         **options: Any,
     ) -> None:
+        check_arguments(ImageData, locals())
         super().__init__(*args, **options)
         if statistics not in ("train", "pool"):
             raise ConfigError(f"statistics must be 'train' or 'pool', got {statistics!r}")

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.flow_data import FlowData, Prepared
 from lazy_lightning.data.fresh_batches import FreshBatches
 from lazy_lightning.data.mini_batches import MiniBatches
@@ -51,6 +52,7 @@ class StreamedTask(FlowData):
     kind: ClassVar[Task]
 
     def __init__(self, d: int, online: bool = False, **options: Any) -> None:
+        check_arguments(StreamedTask, locals())
         super().__init__(**options)
         self.d = d
         self.online = online

@@ -12,6 +12,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.image_data import ImageData
 from lazy_lightning.data.labels import numbered
 from lazy_lightning.data.pool import Pool
@@ -40,6 +41,7 @@ class TableFile(ImageData):
     """
 
     def __init__(self, path: str, targets: str | list[str], features: list[str] | None = None, **options: Any) -> None:
+        check_arguments(TableFile, locals())
         super().__init__(**options)
         if Path(path).suffix.lower() not in _READERS:
             raise ConfigError(f"path is {path}, expected a .csv or .parquet file; ArrayFile reads .npz files")

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.streams import StreamedTask, normal_rows
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.seeding import generator
@@ -48,6 +49,7 @@ class TeacherStudent(StreamedTask):
         normalise: bool = True,
         **options: Any,
     ) -> None:
+        check_arguments(TeacherStudent, locals())
         super().__init__(d, **options)
         if d < 2 or teacher_neurons < 1:
             raise ConfigError(

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.idx import read_idx_folder
 from lazy_lightning.data.image_data import ImageData
 from lazy_lightning.data.npz import read_npz
@@ -47,6 +48,7 @@ class TorchvisionData(ImageData):
         pool: Literal["all", "official"] = "all",
         **options: Any,
     ) -> None:
+        check_arguments(TorchvisionData, locals())
         super().__init__(*args, **options)
         if pool not in ("all", "official"):
             raise ConfigError(f"pool must be 'all' or 'official', got {pool!r}")

@@ -6,17 +6,16 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from lazy_lightning.experiments.config_group import ConfigGroup, Member
+from lazy_lightning.experiments.data_seed_axis import data_seed_sets, joined
 from lazy_lightning.experiments.sweep_spec import KernelOf
 from lazy_lightning.plain_text import printable
 from lazy_lightning.runs import configuration
 
 T = TypeVar("T")
-
-Member = tuple[float, int]
-"""(alpha, seed)"""
 
 KERNEL_MODULE = "lazy_lightning.modules.kernel_module.KernelModule"
 
@@ -33,49 +32,33 @@ class MemberCost:
     """Time of all steps and observations of a member in a batch."""
     start: float = 0.0
     """Seconds that a batch takes in addition, independent of its number of members."""
-
-
-@dataclass(frozen=True)
-class ConfigGroup:
-    """A configuration without its alpha and seeds, whose members can share a batch."""
-
-    config: Mapping[str, Any] = field(repr=False)
-    """The content of ``config.yaml``."""
-    setting: Mapping[str, Any]
-    """The keys and values that distinguish the group within the sweep, for display."""
-    key: str
-    """The hash of the configuration, see :func:`configuration.family`."""
-    members: tuple[Member, ...]
-    """The members of the sweep in this group."""
-
-    @classmethod
-    def of(
-        cls,
-        config: Mapping[str, Any],
-        setting: Mapping[str, Any],
-        members: Iterable[Member],
-        source: str | None = None,
-    ) -> ConfigGroup:
-        """Returns the group of a configuration; for ``source`` see :func:`configuration.family`."""
-        return cls(config, setting, configuration.family(config, source), tuple(members))
-
-    def member_id(self, member: Member) -> str:
-        """Returns the identity of a member, see :func:`configuration.member`."""
-        return configuration.member(configuration.point(self.key, member[0]), member[1])
-
-    def with_members(self, members: Iterable[Member]) -> ConfigGroup:
-        """Returns a copy of the group with other members."""
-        return ConfigGroup(self.config, self.setting, self.key, tuple(members))
+    own_samples: float = 0.0
+    """Memory of one additional member in a batch of several data sets, besides ``bytes``."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """All pairs of some alphas and seeds of a configuration group, trained as one run."""
+    """All pairs of some alphas and seeds of a configuration group, trained as one run.
+
+    With ``parts`` the run trains these members of several groups that differ in one seed of their data alone, as
+    members with data seeds, see :mod:`~lazy_lightning.experiments.data_seed_axis`.
+    """
 
     group: ConfigGroup
     alphas: tuple[float, ...]
     seeds: tuple[int, ...]
     cost: MemberCost
+    parts: tuple[ConfigGroup, ...] = ()
+    """The groups, in the order of the run's data seeds; empty if it is the group alone."""
+
+    @classmethod
+    def of(
+        cls, parts: Sequence[ConfigGroup], alphas: tuple[float, ...], seeds: tuple[int, ...], cost: MemberCost
+    ) -> Batch:
+        """Returns the batch of one group, or of several that differ in one seed of their data."""
+        if len(parts) == 1:
+            return cls(parts[0], alphas, seeds, cost)
+        return cls(joined(parts), alphas, seeds, cost, tuple(parts))
 
     @property
     def key(self) -> str:
@@ -84,8 +67,14 @@ class Batch:
 
     @property
     def members(self) -> list[Member]:
-        """The members in the order of the run's batch axis."""
-        return [(alpha, seed) for alpha in self.alphas for seed in self.seeds]
+        """The members in the order of the run's batch axis, each once for every part."""
+        parts = max(1, len(self.parts))
+        return [(alpha, seed) for alpha in self.alphas for seed in self.seeds for _ in range(parts)]
+
+    @property
+    def places(self) -> set[tuple[str, Member]]:
+        """The key of the group and the (alpha, seed) of each member."""
+        return {(group.key, member) for group in self.parts or (self.group,) for member in self.members}
 
     @property
     def seconds(self) -> float:
@@ -95,7 +84,7 @@ class Batch:
     @property
     def bytes(self) -> float:
         """The estimated memory of the batch."""
-        return self.cost.bytes * len(self.members)
+        return (self.cost.bytes + bool(self.parts) * self.cost.own_samples) * len(self.members)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -106,16 +95,13 @@ class Batch:
 
     def halves(self) -> list[Batch]:
         """Returns two batches of about half the size, or an empty list if there is only one member."""
+        groups = self.parts or (self.group,)
+        if len(groups) > 1:
+            return [Batch.of(part, self.alphas, self.seeds, self.cost) for part in _halves(groups)]
         if len(self.seeds) > 1:
-            middle = len(self.seeds) // 2
-            return [
-                Batch(self.group, self.alphas, part, self.cost) for part in (self.seeds[:middle], self.seeds[middle:])
-            ]
+            return [Batch(self.group, self.alphas, part, self.cost) for part in _halves(self.seeds)]
         if len(self.alphas) > 1:
-            middle = len(self.alphas) // 2
-            return [
-                Batch(self.group, part, self.seeds, self.cost) for part in (self.alphas[:middle], self.alphas[middle:])
-            ]
+            return [Batch(self.group, part, self.seeds, self.cost) for part in _halves(self.alphas)]
         return []
 
 
@@ -125,12 +111,14 @@ def plan_batches(
     budget: float,
     workers: int,
     most: int | None,
+    joins: Callable[[Sequence[ConfigGroup]], bool] | None = None,
 ) -> list[Batch]:
     """Divides the members of configuration groups into batches, sorted by decreasing time.
 
     Members that differ only in alpha and seed share a batch, as far as memory allows. Seeds are divided before alphas,
     because observers share the quantities of members with the same initial weights. With several workers, no batch
-    takes longer than the total time divided by the number of workers.
+    takes longer than the total time divided by the number of workers. Groups that differ in one seed of their data
+    alone share a batch, too, if ``joins`` allows it and the members of one of them do not fill a batch.
 
     Args:
         groups: the groups with the members that are still to be trained.
@@ -138,17 +126,20 @@ def plan_batches(
         budget: the memory of a batch in bytes.
         workers: the number of batches that are trained in parallel.
         most: the largest number of members in a batch; None for no limit.
+        joins: function that returns whether these groups can be trained as one run; None keeps groups apart.
     """
     costs = {group.key: cost(group) for group in groups}
     total = sum(costs[group.key].seconds * len(group.members) for group in groups)
     share = total / workers if workers > 1 else math.inf
     batches = []
-    for group in groups:
-        price = costs[group.key]
-        fits = [most or math.inf, budget / max(price.bytes, 1.0), share / max(price.seconds, 1e-12)]
-        capacity = max(1, int(min(*fits, len(group.members) or 1)))
-        for alphas, seeds in rectangles(group.members):
-            batches += [Batch(group, a, s, price) for a, s in split_rectangle(alphas, seeds, capacity)]
+    for parts in [[group] for group in groups] if joins is None else data_seed_sets(groups, joins):
+        price = costs[parts[0].key]
+        needed = price.bytes + (len(parts) > 1) * price.own_samples
+        fits = [most or math.inf, budget / max(needed, 1.0), share / max(price.seconds, 1e-12)]
+        capacity = max(1, int(min(*fits, len(parts) * len(parts[0].members) or 1)))
+        for alphas, seeds in rectangles(parts[0].members):
+            for chosen in _parts(parts, max(1, capacity // (len(alphas) * len(seeds)))):
+                batches += [Batch.of(chosen, a, s, price) for a, s in split_rectangle(alphas, seeds, capacity)]
     return sorted(batches, key=lambda batch: -batch.seconds)
 
 
@@ -208,7 +199,13 @@ def batch_label(batch: Batch) -> str:
     setting, alphas = setting_label(batch.group.setting), batch.alphas
     span = f"{len(alphas)} alphas {min(alphas):.2g} to {max(alphas):.2g} x " if len(alphas) > 1 else ""
     size = f"{span}{len(batch.seeds)} seed{'s' * (len(batch.seeds) > 1)}"
+    size += f" x {len(batch.parts)} data seeds" if batch.parts else ""
     return printable(f"{setting} ({size})" if setting else size)
+
+
+def _halves(items: Sequence[T]) -> tuple[tuple[T, ...], tuple[T, ...]]:
+    middle = len(items) // 2
+    return tuple(items[:middle]), tuple(items[middle:])
 
 
 def _parts(items: Sequence[T], size: int) -> list[tuple[T, ...]]:

@@ -9,11 +9,12 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
@@ -21,7 +22,7 @@ from lazy_lightning.experiments.batching import ConfigGroup, MemberCost
 from lazy_lightning.experiments.evaluation_count import expected_evaluations
 from lazy_lightning.experiments.sweep import Rows
 from lazy_lightning.flow.schedule import Schedule
-from lazy_lightning.memory import bytes_saved_for_backward, working_bytes
+from lazy_lightning.memory import working_bytes
 from lazy_lightning.modules import KernelModule, MiniBatchModule, ObservedModule
 from lazy_lightning.modules.member_module import require_memory_of_members
 from lazy_lightning.nn.initial_members import InitialMembers
@@ -80,6 +81,8 @@ class StepCost(NamedTuple):
     """Time of one evaluation of loss and gradient, which is the cost of a tried step."""
     kernel: float = 0.0
     """Seconds of one tangent kernel on the samples of the kernel observers; 0 without such observers."""
+    samples: float = 0.0
+    """Memory of the training and test inputs, which a member with a data seed has for itself."""
 
 
 def step_cost(
@@ -121,7 +124,7 @@ def step_cost(
         )
         objective.backward(w)
 
-    kept = bytes_saved_for_backward(lambda: evaluate(1), shared=(x, y))
+    kept = _bytes_kept(lambda: evaluate(1), besides=(x, y))
     together = _TOGETHER if _TOGETHER * kept < working_bytes(device) else 1
     seconds = min(_seconds(lambda: evaluate(together), device) for _ in range(2)) / together
     size = torch.empty((), dtype=dtype).element_size()
@@ -130,7 +133,8 @@ def step_cost(
     held = _GRAPH * kept + size * _STATE * weights
     x_kernel = data.test.x[:kernel_samples].to(device, dtype)
     kernel = _seconds_of_a_kernel(initial, x_kernel, device, dtype) if kernel_samples else 0.0
-    return StepCost(weights, models * held + 4 * size * samples, models * seconds, kernel)
+    inputs = float(size * (data.train.x.numel() + data.test.x.numel()))
+    return StepCost(weights, models * held + 4 * size * samples, models * seconds, kernel, inputs)
 
 
 def _seconds_of_a_kernel(initial: InitialMembers, x: Tensor, device: torch.device, dtype: torch.dtype) -> float:
@@ -152,6 +156,22 @@ def _kernel_cost(rows: int, samples: int, dtype: torch.dtype) -> StepCost:
     size = torch.empty((), dtype=dtype).element_size()
     rate = 1e10  # multiply-adds per second of a memory-bound matrix-vector product on two cores
     return StepCost(rows, size * rows * (samples + 2 * rows), 2 * rows**2 / rate)
+
+
+def _bytes_kept(evaluate: Callable[[], None], besides: Iterable[Tensor]) -> int:
+    """Returns the bytes of the distinct tensors saved for the backward pass, without those that members share."""
+    seen: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        evaluate()
+    for shared in besides:
+        seen.pop(shared.untyped_storage().data_ptr(), None)
+    return sum(seen.values())
 
 
 def _seconds(evaluate: Callable[[], None], device: torch.device) -> float:
@@ -196,7 +216,7 @@ class CostModel:
             evaluations = steps * (1 + sum(_A_STEP.get(name, 0.0) for name in named))
             evaluations += observations(steps) * (_ALWAYS + len(named)) + sum(_ONCE.get(name, 0) for name in named)
             kernels = step.kernel * sum(_KERNELS_A_MEMBER.get(name, 0) for name in named)
-            return MemberCost(step.weights, step.bytes, step.seconds * evaluations + kernels, self.start)
+            return MemberCost(step.weights, step.bytes, step.seconds * evaluations + kernels, self.start, step.samples)
 
         return cost
 

@@ -64,7 +64,8 @@ class Execution:
     """Trains batches in the order of their list.
 
     The failure of a batch is recorded with its reason, and the other batches continue. A batch that does not fit into
-    memory, or whose process has died more than ``retries`` times, is divided into halves. A batch whose job was
+    memory, whose process has died more than ``retries`` times, or one of whose data sets is refused, is divided into
+    halves. A batch whose job was
     preempted is resumed as often as it makes progress; a preemption before the next checkpoint counts as a death.
 
     Args:
@@ -140,12 +141,19 @@ class Execution:
             how = "lost its process" if result.status == BatchStatus.DIED else f"was stopped ({result.reason})"
             self._progress.finish(batch, 0, 0, False, f"{how}, and resumes from its checkpoint")
             self._pending.insert(0, batch)
-        elif (lost or result.status == BatchStatus.MEMORY) and batch.halves():
+        elif self._may_be_divided(batch, result, lost) and batch.halves():
             self._progress.finish(batch, 0, 0, False, f"is divided ({result.reason})")
             self._divide(batch)
         else:
             self._folder.fail(batch, result.reason)
             self._progress.finish(batch, 0, members, False, f"failed: {result.reason}")
+
+    @staticmethod
+    def _may_be_divided(batch: Batch, result: BatchResult, lost: bool) -> bool:
+        """Returns whether the halves of a batch may succeed; those of several data sets, too, if one is refused."""
+        return (
+            lost or result.status == BatchStatus.MEMORY or (result.status == BatchStatus.FAILED and bool(batch.parts))
+        )
 
     def _divide(self, batch: Batch) -> None:
         self._folder.forget_plan(batch.key)

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.experiments.batching import Batch, ConfigGroup, Member, MemberCost, kernel_group, plan_batches
+from lazy_lightning.experiments.batching import Batch, MemberCost, kernel_group, plan_batches
 from lazy_lightning.experiments.bisect import Search, search
+from lazy_lightning.experiments.config_group import ConfigGroup, Member
+from lazy_lightning.experiments.data_seed_axis import parts_of
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_spec import SweepSpec
 from lazy_lightning.runs import configuration
@@ -43,6 +45,9 @@ class Sweep:
     spec: SweepSpec
     networks: tuple[ConfigGroup, ...]
     folder: SweepFolder
+    joins: Callable[[Sequence[ConfigGroup]], bool] | None = None
+    """Function that returns whether groups that differ in one seed of their data can be trained as one run; None keeps
+    them apart."""
 
     def rows(self) -> Rows:
         """Reads the index of the runs in the sweep's folder."""
@@ -123,18 +128,17 @@ class Sweep:
         """Returns the batches to train now by decreasing time; batches of an earlier plan are kept."""
         pending = self.pending([*self.wanted(rows), *self.kernels_at_end(rows)], rows, retry_failed)
         kept: list[Batch] = []
-        planned = self.folder.planned()
-        left: list[ConfigGroup] = []
-        for group in pending:
-            own = [b for key, config in planned.items() if (b := _planned(group, key, config, cost)) is not None]
-            open_members = set(group.members)
-            for batch in own:
-                fits = self._is_valid(batch, limits)
-                if fits and set(batch.members) <= open_members:  # plans of different commands may overlap
-                    kept.append(batch)
-                    open_members -= set(batch.members)
-            left.append(group.with_members(m for m in group.members if m in open_members))
-        new = plan_batches([f for f in left if f.members], cost, limits.bytes, limits.workers, limits.members)
+        by_key = {group.key: group for group in pending}
+        left = {(group.key, member) for group in pending for member in group.members}
+        planned = [_planned(by_key, key, config, cost) for key, config in self.folder.planned().items()]
+        for batch in planned:
+            # plans of different commands may overlap
+            if batch is not None and self._is_valid(batch, limits) and batch.places <= left:
+                kept.append(batch)
+                left -= batch.places
+        rest = [group.with_members(m for m in group.members if (group.key, m) in left) for group in pending]
+        joins = None if "end" in self.spec.kernels else self.joins  # a kernel has one data set for all members
+        new = plan_batches([f for f in rest if f.members], cost, limits.bytes, limits.workers, limits.members, joins)
         return sorted([*kept, *new], key=lambda batch: -batch.seconds)
 
     def _is_valid(self, batch: Batch, limits: BatchLimits) -> bool:
@@ -258,10 +262,15 @@ def _without_alpha(group: ConfigGroup) -> list[Member]:
 
 
 def _planned(
-    group: ConfigGroup, key: str, config: Mapping[str, Any], cost: Callable[[ConfigGroup], MemberCost]
+    groups: Mapping[str, ConfigGroup], key: str, config: Mapping[str, Any], cost: Callable[[ConfigGroup], MemberCost]
 ) -> Batch | None:
-    """Returns the batch of an earlier plan if it belongs to this group, else None."""
-    members = configuration.members(config)
-    alphas, seeds = (tuple(dict.fromkeys(values)) for values in zip(*members, strict=True))
-    batch = Batch(group, alphas, seeds, cost(group))
-    return batch if batch.key == key else None
+    """Returns the batch of an earlier plan if all of its members belong to these groups, else None."""
+    alphas, seeds = (tuple(dict.fromkeys(values)) for values in zip(*configuration.members(config), strict=True))
+    parts = parts_of(config, groups)
+    # the key of a kernel's group does not follow from its configuration alone
+    alone = [[group] for group in groups.values() if configuration.run(group.key, alphas, seeds) == key]
+    for chosen in alone if parts is None else [parts]:
+        batch = Batch.of(chosen, alphas, seeds, cost(chosen[0]))
+        if batch.key == key:
+            return batch
+    return None

@@ -22,7 +22,7 @@ from lazy_lightning.figures.layers import (
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.scale import common_scale_words
 from lazy_lightning.figures.style import paper_style
-from lazy_lightning.figures.sweep_table import finished, seeds_phrase, unfinished_note, width_curves
+from lazy_lightning.figures.sweep_table import error_words, finished, seeds_phrase, unfinished_note, width_curves
 
 DRIFT = "activation_drift"
 OUTPUT = "F"
@@ -61,7 +61,7 @@ def coordinate_check(runs: pd.DataFrame) -> ReportFigure:
     where = common_scale_words(at, "√h α") + (f" ({note})" if note else "")
     caption = (
         f"Change of the preactivations of each layer, and of F, rms over samples and neurons, at {where}: geometric "
-        f"means over {seeds_phrase(known)}. Slopes of 0 are muP.{unfinished_note(runs)}"
+        f"means over {seeds_phrase(known)} (bands: {error_words(known)}). Slopes of 0 are muP.{unfinished_note(runs)}"
     )
     findings: dict[str, str] = {}
     for panel in panels:

@@ -14,6 +14,7 @@ from lazy_lightning.analysis import mean_and_error
 from lazy_lightning.errors import AnalysisError, ConfigError
 from lazy_lightning.figures.band import Band
 from lazy_lightning.figures.column_words import not_followed
+from lazy_lightning.figures.draws import WEIGHTS, Draws, draws
 from lazy_lightning.figures.marks import Mark
 from lazy_lightning.figures.scale import scale_title
 from lazy_lightning.figures.sweep_table import finished, named_width, of_width, sorted_widths
@@ -25,17 +26,20 @@ _FLOOR = 1e-3
 
 
 class FlowCurve(NamedTuple):
-    """The mean over seeds of a column against a time."""
+    """The mean over draws, mostly seeds, of a column against a time."""
 
     t: NDArray[np.float64]
     """Times (g,), positive and ascending."""
     band: Band
     """Mean and error (g,)."""
     seeds: int
+    """Number of draws."""
+    over: str = WEIGHTS
+    """What the error is over, see :mod:`~lazy_lightning.figures.draws`."""
 
     def times(self, factor: float) -> FlowCurve:
         """Returns the curve in other units, such as percent with a factor of 100."""
-        return FlowCurve(self.t, Band(*(factor * part for part in self.band)), self.seeds)
+        return self._replace(band=Band(*(factor * part for part in self.band)))
 
 
 class Followed(NamedTuple):
@@ -60,17 +64,23 @@ class Followed(NamedTuple):
         count = len(self.alphas)
         return f"{named_width(self.h)} at {count} alpha{'s' * (count > 1)} from feature (dark) to lazy (light)"
 
+    def drawn(self, ids: Sequence[str]) -> Draws:
+        """Returns the draws of some members, by their identities."""
+        found = draws(self.members)
+        of_id = dict(zip(self.members["id"].astype(str), found.labels.tolist(), strict=True))
+        return Draws(np.array([of_id[one] for one in ids], dtype=np.int64), found.over)
+
     def average(self, alpha: float, column: str, unit: str | None = None) -> FlowCurve | None:
         """Averages a column against t, or against t over each member's ``unit`` (``t1/half_loss``); None if empty."""
         chosen = self.members[self.members["alpha"] == alpha]
         units = {str(i): 1.0 for i in chosen["id"]} if unit is None else _units(chosen, unit)
         of_alpha = self.curves[self.curves["alpha"] == alpha]
-        parts = [
-            (moving["t"].to_numpy(dtype=np.float64) / units[str(name)], moving[column].to_numpy(dtype=np.float64))
+        parts = {
+            str(name): (moving["t"].to_numpy(dtype=np.float64) / units[str(name)], moving[column].to_numpy(np.float64))
             for name, member in of_alpha.groupby("id", sort=True)
             if str(name) in units and len(moving := _moving(member, column))
-        ]
-        return averaged(parts) if parts else None
+        }
+        return averaged(list(parts.values()), self.drawn(list(parts))) if parts else None
 
 
 def followed(runs: pd.DataFrame, columns: Sequence[str], count: int = 5) -> Followed:
@@ -104,11 +114,15 @@ def spread(alphas: Sequence[float], count: int) -> list[float]:
     return [ordered[i] for i in sorted(nearest)]
 
 
-def averaged(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -> FlowCurve:
-    """Averages curves (times (o,) ascending and positive, values (o,)) over seeds, interpolated linearly in log t.
+def averaged(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], drawn: Draws | None = None) -> FlowCurve:
+    """Averages curves (times (o,) ascending and positive, values (o,)) over draws, interpolated linearly in log t.
 
     A curve is extended by its last value after its end, because the member keeps its weights, and by its first value
-    before its start.
+    before its start. Curves of one draw, such as those of one training set, are averaged first.
+
+    Args:
+        parts: the curve of each member.
+        drawn: the draw of each member; None if each is one of its own.
 
     >>> one, other = (np.array([1.0, 16.0]), np.array([0.0, 1.0])), (np.array([1.0, 2.0]), np.array([0.0, 3.0]))
     >>> curve = averaged([one, other])
@@ -118,8 +132,34 @@ def averaged(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]]) -
     first, last = min(t[0] for t, _ in parts), max(t[-1] for t, _ in parts)
     grid = np.geomspace(first, last, _POINTS if first < last else 1)
     values = np.stack([np.interp(np.log(grid), np.log(t), y) for t, y in parts], axis=1)
+    over = WEIGHTS if drawn is None else drawn.over
+    if drawn is not None:
+        labels = drawn.labels
+        values = np.stack([values[:, labels == label].mean(axis=1) for label in sorted(set(labels.tolist()))], axis=1)
     mean, error = mean_and_error(values)
-    return FlowCurve(grid, Band(mean, mean - error, mean + error), len(parts))
+    return FlowCurve(grid, Band(mean, mean - error, mean + error), values.shape[1], over)
+
+
+def mean_words(curves: Sequence[FlowCurve]) -> str:
+    """Describes curves for captions, such as ``mean and standard error over 3 seeds of the weights, widened by
+    Student's t``."""
+    counts = [curve.seeds for curve in curves]
+    if max(counts) == 1:
+        return "one member each, without an error"
+    return f"mean and {error_over(counts, [curve.over for curve in curves])}"
+
+
+def error_over(counts: Sequence[int], over: Sequence[str]) -> str:
+    """States what an error is over, with the number of draws.
+
+    >>> error_over([3, 3], ["seeds of the weights"] * 2), error_over([1, 2], ["training sets"] * 2)
+    ("standard error over 3 seeds of the weights, widened by Student's t", "standard error over 1 to 2 training sets, \
+widened by Student's t")
+    """
+    if max(counts) == 1:
+        return "one member, without an error"
+    number = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
+    return f"standard error over {number} {' or '.join(dict.fromkeys(over))}, widened by Student's t"
 
 
 def draw_flow_curve(axis: Axes, curve: FlowCurve, mark: Mark) -> None:

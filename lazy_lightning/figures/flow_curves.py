@@ -8,13 +8,13 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from lazy_lightning.figures.flow_average import FlowCurve, Followed, draw_flow_curve, followed
+from lazy_lightning.figures.flow_average import FlowCurve, Followed, draw_flow_curve, followed, mean_words
 from lazy_lightning.figures.marks import alpha_marks, legend_above, log_axes
 from lazy_lightning.figures.quantity import ERROR, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.scale import scale_name, scale_words
 from lazy_lightning.figures.style import paper_style
-from lazy_lightning.figures.sweep_table import counted_seeds, has, unfinished_note
+from lazy_lightning.figures.sweep_table import has, unfinished_note
 
 TRAIN = Quantity("train/loss", "train loss", r"train loss $\ell(F, y)$", 1.0, "")
 _T1 = {
@@ -82,10 +82,10 @@ def _finish(axes: NDArray[Any], quantities: list[Quantity], units: list[str | No
 
 
 def _caption(runs: pd.DataFrame, chosen: Followed, lines: list[_Line], units: list[str | None]) -> str:
-    seeds, unit = counted_seeds([line.curve.seeds for line in lines]), units[-1]
+    unit = units[-1]
     scaled = "" if unit is None else f" Right: each member's t over its own t1, by {_T1[unit]}."
     return (
-        f"Learning curves of {chosen.description}, mean and standard error over {seeds}, widened by Student's t; a "
+        f"Learning curves of {chosen.description}, {mean_words([line.curve for line in lines])}; a "
         f"member that has stopped keeps its last value, and a marker is at the end of the last member."
         f"{scaled}{unfinished_note(runs)}"
     )

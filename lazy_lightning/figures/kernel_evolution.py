@@ -12,14 +12,23 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from lazy_lightning.analysis import mean_and_error
+from lazy_lightning.analysis.number_format import with_error
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.flow_average import FlowCurve, Followed, averaged, draw_flow_curve, followed
+from lazy_lightning.figures.flow_average import (
+    FlowCurve,
+    Followed,
+    averaged,
+    draw_flow_curve,
+    error_over,
+    followed,
+    mean_words,
+)
 from lazy_lightning.figures.marks import Mark, alpha_marks, legend_above, log_axes
 from lazy_lightning.figures.quantity import Quantity
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.scale import scale_name, scale_words
 from lazy_lightning.figures.style import paper_style
-from lazy_lightning.figures.sweep_table import counted_seeds, has, unfinished_note
+from lazy_lightning.figures.sweep_table import has, unfinished_note
 
 _START = "kernel_evolution/"
 NORM, LABELS, VELOCITY = f"{_START}norm", f"{_START}label_alignment", f"{_START}velocity"
@@ -45,6 +54,17 @@ class _Alpha(NamedTuple):
     """‖Theta_t‖/‖Theta_0‖ against t."""
 
 
+class _Start(NamedTuple):
+    """Regression with the kernel at w0."""
+
+    mean: float
+    error: float
+    seeds: int
+    """Number of draws."""
+    over: str
+    """What the error is over."""
+
+
 def kernel_evolution(runs: pd.DataFrame) -> ReportFigure:
     """Draws the test error of regression with Theta_t, its label alignment and its norm, at up to five alphas.
 
@@ -63,19 +83,18 @@ def kernel_evolution(runs: pd.DataFrame) -> ReportFigure:
     start = _initial(chosen, quantity)
     with paper_style():
         figure = _draw(chosen, found, start, quantity)
-    seeds = counted_seeds([curves.kernel.seeds for curves in found.values()])
     caption = (
-        f"Tangent kernel on the way of {chosen.description}, mean and standard error over {seeds}, widened by "
-        f"Student's t. Above: {quantity.name} of regression with Theta_t (solid) and of the network (dotted), against "
-        f"t and against the training loss over its initial value; grey: regression with Theta_0, {start[0]:.3g} ± "
-        f"{start[1]:.1g}{quantity.unit}. Below: centred alignment of Theta_t with the labels, and its norm over that "
-        f"of Theta_0.{unfinished_note(runs)}"
+        f"Tangent kernel on the way of {chosen.description}, {mean_words([one.kernel for one in found.values()])}. "
+        f"Above: {quantity.name} of regression with Theta_t (solid) and of the network (dotted), against t and against "
+        f"the training loss over its initial value; grey: regression with Theta_0, {_with_unit(start, quantity)} "
+        f"({error_over([start.seeds], [start.over])}). Below: centred alignment of Theta_t with the labels, and its "
+        f"norm over that of Theta_0.{unfinished_note(runs)}"
     )
     table = pd.concat([_rows(chosen.h, alpha, curves) for alpha, curves in found.items()], ignore_index=True)
     findings = {
         f"{quantity.name} of regression with the last kernel, {scale_words(chosen.h, alpha)}": (
             f"{curves.kernel.band.mean[-1]:.3g}{quantity.unit}, network {curves.network.band.mean[-1]:.3g}"
-            f"{quantity.unit}, kernel at w0 {start[0]:.3g}{quantity.unit}"
+            f"{quantity.unit}, kernel at w0 {_with_unit(start, quantity)}"
         )
         for alpha, curves in found.items()
     }
@@ -87,12 +106,14 @@ def _curves(chosen: Followed, alpha: float, quantity: Quantity) -> _Alpha | None
     of_alpha = chosen.curves[chosen.curves["alpha"] == alpha]
     members = [member.sort_values("observation") for _, member in of_alpha.groupby("id", sort=True)]
     parts = [_measured(member, quantity.column) for member in members]
+    names = [str(member["id"].iloc[0]) for member, part in zip(members, parts, strict=True) if len(part["t"])]
     kept = [part for part in parts if len(part["t"])]
     if not kept:
         return None
+    drawn = chosen.drawn(names)
 
     def against(time: str, column: str, factor: float = 1.0) -> FlowCurve:
-        return averaged([_ascending(part[time], part[column]) for part in kept]).times(factor)
+        return averaged([_ascending(part[time], part[column]) for part in kept], drawn).times(factor)
 
     return _Alpha(
         against("t", "kernel", quantity.factor),
@@ -126,14 +147,20 @@ def _ascending(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[
     return x[new], y[new]
 
 
-def _initial(chosen: Followed, quantity: Quantity) -> tuple[float, float]:
-    """Returns mean and error, over seeds, of regression with the kernel at w0, which does not depend on alpha."""
+def _initial(chosen: Followed, quantity: Quantity) -> _Start:
+    """Returns mean and error, over draws, of regression with the kernel at w0, which does not depend on alpha."""
     first = chosen.curves[(chosen.curves["observation"] == 0) & (chosen.curves["alpha"] == chosen.alphas[0])]
-    mean, error = mean_and_error(first[quantity.column].to_numpy(dtype=np.float64)[None])
-    return quantity.factor * float(mean[0]), quantity.factor * float(error[0])
+    drawn = chosen.drawn(first["id"].astype(str).tolist())
+    values = first[quantity.column].astype(np.float64).groupby(drawn.labels).mean().to_numpy(dtype=np.float64)
+    mean, error = mean_and_error(quantity.factor * values[None])
+    return _Start(float(mean[0]), float(error[0]), len(values), drawn.over)
 
 
-def _draw(chosen: Followed, found: dict[float, _Alpha], start: tuple[float, float], quantity: Quantity) -> Figure:
+def _with_unit(start: _Start, quantity: Quantity) -> str:
+    return f"{with_error(start.mean, start.error)}{quantity.unit}"
+
+
+def _draw(chosen: Followed, found: dict[float, _Alpha], start: _Start, quantity: Quantity) -> Figure:
     marks = alpha_marks(chosen.alphas)
     figure = Figure(figsize=(6.6, 5.0))
     axes = figure.subplots(2, 2)
@@ -145,7 +172,7 @@ def _draw(chosen: Followed, found: dict[float, _Alpha], start: tuple[float, floa
         draw_flow_curve(axes[1, 1], curves.norm, mark)
         axes[0, 0].plot([], [], **mark.line_style, label=scale_name(chosen.h, alpha))
     for axis in axes[0]:
-        axis.axhline(start[0], color="0.6", lw=1.5, zorder=0)
+        axis.axhline(start.mean, color="0.6", lw=1.5, zorder=0)
         axis.set_ylabel(quantity.label)
     for axis in axes.flat:
         log_axes(axis, y=axis is not axes[1, 0])

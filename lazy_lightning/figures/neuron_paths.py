@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 
+from lazy_lightning.figures.scale import scale_math
 from lazy_lightning.figures.style import paper_style
 
 _PLUS, _MINUS, _TEACHER = "#D55E00", "#0072B2", "0.1"
@@ -34,18 +35,25 @@ class Teacher(NamedTuple):
     """Signs (k,)."""
 
 
-def neuron_paths(members: list[Paths], teacher: Teacher | None) -> Figure:
+def neuron_paths(members: list[Paths], teacher: Teacher | None, h: float = float("nan")) -> Figure:
     """Draws a panel for each member with the paths of its neurons, and the teacher's neurons as arrows.
 
     Neurons with b > 0 are solid vermilion lines to dots, others dashed blue lines to squares. The arrows have the same
     styles by their signs; the radius of the dotted circle is the norm of the largest of them (arXiv:1812.07956,
     figure 1).
+
+    Args:
+        members: whose paths are drawn.
+        teacher: None without one.
+        h: the width, by which titles state sqrt(h) alpha or gamma, see
+            :func:`~lazy_lightning.figures.stated_scale.stated_scale`; NaN for networks without a width.
     """
     with paper_style():
         figure = Figure(figsize=(2.9 * len(members), 3.3))
         axes = figure.subplots(1, len(members), squeeze=False)[0]
         for axis, member in zip(axes, members, strict=True):
             _draw(axis, member, teacher)
+            axis.set_title(scale_math(h, member.alpha, own="alpha"))
         _explain(figure, teacher)
     return figure
 
@@ -66,7 +74,6 @@ def _draw(axis: Axes, member: Paths, teacher: Teacher | None) -> None:
             _arrow(axis, place, _PLUS if sign > 0 else _MINUS, "-" if sign > 0 else "--")
         reach = max(reach, size)
     axis.set(xlim=(-1.1 * reach, 1.1 * reach), ylim=(-1.1 * reach, 1.1 * reach), aspect="equal")
-    axis.set_title(rf"$\alpha = {member.alpha:g}$")
     axis.axis("off")
 
 

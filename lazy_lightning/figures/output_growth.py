@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.flow_average import FlowCurve, Followed, draw_flow_curve, followed
+from lazy_lightning.figures.flow_average import FlowCurve, Followed, draw_flow_curve, followed, mean_words
 from lazy_lightning.figures.marks import (
     alpha_marks,
     draw_band,
@@ -24,7 +24,6 @@ from lazy_lightning.figures.scale import scale_name, scale_words
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import (
     WidthCurve,
-    counted_seeds,
     errors_phrase,
     named_width,
     scale_label,
@@ -56,8 +55,7 @@ def output_growth(runs: pd.DataFrame) -> ReportFigure:
         _draw_growth(left, grown, chosen)
         _draw_ends(right, ends)
     caption = (
-        f"Growth of the output. Left: {chosen.description}, mean and standard error over "
-        f"{counted_seeds([curve.seeds for curve in grown.values()])}, widened by Student's t. Right: at the end of "
+        f"Growth of the output. Left: {chosen.description}, {mean_words(list(grown.values()))}. Right: at the end of "
         f"training, geometric mean of {seeds_phrase(ends)} ({errors_phrase(ends)}). Dotted: a margin of 1."
         f"{unfinished_note(runs)}"
     )

@@ -1,4 +1,4 @@
-"""The plane of width and alpha: kernel drift, performance, and the line alpha*(h)."""
+"""The plane of width and scale: kernel drift, performance, and the line alpha*(h), or gamma*(h) if gamma is stated."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lazy_lightning.analysis import Crossing, PowerLaw, crossing, power_law_of_points
+from lazy_lightning.analysis.number_format import within_factor
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.asymptotic_regions import DRIFT
 from lazy_lightning.figures.marks import legend_above
 from lazy_lightning.figures.quantity import LOSS, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
-from lazy_lightning.figures.scale import ALPHA_LABEL
+from lazy_lightning.figures.scale import scale_symbol, scale_title, scale_word
+from lazy_lightning.figures.stated_scale import scale_value
 from lazy_lightning.figures.style import paper_style
 from lazy_lightning.figures.sweep_table import WidthCurve, error_words, has, seeds_phrase, unfinished_note, width_curves
 
@@ -36,6 +38,17 @@ class Star(NamedTuple):
 
     h: float
     at: Crossing
+    """In alpha."""
+
+    @property
+    def value(self) -> float:
+        """The stated quantity there."""
+        return scale_value(self.h, self.at.value, own="alpha")
+
+    @property
+    def error(self) -> float:
+        """The standard error of the value; its relative error is that of alpha*."""
+        return self.value * self.at.error / self.at.value
 
 
 class _Plane(NamedTuple):
@@ -48,6 +61,9 @@ class _Plane(NamedTuple):
 
 def phase_diagram(runs: pd.DataFrame) -> ReportFigure:
     """Draws kernel drift and test error over (h, alpha), with alpha* at a drift of 1/2, and its power law in h.
+
+    The vertical axis is the quantity that :func:`~lazy_lightning.figures.stated_scale.stated_scale` selects, alpha
+    without it.
 
     Raises:
         AnalysisError: there are fewer than two widths, or the drift was not observed.
@@ -69,12 +85,12 @@ def phase_diagram(runs: pd.DataFrame) -> ReportFigure:
         for axis, plane in zip(axes, planes, strict=True):
             _draw(figure, axis, plane)
             _draw_stars(axis, stars, law)
-        axes[0].set_ylabel(ALPHA_LABEL)
+        axes[0].set_ylabel(scale_title(curves[0].h, own="alpha"))
         legend_above(figure, axes[0])
     caption = (
         f"Kernel drift (geometric mean) and performance (mean) over {seeds_phrase(curves)} at the widths h and scales "
-        f"alpha of the sweep; dots: points; bars of alpha*: {error_words(curves)}. "
-        f"{_sentence(stars, law)}{unfinished_note(runs)}"
+        f"{scale_word(curves[0].h, own='alpha')} of the sweep; dots: points; bars of {_star_word()}: "
+        f"{error_words(curves)}. {_sentence(stars, law)}{unfinished_note(runs)}"
     )
     return ReportFigure(
         "phase_diagram", "Phase diagram", caption, figure, _table(runs, curves, stars), _findings(stars, law)
@@ -107,8 +123,8 @@ def _stars(curves: Sequence[WidthCurve]) -> list[Star]:
 
 
 def _law(stars: Sequence[Star]) -> PowerLaw | None:
-    h, values = [star.h for star in stars], [star.at.value for star in stars]
-    errors = np.array([star.at.error for star in stars])
+    h, values = [star.h for star in stars], [star.value for star in stars]
+    errors = np.array([star.error for star in stars])
     known = bool(len(errors)) and bool((np.isfinite(errors) & (errors > 0)).all())
     try:
         return power_law_of_points(h, values, errors if known else None)
@@ -146,14 +162,16 @@ def _span(values: Sequence[NDArray[np.float64]]) -> tuple[float, float]:
 
 
 def _draw(figure: Figure, axis: Axes, plane: _Plane) -> None:
-    """Draws separate cells for each width, because the widths may have different alphas."""
+    """Draws separate cells for each width, because the widths may have different scales."""
     sides = edges(np.array([curve.h for curve in plane.curves]))
-    heights = [edges(curve.alpha) for curve in plane.curves]
+    scales = [_scales(curve) for curve in plane.curves]
+    heights = [edges(np.sort(scale)) for scale in scales]
     style: dict[str, Any] = {"norm": plane.norm, "cmap": mpl.colormaps["cividis"], "rasterized": True}
     for i, (curve, colours) in enumerate(zip(plane.curves, plane.colours, strict=True)):
-        mesh = axis.pcolormesh(sides[i : i + 2], heights[i], np.ma.masked_invalid(colours)[:, None], **style)
-        measured = np.isfinite(colours)
-        axis.plot(np.full(measured.sum(), curve.h), curve.alpha[measured], "o", mfc="white", mec="black", ms=2, mew=0.4)
+        ascending = colours[np.argsort(scales[i])]
+        mesh = axis.pcolormesh(sides[i : i + 2], heights[i], np.ma.masked_invalid(ascending)[:, None], **style)
+        places = scales[i][np.isfinite(colours)]
+        axis.plot(np.full(len(places), curve.h), places, "o", mfc="white", mec="black", ms=2, mew=0.4)
     bar = figure.colorbar(mesh, ax=axis, pad=0.02)
     low, high = bar.ax.get_ylim()
     if plane.label == DRIFT_LABEL and low < LEVEL < high:
@@ -164,6 +182,11 @@ def _draw(figure: Figure, axis: Axes, plane: _Plane) -> None:
     axis.set_xticks(shown, [f"{h:g}" for h in shown])
     axis.xaxis.minorticks_off()
     axis.grid(False)
+
+
+def _scales(curve: WidthCurve) -> NDArray[np.float64]:
+    """Returns the stated quantity at each alpha of a curve, (k,)."""
+    return np.array([scale_value(curve.h, alpha, own="alpha") for alpha in curve.alpha.tolist()])
 
 
 def _apart(widths: Sequence[float]) -> list[float]:
@@ -182,13 +205,15 @@ def _draw_stars(axis: Axes, stars: Sequence[Star], law: PowerLaw | None) -> None
     h = np.array([star.h for star in stars])
     errors = np.array([star.at.log10_error for star in stars])
     errors = np.where(np.isfinite(errors), errors, 0.0)
-    values = np.array([star.at.value for star in stars])
+    values = np.array([star.value for star in stars])
     bars = np.stack([values - values * 10**-errors, values * 10**errors - values])
-    label = r"$\alpha^*$: drift $= 0.5$"
+    symbol = scale_symbol(stars[0].h, own="alpha")
+    star = f"({symbol})^*" if " " in symbol or "," in symbol else f"{symbol}^*"
+    label = f"${star}$: drift $= {LEVEL}$"
     axis.errorbar(h, values, bars, fmt="o", color="black", mfc="white", ms=5, capsize=2.5, lw=1.0, label=label)
     if law is not None:
         ends = np.array([h.min(), h.max()])
-        exponent = rf"$\alpha^* \sim h^{{-a}}$, $a = {-law.slope:.2f} \pm {law.error:.2f}$"
+        exponent = rf"${star} \sim h^{{-a}}$, $a = {round(-law.slope, 2) + 0.0:.2f} \pm {law.error:.2f}$"
         axis.plot(ends, law.at(ends), "-", color="white", lw=2.4)
         axis.plot(ends, law.at(ends), "--", color="black", lw=1.2, label=exponent)
 
@@ -196,21 +221,27 @@ def _draw_stars(axis: Axes, stars: Sequence[Star], law: PowerLaw | None) -> None
 def _sentence(stars: Sequence[Star], law: PowerLaw | None) -> str:
     if law is not None:
         return (
-            f"Open circles: alpha*, where the drift is {LEVEL}, interpolated between trained alphas; it goes as "
-            f"h^({law}), fitted to {law.points} widths."
+            f"Open circles: {_star_word()}, where the drift is {LEVEL}, interpolated between trained alphas; it goes "
+            f"as h^({law}), fitted to {law.points} widths."
         )
     if stars:
         return (
-            f"Open circles: alpha*, where the drift is {LEVEL}, interpolated between trained alphas, found at "
+            f"Open circles: {_star_word()}, where the drift is {LEVEL}, interpolated between trained alphas, found at "
             f"{len(stars)} widths: too few for an exponent, which needs three."
         )
     return f"The drift crosses {LEVEL} at no width within the sweep."
 
 
+def _star_word() -> str:
+    """Returns the name of the crossing in the stated quantity: ``alpha*``."""
+    word = scale_word(1.0, own="alpha")
+    return f"({word})*" if " " in word else f"{word}*"
+
+
 def _findings(stars: Sequence[Star], law: PowerLaw | None) -> dict[str, str]:
-    findings = {f"alpha*, h = {star.h:g}": str(star.at) for star in stars}
+    findings = {f"{_star_word()}, h = {star.h:g}": within_factor(star.value, star.at.log10_error) for star in stars}
     if law is not None:
-        findings["exponent of alpha* against h"] = f"{law} ({law.points} widths)"
+        findings[f"exponent of {_star_word()} against h"] = f"{law} ({law.points} widths)"
     return findings
 
 

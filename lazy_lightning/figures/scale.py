@@ -62,6 +62,16 @@ def scale_title(h: float, own: Scale = "sqrt_h_alpha") -> str:
     return _GAMMA_LABEL if scale == "gamma" else f"${_SYMBOLS[scale]}$"
 
 
+def scale_symbol(h: float, own: Scale = "sqrt_h_alpha") -> str:
+    r"""Returns the symbol of the stated quantity in mathtext, without dollars: ``\gamma``."""
+    return _SYMBOLS[stated(h, own)]
+
+
+def scale_word(h: float, own: Scale = "sqrt_h_alpha") -> str:
+    """Returns the name of the stated quantity in plain text: ``sqrt(h) alpha``."""
+    return _WORDS[stated(h, own)]
+
+
 def common_scale_words(at: float, name: str = "sqrt(h) alpha") -> str:
     """Describes a value of sqrt(h) alpha that several widths share: ``sqrt(h) alpha = 1``, or ``gamma = 1``.
 

@@ -9,12 +9,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
-from lazy_lightning.figures.flow_average import FlowCurve, Followed, draw_flow_curve, followed
+from lazy_lightning.figures.flow_average import FlowCurve, Followed, draw_flow_curve, followed, mean_words
 from lazy_lightning.figures.marks import alpha_marks, legend_above, log_axes
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.scale import scale_name, scale_words
 from lazy_lightning.figures.style import paper_style
-from lazy_lightning.figures.sweep_table import counted_seeds, unfinished_note
+from lazy_lightning.figures.sweep_table import unfinished_note
 
 LARGEST = "sharpness/largest"
 LIMIT = "sharpness/limit"
@@ -48,11 +48,11 @@ def sharpness(runs: pd.DataFrame) -> ReportFigure:
         axis.set(xlabel="$t$", ylabel=r"$\lambda_\mathrm{max}$ of the Hessian,  $2/dt$ ···")
         log_axes(axis)
         legend_above(figure, axis, columns=3, title=chosen.title)
-    seeds = counted_seeds([pair.largest.seeds for pair in pairs.values()])
     caption = (
-        f"Largest eigenvalue of the Hessian of the training loss: {chosen.description}, mean and standard error over "
-        f"{seeds}, widened by Student's t. Dotted: the limit of stability of the steps, 2/dt for Euler's rule and SGD "
-        f"without momentum, which lies above the curve where the steps are stable.{unfinished_note(runs)}"
+        f"Largest eigenvalue of the Hessian of the training loss: {chosen.description}, "
+        f"{mean_words([pair.largest for pair in pairs.values()])}. Dotted: the limit of stability of the steps, 2/dt "
+        "for Euler's rule and SGD without momentum, which lies above the curve where the steps are "
+        f"stable.{unfinished_note(runs)}"
     )
     table = pd.concat([_rows(chosen.h, alpha, pair) for alpha, pair in pairs.items()], ignore_index=True)
     return ReportFigure("sharpness", "Sharpness", caption, figure, table, _findings(chosen.h, pairs))

@@ -97,7 +97,9 @@ def _bars(
 def _caption(curves: Sequence[VarianceCurve], ends: Sequence[End]) -> str:
     seeds = np.concatenate([curve.seeds for curve in curves])
     count = f"{seeds.min()}" if seeds.min() == seeds.max() else f"{seeds.min()} to {seeds.max()}"
-    description = f"Variance of F over {count} seeds, mean over the test samples; bars: one jackknife error."
+    description = (
+        f"Variance of F over {count} seeds, mean over the test samples; bars: one jackknife error over these seeds."
+    )
     if (seeds < 3).all():
         description = f"Variance of F over {count} seeds, mean over the test samples; of two seeds it has no error."
     for end in ends:

@@ -13,9 +13,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.deprecations import CONTROLLERS
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.flow.known_masks import holds_for_all, holds_for_none
 from lazy_lightning.flow.part import FlowPart
 
 
@@ -92,6 +92,7 @@ class GradientChangeController(Controller):
     dt_min: float = 0.0
 
     def __post_init__(self) -> None:
+        check_arguments(GradientChangeController, vars(self))
         if not 0 < self.r_grow <= self.r_max:
             raise ConfigError(
                 f"the band of the gradient change must satisfy 0 < r_grow <= r_max, but r_grow is {self.r_grow} "
@@ -124,9 +125,7 @@ class GradientChangeController(Controller):
             assert change.output is not None  # the integrator evaluates outputs where watches_outputs
             accept = accept & (change.output < self.out_max)
             grow = grow & (change.output < self.out_grow)
-        following = dt if holds_for_none(grow) else torch.where(grow, dt * self.growth, dt)
-        if not holds_for_all(accept):
-            following = torch.where(accept, following, dt / self.shrink)
+        following = torch.where(accept, torch.where(grow, dt * self.growth, dt), dt / self.shrink)
         if self.dt_min > 0:
             finite = change.gradient < torch.inf
             accept = accept | ((dt <= self.dt_min) & finite)

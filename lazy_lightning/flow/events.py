@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.evaluation import Evaluation
-from lazy_lightning.flow.known_masks import holds_for_none
 from lazy_lightning.flow.part import FlowPart, on_device, select_rows
 from lazy_lightning.flow.stop_reason import StopReason
 
@@ -117,16 +117,15 @@ class MarginsMet(Event):
     needs_margins = True
 
     def __post_init__(self) -> None:
+        check_arguments(MarginsMet, vars(self))
         if not 0 < self.share <= 1:
             raise ConfigError(f"margin_share is a share of the samples in (0, 1], got {self.share}")
 
     def __call__(self, moment: Moment) -> Tensor:
-        """Whether enough samples are at or over the margin."""
+        """Counts the samples at or over the margin."""
         margins = moment.evaluation.margins
         if margins is None:
             raise ValueError("MarginsMet needs a closure that returns an Evaluation with margins")
-        if self.share == 1:
-            return margins.amin(dim=1) >= self.margin
         needed = math.ceil(self.share * margins.shape[1] - 1e-9)  # 0.1 * 30 is 3.0000000000000004
         return (margins >= self.margin).sum(dim=1) >= needed
 
@@ -139,6 +138,7 @@ class LossReached(Event):
     reason = StopReason.LOSS_REACHED
 
     def __post_init__(self) -> None:
+        check_arguments(LossReached, vars(self))
         if not 0 < self.level < 1:
             raise ConfigError(f"the loss to reach is a fraction of the loss at the start in (0, 1), got {self.level}")
 
@@ -156,6 +156,7 @@ class TimeReached(Event):
     limit = True
 
     def __post_init__(self) -> None:
+        check_arguments(TimeReached, vars(self))
         if not self.t_max > 0:
             raise ConfigError(f"t_max must be > 0, got {self.t_max}")
 
@@ -196,6 +197,7 @@ class StepsTried(Event):
     limit = True
 
     def __post_init__(self) -> None:
+        check_arguments(StepsTried, vars(self))
         if self.max_steps < 1:
             raise ConfigError(f"max_steps must be >= 1, got {self.max_steps}")
 
@@ -225,6 +227,7 @@ class Stalled(Event):
     reason = StopReason.STALLED
 
     def __post_init__(self) -> None:
+        check_arguments(Stalled, vars(self))
         if self.steps < 1 or not self.t_factor >= 1 or not 0 < self.fall < 1:
             raise ConfigError(
                 f"a stall needs steps >= 1, t_factor >= 1 and fall in (0, 1), got {self.steps}, {self.t_factor} and "
@@ -255,6 +258,6 @@ def stop(reason: Tensor, events: tuple[Event, ...], moment: Moment, accepted: Te
     """
     for event in reversed(events):
         found = event(moment)
-        if found is not None and not holds_for_none(found):
+        if found is not None:
             eligible = running if event.after_rejected else accepted
             reason.masked_fill_(found & eligible, int(event.reason))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from lazy_lightning.errors import ConfigError
 
 
@@ -16,6 +18,6 @@ def positive_number(name: str, value: object, expected: str) -> float:
     Raises:
         ConfigError: it is something else.
     """
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value < float("inf"):
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 < value <= sys.float_info.max:
         raise ConfigError(f"{name} is {value!r}, expected {expected}")
     return float(value)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.part import FlowPart
 
@@ -53,7 +54,7 @@ class Momentum(StepRule):
     """
 
     def __init__(self, tau: float | Sequence[float] | Tensor = 0.0) -> None:
-        self.tau = torch.as_tensor(tau, dtype=torch.float64)
+        self.tau = _times(tau)
         if not bool((self.tau >= 0).all()) or not bool(self.tau.isfinite().all()):
             raise ConfigError(
                 f"tau is a time and must be finite and >= 0 (0 is gradient flow), got {tau}; "
@@ -86,6 +87,13 @@ class Momentum(StepRule):
         return chosen
 
 
+def _times(tau: object) -> Tensor:
+    try:
+        return torch.as_tensor(tau, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ConfigError(f"tau is {tau!r:.60}, expected a time >= 0, or one for each member") from error
+
+
 class NesterovFlow(StepRule):
     """The Nesterov-like variant of the reference, v' = -(mu/t)(v + g) and w' = v; v exact for a frozen gradient.
 
@@ -94,6 +102,7 @@ class NesterovFlow(StepRule):
     """
 
     def __init__(self, mu: float) -> None:
+        check_arguments(NesterovFlow, locals())
         if not mu > 0:
             raise ConfigError(f"mu must be > 0, got {mu}: 2 gives the continuous limit of Nesterov's method")
         self.mu = mu

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 
 
@@ -24,6 +25,7 @@ class Schedule:
     t_factor: float = 1.5
 
     def __post_init__(self) -> None:
+        check_arguments(Schedule, vars(self))
         if not 1 <= self.min_burst <= self.max_burst:
             raise ConfigError(
                 f"a schedule needs 1 <= min_burst <= max_burst, got {self.min_burst} and {self.max_burst}"

@@ -13,6 +13,7 @@ from lazy_lightning.data.split import Split
 from lazy_lightning.data.streams import StreamedTask
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.member_samples import MemberSamples
+from lazy_lightning.runs.configuration import BATCH_SEED
 
 SetName = Literal["train", "test", "val"]
 TRAIN_SEED = "train_seed"
@@ -50,7 +51,12 @@ class DataSets:
     @property
     def differ(self) -> bool:
         """Whether members have data of their own."""
-        return self.seeds is not None
+        return self.seeds is not None and self.keys != (BATCH_SEED,)
+
+    @property
+    def set_batches(self) -> bool:
+        """Whether the data seeds are seeds of the order of mini-batches."""
+        return BATCH_SEED in self.keys
 
     def build(self, base: FlowData, own: Sequence[int] | None) -> None:
         """Draws the data of all seeds, once.
@@ -71,7 +77,8 @@ class DataSets:
     def _draw(self, base: FlowData) -> None:
         if self.seeds is None or self._data:
             return
-        self._data = [base.with_seeds(dict.fromkeys(self.keys, seed)) for seed in self.seeds]
+        of_data = [key for key in self.keys if key != BATCH_SEED]
+        self._data = [base.with_seeds(dict.fromkeys(of_data, seed)) if of_data else base for seed in self.seeds]
         for seed, data in zip(self.seeds, self._data, strict=True):
             for name in ("train", "test", "val"):
                 split, first = getattr(data, name), getattr(base, name)

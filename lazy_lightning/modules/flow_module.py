@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Controller
@@ -137,6 +138,9 @@ class FlowModule(ObservedModule):
         init_alpha: float | None = None,
         init_fresh: list[str] | None = None,
     ) -> None:
+        check_arguments(FlowModule, {"mu": mu, "decay_rate": decay_rate})
+        if not isinstance(stop, StoppingCriteria | None):
+            raise ConfigError(f"stop is {stop!r:.60}, expected a StoppingCriteria, or null")
         stop = stop or StoppingCriteria()
         margin = 1.0 if stop.margin is None else stop.margin
         super().__init__(
@@ -144,6 +148,11 @@ class FlowModule(ObservedModule):
             init_fresh,
         )  # fmt: skip
         self.automatic_optimization = False
+        if self.data_sets.set_batches:
+            raise ConfigError(
+                "data_seed_keys has batch_seed, but a flow has no mini-batches: name seeds of the training data, or "
+                "train a MiniBatchModule"
+            )
         self.decay = WeightDecay(decay_rate, decay_to)
         self.paired = paired
         if paired:
@@ -307,6 +316,10 @@ class FlowModule(ObservedModule):
         rule = step_rule(options["tau"], options["mu"], options["rule"])
         content.flow(self._saved_origin(weights), shape, rule.has_velocity)
 
+    def _settings(self) -> dict[str, Any]:
+        rate = float(self.decay.rate)
+        return {"decay_rate": rate, "decay_to": self.decay.to if rate > 0 else None, "paired": self.paired}
+
     def _saved_origin(self, weights: Mapping[str, Tensor]) -> Tensor:
         """What :attr:`flow_origin` was, from the tensors of a checkpoint."""
         return torch.zeros_like(weights["w0"]) if self.paired else weights["w0"]
@@ -321,7 +334,7 @@ class FlowModule(ObservedModule):
 
     def _closure(self) -> ObjectiveClosure:
         """Evaluates the running members."""
-        return ObjectiveClosure(self.flow_weights, self._followed(), self.flow)
+        return ObjectiveClosure(self.flow_weights, self._followed(), self.flow, recorded=self.flow.cuda_graphs)
 
     def _followed(self) -> FullBatchObjective:
         """What the flow descends, of :attr:`flow_weights`; ``objective`` is of the networks' weights, for observers."""

@@ -5,22 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.ensemble import Ensemble
+from lazy_lightning.modules.stored_members import StoredMembers
 from lazy_lightning.nn.member_state import equal_tensors, held_tensors
-from lazy_lightning.nn.members import MemberNetwork, Named
+from lazy_lightning.nn.members import MemberNetwork, Named, layers_of
+from lazy_lightning.nn.network_probe import NetworkProbe
 from lazy_lightning.nn.shared_starts import SharedStarts
-from lazy_lightning.objective.companions import NETWORK
 from lazy_lightning.runs.checkpoints import KEY
 from lazy_lightning.runs.state_file import read_weights
-
-LAYOUT = "layout"
-"""Names and shapes of the weights in a checkpoint, in the order of its flat rows."""
 
 
 @dataclass
@@ -33,6 +31,8 @@ class Start:
     """(E, *shape) each, float64."""
     shared: SharedStarts
     """Which members have equal w0 and buffers."""
+    warning: str | None = None
+    """What is doubtful about the weights, in one sentence."""
 
 
 class GivenWeights:
@@ -55,18 +55,25 @@ class GivenWeights:
         self.path = None if path is None else Path(path)
         self.alpha = alpha
         self.fresh = tuple(fresh or ())
+        self._content: dict[str, Any] | None = None
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """The content of the file, which is read once."""
+        if self._content is None:
+            self._content = read_weights(path)
+        return self._content
 
     def check(self, members: Ensemble) -> None:
         """Checks what can be checked before the networks are built.
 
         Raises:
-            ConfigError: the file does not exist, is no file of weights, or holds other members.
+            ConfigError: the file does not exist, is no file of weights, or holds other members or failed ones.
         """
         if self.path is None:
             return
-        content = read_weights(self.path)
-        if isinstance(content.get(KEY), dict):
-            self._rows(content[KEY], members)
+        content = self._read(self.path)
+        if KEY in content:
+            self._stored(content, self.path, members)
         else:
             self._require_no_copies(members)
             self._require_no_alpha()
@@ -86,16 +93,17 @@ class GivenWeights:
         """
         if self.path is None:
             return drawn
-        content = read_weights(self.path)
-        if isinstance(content.get(KEY), dict):
-            rows = self._rows(content[KEY], members)
-            given, buffers = self._of_members(content, network, drawn.buffers, rows, attributes)
-            kinds: Sequence[int] = rows if not self.fresh else self._kinds(rows, members.seeds)
-            shared = SharedStarts.of_seeds(kinds)
-        else:
+        content, self._content = self._read(self.path), None  # of which nothing is kept
+        if KEY not in content:
             given, buffers = self._of_network(content, network, drawn.buffers, members)
-            shared = drawn.shared
-        return Start(self._joined(network, given, drawn.w0), buffers, shared)
+            return Start(self._joined(network, given, drawn.w0), buffers, drawn.shared)
+        stored, rows = self._stored(content, self.path, members)
+        given = stored.weights_by_name(network, rows)
+        buffers = self._buffers(stored, drawn.buffers, rows, attributes)
+        w0 = self._joined(network, given, drawn.w0)
+        self._require_same_function(stored, network, drawn, attributes)
+        kinds: Sequence[int] = rows if not self.fresh else self._kinds(rows, members.seeds)
+        return Start(w0, buffers, SharedStarts.of_seeds(kinds), stored.unfinished(rows))
 
     @staticmethod
     def _kinds(rows: Sequence[int], seeds: Sequence[int]) -> list[int]:
@@ -105,68 +113,59 @@ class GivenWeights:
 
     # ------------------------------------------------------------------ a run of this package
 
-    def _rows(self, saved: Mapping[str, Any], members: Ensemble) -> list[int]:
-        """The stored member of each member: that of its seed, data seed and alpha."""
-        alphas, seeds = saved["alphas"], saved["seeds"]
-        data_seeds = saved.get("data_seeds")
-        wanted = [self._alpha(alphas, alpha) for alpha in members.alphas]
-        own = members.data_seeds or (None,) * len(members)
-        rows = []
-        for alpha, seed, data_seed in zip(wanted, members.seeds, own, strict=True):
-            found = [
-                i
-                for i in range(len(seeds))
-                if (alphas[i], seeds[i]) == (alpha, seed)
-                and (data_seed is None or data_seeds is None or data_seeds[i] == data_seed)
-            ]
-            if len(found) != 1:
-                of_data = "" if data_seeds is None else f" and data seeds {sorted(set(data_seeds))}"
-                of_own_data = "" if data_seed is None else f" and data seed {data_seed}"
-                raise ConfigError(
-                    f"init {self.path} holds {'several members' if found else 'no member'} of alpha {alpha:g} and seed "
-                    f"{seed}{of_own_data}, but alphas {sorted(set(alphas))}, seeds {sorted(set(seeds))}{of_data}: "
-                    "choose among its seeds, and its alpha by init_alpha"
-                )
-            rows.append(found[0])
-        return rows
+    def _stored(self, content: Mapping[str, Any], path: Path, members: Ensemble) -> tuple[StoredMembers, list[int]]:
+        """The stored members, and which of them each member starts from."""
+        stored = StoredMembers(content, path)
+        rows = stored.rows(members, self.alpha)
+        stored.require_trained(rows)
+        return stored, rows
 
-    def _alpha(self, stored: Sequence[float], own: float) -> float:
-        if self.alpha is not None:
-            return self.alpha
-        return stored[0] if len(set(stored)) == 1 else own
-
-    def _of_members(
-        self,
-        content: Mapping[str, Any],
-        network: MemberNetwork,
-        buffers: Named,
-        rows: Sequence[int],
-        attributes: Mapping[str, str],
-    ) -> tuple[Named, Named]:
-        """Weights and buffers (E, *shape) by name."""
-        flat, state = final_weights(content, self.path), content["state_dict"]
-        layout = content[KEY].get(LAYOUT)
-        if layout is None:  # a checkpoint of an older version, which has no names
-            layout = list(zip(network.names, map(list, network.shapes), strict=True))
-        sizes = [torch.Size(shape).numel() for _, shape in layout]
-        if sum(sizes) != flat.shape[1]:
-            raise ConfigError(
-                f"init {self.path} holds {flat.shape[1]} weights a member, the network of this configuration has "
-                f"{network.weights}: give the network that was trained"
-            )
-        blocks = torch.split(flat[list(rows)].double(), sizes, dim=1)
-        named = {name: block.reshape(len(rows), *shape) for (name, shape), block in zip(layout, blocks, strict=True)}
+    def _buffers(
+        self, stored: StoredMembers, drawn: Named, rows: Sequence[int], attributes: Mapping[str, str]
+    ) -> Named:
+        """(E, *shape) by name."""
         own = {}
-        for name, drawn in buffers.items():
-            held = state.get(attributes[name])
+        for name, tensor in drawn.items():
+            held = stored.state.get(attributes[name])
             if self._is_fresh(name):
-                own[name] = drawn
+                own[name] = tensor
                 continue
-            if held is None or held.shape[1:] != drawn.shape[1:]:
-                shape = None if held is None else tuple(held.shape[1:])
-                raise self._differs(name, shape, tuple(drawn.shape[1:]))
-            own[name] = held[list(rows)].to(drawn)
-        return named, own
+            if not isinstance(held, Tensor) or held.shape[1:] != tensor.shape[1:]:
+                shape = tuple(held.shape[1:]) if isinstance(held, Tensor) else None
+                raise self._differs(name, shape, tuple(tensor.shape[1:]))
+            own[name] = held[list(rows)].to(tensor)
+        return own
+
+    def _require_same_function(
+        self, stored: StoredMembers, network: MemberNetwork, drawn: Start, attributes: Mapping[str, str]
+    ) -> None:
+        """Refuses a network that computes another function of the same weights, so far as layers are not fresh.
+
+        A checkpoint of an older version has no outputs to compare.
+        """
+        probe = stored.probe()
+        if probe is None or any(self._is_fresh(name) for name in drawn.buffers):
+            return
+        first = {name: tensor[:1] for name, tensor in drawn.buffers.items()}
+        buffers = self._buffers(stored, first, [0], attributes)
+        w0 = self._joined(network, stored.weights_by_name(network, [0], initial=True), drawn.w0[:1])
+        fresh = set(layers_of([name for name in network.names if self._is_fresh(name)]))
+        try:
+            own = NetworkProbe.of(network, w0, buffers, probe.x)
+        except Exception as error:  # whatever a network's own code raises
+            if fresh:
+                return
+            raise self._computes_other(network, "it does not take the inputs of that run") from error
+        found = probe.disagreement(own, fresh)
+        if found is not None:
+            raise self._computes_other(network, found)
+
+    def _computes_other(self, network: MemberNetwork, how: str) -> ConfigError:
+        return ConfigError(
+            f"init {self.path} comes from another network than {type(network.template).__name__} of this "
+            f"configuration, although names and shapes of the weights agree: at the same weights and inputs {how}; "
+            "give the network that was trained, with its activation and its constants"
+        )
 
     # ------------------------------------------------------------------ a network's weights by name
 
@@ -243,7 +242,12 @@ class GivenWeights:
             raise ConfigError(
                 f"init_fresh names {names[0]}, but the layers of the network are {', '.join(network.layers)}"
             )
-        return torch.cat(parts, dim=1)
+        joined = torch.cat(parts, dim=1)
+        if not bool(joined.isfinite().all()):
+            raise ConfigError(
+                f"init {self.path} has weights that are not finite, so its training failed: give another run or file"
+            )
+        return joined
 
     def _is_fresh(self, name: str) -> bool:
         return any(_begins(name, layer) for layer in self.fresh)
@@ -254,36 +258,6 @@ class GivenWeights:
             f"init {self.path} has {held} {name}, which has shape {expected} in the network of this configuration: "
             "give the network that was trained, or name the layer as init_fresh"
         )
-
-
-def stored_alphas(path: Path) -> list[float]:
-    """The distinct alphas of the members in a run or checkpoint, in increasing order; none in other files of weights.
-
-    Raises:
-        ConfigError: the file does not exist, or is no file of weights.
-    """
-    saved = read_weights(path).get(KEY)
-    return sorted(set(saved["alphas"])) if isinstance(saved, dict) else []
-
-
-def final_weights(content: Mapping[str, Any], path: Path | None) -> Tensor:
-    """(E, N) the present weights of the networks in a checkpoint.
-
-    Raises:
-        ConfigError: it is of a flow on a frozen kernel, or has no weights.
-    """
-    state = content["state_dict"]
-    w0, w = state.get("w0"), state.get("w")
-    if "frozen" in state or not isinstance(w0, Tensor):
-        raise ConfigError(f"init {path} is of a flow on a kernel, and has no trained network: give the run of a fit")
-    rows = [state.get(f"displacements.{NETWORK}.{i}") for i in range(len(w0))]
-    if all(isinstance(row, Tensor) for row in rows):
-        return w0 + torch.stack([cast(Tensor, row) for row in rows])
-    if isinstance(state.get("dw"), Tensor):
-        return w0.double() + cast(Tensor, state["dw"]).double()
-    if not isinstance(w, Tensor):
-        raise ConfigError(f"init {path} has no weights of its members: give the checkpoint.ckpt of a run")
-    return w
 
 
 def _begins(name: str, layer: str) -> bool:

@@ -8,6 +8,7 @@ from functools import partial
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 
 
@@ -32,6 +33,7 @@ class InverseDecay(LambdaLR):
     """
 
     def __init__(self, optimizer: Optimizer, c: float = 1 / 3) -> None:
+        check_arguments(InverseDecay, locals())
         if not (math.isfinite(c) and c >= 0):
             raise ConfigError(f"InverseDecay got c = {c}, expected a number >= 0: 1/3 is the paper's, 0 no decay")
         super().__init__(optimizer, partial(inverse, c=c))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.ensemble import Ensemble
@@ -66,6 +67,7 @@ class LearningRateSearch:
     steps: int = 100
 
     def __post_init__(self) -> None:
+        check_arguments(LearningRateSearch, vars(self))
         if not self.candidates or min(self.candidates) <= 0:
             raise ConfigError(f"candidates must be learning rates > 0, got {list(self.candidates)}")
         if self.steps < 1:

@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
+from pytorch_lightning.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
@@ -27,6 +29,7 @@ from lazy_lightning.nn.construction import count_weights
 from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_state import in_precision
 from lazy_lightning.nn.members import MemberNetwork
+from lazy_lightning.nn.network_probe import NetworkProbe
 from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import drop_single_output, raw_outputs
@@ -86,6 +89,8 @@ class MemberModule(LightningModule):
         init_alpha: float | None = None,
         init_fresh: list[str] | None = None,
     ) -> None:
+        start = {"init": init, "init_alpha": init_alpha, "init_fresh": init_fresh}
+        check_arguments(MemberModule, {"chunk_size": chunk_size, "data_seed_keys": data_seed_keys, **start})
         super().__init__()
         self.constructor_arguments = constructor_arguments(self)
         self.factory = network
@@ -108,6 +113,9 @@ class MemberModule(LightningModule):
         self.given_weights = GivenWeights(init, init_alpha, init_fresh)
         """The weights that members start from, if any."""
         self._given_error: ConfigError | None = None
+        self._given_warning: str | None = None
+        self.probe: Mapping[str, Any] | None = None
+        """What the network of the first member computes, for checkpoints."""
 
     # ------------------------------------------------------------------ building
 
@@ -162,7 +170,9 @@ class MemberModule(LightningModule):
             )
         self._buffer_names = attribute_names(members.buffers)
         start = self._start(members)
-        self.shared_starts = start.shared
+        self.shared_starts, self._given_warning = start.shared, start.warning
+        first = {name: tensor[:1] for name, tensor in start.buffers.items()}
+        self.probe = NetworkProbe.of(members.network, start.w0[:1], first, members.trial_inputs).as_content()
         self.network: MemberNetwork = members.network.in_precision(dtype)
         self.register_buffer("w0", start.w0.to(dtype))
         self._hold_weights()
@@ -183,11 +193,16 @@ class MemberModule(LightningModule):
     def require_given_weights(self) -> None:
         """Called before training and evaluation, when a checkpoint has been loaded, if there is one.
 
+        Warns where the members that they come from have not ended.
+
         Raises:
             ConfigError: the weights to start from could not be read, or do not fit.
         """
         if self._given_error is not None:
             raise self._given_error
+        if self._given_warning is not None:
+            rank_zero_warn(self._given_warning)
+            self._given_warning = None
 
     def replace_given_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Called with the tensors of a checkpoint, which holds w0: the file it came from is needed no more.
@@ -196,6 +211,7 @@ class MemberModule(LightningModule):
         """
         if self.given_weights.path is None:
             return
+        self._given_warning = None
         buffers = {name: weights[held] for name, held in self._buffer_names.items()}
         pairs = [(self.w0, weights["w0"]), *((x, buffers[name]) for name, x in self.member_buffers().items())]
         if self._given_error is not None or not all(torch.equal(one.cpu(), other.cpu()) for one, other in pairs):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Literal
 
@@ -41,9 +42,9 @@ def check_memory_time(tau: object, ensemble: Ensemble) -> None:
     if tau == PUBLISHED:
         return
     values = list(tau) if isinstance(tau, (list, tuple)) else [tau]
-    if not values or not all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+    if not values or not all(_is_time(value) for value in values):
         raise ConfigError(
-            f"tau is {tau!r}, expected a number (0 is gradient flow), a list of numbers, or {PUBLISHED} for "
+            f"tau is {tau!r:.60}, expected a number (0 is gradient flow), a list of numbers, or {PUBLISHED} for "
             "min(1e-3 sqrt(h) alpha, 1)"
         )
     alphas = len(dict.fromkeys(ensemble.alphas))
@@ -51,6 +52,10 @@ def check_memory_time(tau: object, ensemble: Ensemble) -> None:
         raise ConfigError(
             f"tau has {len(values)} values, expected one for each of the {alphas} alphas or the {len(ensemble)} members"
         )
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > sys.float_info.max
 
 
 def memory_times(tau: MemoryTime, ensemble: Ensemble, network: nn.Module) -> float | list[float]:

@@ -14,6 +14,7 @@ from pytorch_lightning.cli import LRSchedulerCallable, OptimizerCallable
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.data.member_batches import MemberBatches
 from lazy_lightning.data.mini_batches import MiniBatches
@@ -86,7 +87,7 @@ class MiniBatchModule(ObservedModule):
         decay_to: the point c that weight decay draws to, ``zero`` or the ``start`` w0.
         data_seeds: as of :class:`~lazy_lightning.modules.FlowModule`: training sets of the members' own, and with them
             orders of batches and augmentations, all as in a run with this ``data.train_seed``.
-        data_seed_keys: likewise.
+        data_seed_keys: likewise; ``batch_seed`` among them sets the seed of the order of mini-batches.
         batch_seed: draws the order of the mini-batches, and the augmentations, apart from the training set: a number,
             or ``weights``, by which each member has an order of its own, drawn by the seed of its weights. Null draws
             one order by ``data.train_seed``.
@@ -132,12 +133,19 @@ class MiniBatchModule(ObservedModule):
         init_fresh: list[str] | None = None,
         layer_rates: LayerRates | None = None,
     ) -> None:
+        given = {"observed_samples": observed_samples, "stop_margin": stop_margin, "learning_rates": learning_rates}
+        check_arguments(MiniBatchModule, {**given, "decay_rate": decay_rate})
         target = 1.0 if stop_margin is None else stop_margin
         super().__init__(
             network, loss, alpha, seeds, centering, target, chunk_size, data_seeds, data_seed_keys, init, init_alpha,
             init_fresh,
         )  # fmt: skip
         self.batch_seed = _checked_batch_seed(batch_seed)
+        if self.data_sets.set_batches and batch_seed == "weights":
+            raise ConfigError(
+                "data_seed_keys has batch_seed, but model.batch_seed is weights, by which each member has an order of "
+                "its own: leave one of the two out"
+            )
         self.stop_margin = stop_margin
         self.decay = WeightDecay(decay_rate, decay_to)
         self.companions = check_companions(companions or [])
@@ -148,6 +156,8 @@ class MiniBatchModule(ObservedModule):
         check_layer_rates(layer_rates, found)
         self.layer_rates = layer_rates
         if lr_scheduler is not None:
+            if not callable(lr_scheduler):
+                raise ConfigError(f"lr_scheduler is {lr_scheduler!r:.60}, expected a class of torch.optim.lr_scheduler")
             require_schedule(lr_scheduler(found))
         self._chosen_rates = self._rates = self._given_rates(learning_rates, search)
         self._search = search
@@ -229,7 +239,11 @@ class MiniBatchModule(ObservedModule):
         """The data seed and the batch seed of each member of this process."""
         members = self.own_members
         data = members.data_seeds or (None,) * len(members)
-        orders = members.seeds if self.batch_seed == "weights" else (self.batch_seed,) * len(members)
+        orders: Sequence[int | None] = (self.batch_seed,) * len(members)  # type: ignore[assignment]
+        if self.batch_seed == "weights":
+            orders = members.seeds
+        elif self.data_sets.set_batches:
+            orders = members.data_seeds or orders
         return list(zip(data, orders, strict=True))
 
     def _train_batches(self, data: FlowData, sources: Sequence[tuple[int | None, int | None]]) -> MiniBatches:
@@ -618,6 +632,18 @@ class MiniBatchModule(ObservedModule):
         held = len(content.content["lr_schedulers"])
         if held != (self._scheduler is not None):
             content.refuse(f"it holds {held} learning-rate schedules, the configuration {int(not held)}")
+
+    def _settings(self) -> dict[str, Any]:
+        rates = self.layer_rates
+        named = {str(name): float(factor) for name, factor in rates.items()} if isinstance(rates, Mapping) else rates
+        return {
+            "batch_seed": self.batch_seed,
+            "companions": list(self.companions),
+            "decay_rate": float(self.decay.rate),
+            "decay_to": self.decay.to if self.decay.rate > 0 else None,
+            "layer_rates": named,
+            "stop_margin": None if self.stop_margin is None else float(self.stop_margin),
+        }
 
     def _identity(self) -> str:
         order = "" if self.batch_seed is None else f" batch_seed {self.batch_seed}"

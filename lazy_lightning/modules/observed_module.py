@@ -18,7 +18,6 @@ from torch import Tensor
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError, UnwrittenError
 from lazy_lightning.flow.stop_reason import StopReason
-from lazy_lightning.modules.given_weights import LAYOUT
 from lazy_lightning.modules.guarded_callback import report_failure, short_reason
 from lazy_lightning.modules.logged_columns import (
     forget_early_stops,
@@ -30,12 +29,15 @@ from lazy_lightning.modules.logged_columns import (
 from lazy_lightning.modules.member_module import MemberModule, on_host
 from lazy_lightning.modules.observation import Observation, Observer, Record, Sink
 from lazy_lightning.modules.observers import ObserverRunner
+from lazy_lightning.modules.stored_members import LAYOUT, PROBE, REASONS
 from lazy_lightning.runs.checkpoint_validation import CheckpointContent
 from lazy_lightning.runs.checkpoints import KEY, RunCheckpointIO, require_digest
 
 if TYPE_CHECKING:
     from lazy_lightning.ntk.objective_closure import FullBatchObjective
 
+SETTINGS = "settings"
+"""The settings in a checkpoint that a resumed run must agree with."""
 _METRICS = "metrics."
 """What the names of the metrics' tensors begin with."""
 
@@ -295,6 +297,9 @@ class ObservedModule(MemberModule):
             "samples": len(self.data.train.y),
             "objective": self._digest,
             "failed_observers": {name: list(columns) for name, columns in self._observers.failed.items()},
+            **({} if self.probe is None else {PROBE: self.probe}),
+            REASONS: [int(reason) for reason in self.reasons],
+            SETTINGS: self._settings(),
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -319,6 +324,8 @@ class ObservedModule(MemberModule):
                 f"the checkpoint holds members of data seeds {data_seeds}, the configuration asks for "
                 f"{self.ensemble.data_seeds}: resume with the run's own config.yaml"
             )
+        if self.trainer.training:
+            self._require_same_settings(saved.get(SETTINGS, {}))
         if self.trainer.training and saved["objective"] != self._digest:
             raise ConfigError(
                 f"the checkpoint comes from {saved['samples']} training samples, here are {len(self.data.train.y)}, or "
@@ -335,6 +342,7 @@ class ObservedModule(MemberModule):
         # Those of the metrics follow from the configuration, and a checkpoint may be older than some metrics.
         checkpoint["state_dict"] = {**weights, **of_metrics}
         self.replace_given_weights(weights)
+        self.probe = saved.get(PROBE)
         self.observations = saved["observations"]
         self._wall_before = float(saved["wall"])
         self._observers = ObserverRunner(saved.get("failed_observers", {}))
@@ -342,6 +350,19 @@ class ObservedModule(MemberModule):
     @abstractmethod
     def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         """Checks what the subclass goes on with; the state of the optimizer only where training goes on."""
+
+    def _settings(self) -> dict[str, Any]:
+        """What else must not change on the way, as plain values by the names of the constructor's arguments."""
+        return {}
+
+    def _require_same_settings(self, saved: Any) -> None:
+        """Compares the settings with those of a checkpoint; one of an older version has none."""
+        for name, own in self._settings().items():
+            if isinstance(saved, Mapping) and name in saved and saved[name] != own:
+                raise ConfigError(
+                    f"{name} is {own} here, but {saved[name]} in the checkpoint: a resumed run trains what it trained "
+                    "before, so resume with the run's own config.yaml, or start another run"
+                )
 
     def _identity(self) -> str:
         return f"{self.loss!r} {self.centering.enabled}"

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.softplus import SOFTPLUS_THRESHOLD, name_and_beta
 
@@ -83,6 +84,7 @@ class Softplus(Activation):
     absorbs_scale = True
 
     def __init__(self, beta: float = 5.0) -> None:
+        check_arguments(Softplus, locals())
         if not (math.isfinite(beta) and beta > 0):
             raise ConfigError(f"softplus got beta = {beta}, expected a positive number: write for example softplus(5).")
         phi = partial(F.softplus, beta=beta, threshold=SOFTPLUS_THRESHOLD)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from torch import nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.image_network import ImageNetwork
 from lazy_lightning.nn.sizes import require_depth
@@ -52,6 +54,7 @@ class CNN(ImageNetwork):
         num_outputs: int = 1,
         **options: Any,
     ) -> None:
+        check_arguments(CNN, locals())
         super().__init__(activation, input_shape=input_shape, num_outputs=num_outputs, **options)
         _check(width=width, stages=stages, layers=layers, filter_size=filter_size, growth=growth)
         require_depth(stages * layers, name="stages * layers")
@@ -79,5 +82,5 @@ def _next_side(side: int, size: int, stride: int, padding: int, layer: int) -> i
 
 def _check(**sizes: float) -> None:
     for name, value in sizes.items():
-        if not value > 0:
-            raise ConfigError(f"{name} is {value}, expected > 0: set a larger {name}.")
+        if not 0 < value < math.inf:
+            raise ConfigError(f"{name} is {value}, expected a finite number > 0: set a larger {name}.")

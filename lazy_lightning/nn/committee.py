@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.data_shapes import resolved_shapes
 
@@ -36,6 +37,7 @@ class QuadraticCommittee(nn.Module):
         input_shape: Sequence[int] | int | None = None,
         num_outputs: int = 1,
     ) -> None:
+        check_arguments(QuadraticCommittee, locals())
         super().__init__()
         if width < 1 or not math.isfinite(epsilon):
             raise ConfigError(

@@ -6,6 +6,7 @@ import math
 
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 
 
@@ -37,6 +38,7 @@ class NTKConv2d(nn.Conv2d):
         bias: float = 0.0,
         gain: float = 1.0,
     ) -> None:
+        check_arguments(NTKConv2d, locals())
         if min(in_channels, out_channels, kernel_size, stride) < 1 or padding < 0:
             raise ConfigError(
                 f"a convolution got {in_channels} channels in, {out_channels} out, filters of size {kernel_size}, "

@@ -16,6 +16,7 @@ from typing import Literal, cast
 
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.activations import activation as build_activation
 from lazy_lightning.nn.data_shapes import resolved_shapes
@@ -62,6 +63,7 @@ class FC(nn.Module):
         input_shape: Sequence[int] | int | None = None,
         num_outputs: int = 1,
     ) -> None:
+        check_arguments(FC, locals())
         super().__init__()
         _check_sizes(width, depth, head)
         self.width, self.depth = width, depth
@@ -134,5 +136,5 @@ def _apply(
 def _check_sizes(width: int, depth: int, head: str) -> None:
     require_size("width", width)
     require_depth(depth, least=0)
-    if head not in _HEAD_POWERS:
+    if head not in tuple(_HEAD_POWERS):
         raise ConfigError(f"head is {head!r}, expected 'ntk' or 'mean_field': choose one of the two.")

@@ -7,6 +7,7 @@ from typing import cast
 
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.data_shapes import resolved_shapes
 from lazy_lightning.nn.fc import Head
@@ -47,6 +48,7 @@ class ImageNetwork(nn.Module):
         input_shape: Sequence[int] | None = None,
         num_outputs: int = 1,
     ) -> None:
+        check_arguments(ImageNetwork, locals())
         super().__init__()
         self.kind = Initialisation(activation, parametrisation, gain, fan, bias, head)
         shape, self.num_outputs = resolved_shapes(input_shape, num_outputs)

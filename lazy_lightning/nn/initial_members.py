@@ -73,6 +73,8 @@ class InitialMembers:
         self.w0 = torch.stack([rows[seed] for seed in seeds])
         self.buffers = {name: torch.stack([held[seed][name] for seed in seeds]) for name in own}
         self.network = trial.verified({name: torch.stack([held[seed][name] for seed in distinct]) for name in own})
+        self.trial_inputs = trial.x
+        """(n, *input_shape) float64 on which the trial was made."""
         self.outputs = trial.outputs[0].shape[1]
         """Numbers that the network puts out for a sample."""
 

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 
 
@@ -32,6 +33,7 @@ class NTKLinear(nn.Module):
     """
 
     def __init__(self, in_features: int, out_features: int, bias: float = 0.0, *, fan_in_power: float = 0.5) -> None:
+        check_arguments(NTKLinear, locals())
         super().__init__()
         _check_layer(in_features, out_features, bias)
         self.in_features = in_features

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._pytree import tree_leaves
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.construction import construct
 from lazy_lightning.nn.directional_derivative import directional_derivative, has_one_sided_rules
@@ -100,6 +101,7 @@ class LinearizedNetwork(nn.Module):
         *,
         tangent: bool = False,
     ) -> None:
+        check_arguments(LinearizedNetwork, locals())
         super().__init__()
         base = _copied(network) if isinstance(network, nn.Module) else construct(network, input_shape, num_outputs)
         trainable(base)

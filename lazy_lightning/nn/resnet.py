@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.nn.image_network import ImageNetwork, widened
 from lazy_lightning.nn.initialisation import Initialisation
 from lazy_lightning.nn.mixing import Mixing, shortcut
@@ -59,6 +60,7 @@ class ResNet18(ImageNetwork):
         num_outputs: int = 1,
         **options: Any,
     ) -> None:
+        check_arguments(ResNet18, locals())
         super().__init__(input_shape=input_shape, num_outputs=num_outputs, **options)
         channels = widened(_CHANNELS[0], widening)
         stem = self.kind.convolution(self.input_shape[0], channels, 3, padding=1, first=True)

@@ -32,6 +32,8 @@ def name_and_beta(
     Raises:
         ConfigError: the name is unknown, or it comes with a parameter that it does not have.
     """
+    if not isinstance(spec, str):
+        raise ConfigError(f"the {kind} is {spec!r:.60}, expected a name such as {example}")
     match = _NAME_AND_BETA.fullmatch(spec.strip())
     if match is None or match["name"] not in known:
         raise ConfigError(f"unknown {kind} {spec!r}, expected one of {', '.join(known)}, or {with_beta}(beta).")

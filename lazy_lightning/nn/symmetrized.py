@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.nn.construction import construct
 
 
@@ -40,6 +41,7 @@ class Symmetrized(nn.Module):
         input_shape: Sequence[int] | int | None = None,
         num_outputs: int | None = None,
     ) -> None:
+        check_arguments(Symmetrized, locals())
         super().__init__()
         if not isinstance(network, nn.Module):
             network = construct(network, input_shape, num_outputs)

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast, get_args
 
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.data_shapes import resolved_shapes
 from lazy_lightning.nn.fixed_batch_norm import FixedBatchNorm
@@ -48,6 +49,7 @@ class TorchvisionNetwork(nn.Module):
         num_outputs: int = 1,
         batch_norm: BatchNorms = "none",
     ) -> None:
+        check_arguments(TorchvisionNetwork, locals())
         super().__init__()
         shape, outputs = resolved_shapes(input_shape, num_outputs)
         if len(shape) != 3:

@@ -9,6 +9,7 @@ from typing import Literal, cast, get_args
 import torch
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.activations import plain_activation
 from lazy_lightning.nn.data_shapes import resolved_shapes
@@ -54,6 +55,7 @@ class TwoLayer(nn.Module):
         input_shape: Sequence[int] | int | None = None,
         num_outputs: int = 1,
     ) -> None:
+        check_arguments(TwoLayer, locals())
         super().__init__()
         _check(width, scaling, tau, symmetric)
         self.width = width

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from torch import nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.image_network import ImageNetwork, widened
 
@@ -43,8 +44,9 @@ class VGG(ImageNetwork):
         num_outputs: int = 1,
         **options: Any,
     ) -> None:
+        check_arguments(VGG, locals())
         super().__init__(input_shape=input_shape, num_outputs=num_outputs, **options)
-        if depth not in _LAYERS:
+        if depth not in get_args(Depth):
             raise ConfigError(f"depth is {depth}, expected one of {', '.join(map(str, get_args(Depth)))}")
         made: list[nn.Module] = []
         channels, *sides = self.input_shape

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.image_network import ImageNetwork, widened
 from lazy_lightning.nn.initialisation import Initialisation
@@ -64,6 +65,7 @@ class WideResNet(ImageNetwork):
         num_outputs: int = 1,
         **options: Any,
     ) -> None:
+        check_arguments(WideResNet, locals())
         super().__init__(activation, input_shape=input_shape, num_outputs=num_outputs, **options)
         blocks, rest = divmod(depth - 4, 6)
         if rest or blocks < 1 or stem < 1:

@@ -26,6 +26,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.directional_derivative import pullback
 from lazy_lightning.nn.linearize import tangent_outputs
@@ -60,6 +61,7 @@ class PowerMethod:
     check_every: int = 5
 
     def __post_init__(self) -> None:
+        check_arguments(PowerMethod, vars(self))
         if not 0 <= self.tolerance < 1:
             raise ConfigError(f"tolerance is {self.tolerance}, expected 0 <= tolerance < 1: set for example 1e-5")
         for name, least in (("max_iterations", 1), ("starts", 1), ("seed", 0), ("check_every", 1)):

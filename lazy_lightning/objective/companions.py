@@ -10,6 +10,7 @@ All have the network's weights, w = w0 + dw, and F = alpha (f - f0), where f is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -76,7 +77,9 @@ def check_companions(names: list[Companion]) -> tuple[Companion, ...]:
     Raises:
         ConfigError: an unknown name.
     """
-    unknown = sorted(set(names) - set(COMPANIONS))
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        raise ConfigError(f"companions is {names!r}, expected a list of some of {' and '.join(COMPANIONS)}")
+    unknown = [name for name in names if name not in COMPANIONS]
     if unknown:
-        raise ConfigError(f"companions are {' and '.join(COMPANIONS)}, got {', '.join(unknown)}")
+        raise ConfigError(f"companions are {' and '.join(COMPANIONS)}, got {', '.join(map(str, unknown))}")
     return tuple(name for name in COMPANIONS if name in names)

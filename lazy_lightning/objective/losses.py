@@ -28,6 +28,7 @@ import torch.nn.functional as nnf
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.softplus import SOFTPLUS_THRESHOLD, name_and_beta
 
@@ -174,6 +175,7 @@ class SoftHinge(Hinge):
     name: ClassVar[str] = "softhinge"
 
     def __post_init__(self) -> None:
+        check_arguments(SoftHinge, vars(self))
         if not (math.isfinite(self.beta) and self.beta > 0):
             raise ConfigError(
                 f"softhinge got beta = {self.beta}, expected a positive number: write for example softhinge(20)."

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
+from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 
 DecayTo = Literal["zero", "start"]
@@ -27,6 +28,7 @@ class WeightDecay:
     to: DecayTo = "zero"
 
     def __post_init__(self) -> None:
+        check_arguments(WeightDecay, vars(self))
         if not (math.isfinite(self.rate) and self.rate >= 0):
             raise ConfigError(f"decay_rate is {self.rate}, expected a finite number >= 0: 0 is no weight decay")
         if self.to not in get_args(DecayTo):

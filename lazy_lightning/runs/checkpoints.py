@@ -38,7 +38,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"there is no checkpoint {path}: give the checkpoint.ckpt in the folder of a run, or leave --ckpt_path out"
         )
     require_intact(path)
-    content = _load(path)
+    return require_checkpoint(_load(path), path)
+
+
+def require_checkpoint(content: Any, path: Path) -> dict[str, Any]:
+    """Returns the content of a file if it is a checkpoint of a run.
+
+    Raises:
+        ConfigError: it is not.
+    """
     if not isinstance(content, dict) or not isinstance(content.get(KEY), dict):
         raise ConfigError(
             f"{path} is not a checkpoint of a run of this package: give the checkpoint.ckpt in its folder"

@@ -49,6 +49,8 @@ ADDED_SINCE_0_1_0: Mapping[str, Any] = {
 DATA_SEEDS = ("data.train_seed", "data.teacher_seed")
 """Keys of the seeds in which members may differ beside the seed of the weights: those of the training sample and of the
 teacher that labels it."""
+BATCH_SEED = "batch_seed"
+"""The seed of the order of mini-batches, an argument of the model, which a data seed can set like seeds of the data."""
 _DIGITS = 12
 _LIMITS = ("max_epochs", "max_steps", "accumulate_grad_batches", "gradient_clip_val")
 """Options of the trainer for the length of mini-batch training and its gradients, which a flow does not use."""
@@ -172,7 +174,8 @@ def with_data_seed(config: Mapping[str, Any], seed: int) -> dict[str, Any]:
     arguments, data = changed["model"]["init_args"], changed["data"].setdefault("init_args", {})
     keys = arguments.pop("data_seed_keys", None) or ["train_seed"]
     arguments["data_seeds"] = arguments["data_seed_keys"] = None
-    data.update(dict.fromkeys(keys, seed))
+    arguments.update({key: seed for key in keys if key == BATCH_SEED})
+    data.update({key: seed for key in keys if key != BATCH_SEED})
     return changed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.runs.checkpoints import KEY, read_checkpoint, require_digest
+from lazy_lightning.runs.checkpoints import KEY, require_checkpoint, require_digest, require_intact
 from lazy_lightning.runs.run_files import CHECKPOINT
 
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError, TypeError, AttributeError,
@@ -23,7 +24,7 @@ _COUNTER = "num_batches_tracked"
 
 
 def read_weights(path: Path) -> dict[str, Any]:
-    """Returns the content of a checkpoint of this package, or tensors by name.
+    """Returns the content of a checkpoint of this package, or tensors by name; both may be memory-mapped.
 
     Args:
         path: the folder of a run, a checkpoint, or a file of weights: ``.safetensors``, or a mapping saved by torch,
@@ -41,7 +42,8 @@ def read_weights(path: Path) -> dict[str, Any]:
         )
     content = _content(path)
     if isinstance(content.get(KEY), dict):
-        checkpoint = read_checkpoint(path)
+        require_intact(path)
+        checkpoint = require_checkpoint(content, path)
         require_digest(checkpoint, path)
         return checkpoint
     nested = content.get("state_dict")
@@ -70,7 +72,7 @@ def _content(path: Path) -> Mapping[str, Any]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         raise ConfigError(
             f"{path} is no file of tensors alone, and other objects are not loaded, because they can run code: give a "

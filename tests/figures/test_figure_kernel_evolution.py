@@ -32,6 +32,7 @@ def test_numbers_drawn_are_those_of_the_members(tmp_path):
     assert falls.min() > 1
     assert falls.max() == pytest.approx(2.0**10)  # the loss is halved ten times
     assert "regression with Theta_0" in found.caption
+    assert found.caption.count("standard error over 4 seeds of the weights, widened by Student's t") == 2
 
 
 def test_what_was_not_observed_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import functools
 import shutil
+import warnings
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from torch import nn
 
 from lazy_lightning.callbacks import KernelEvolution, RunCheckpoint
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow import StopReason
 from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
 from lazy_lightning.nn import FC, TorchvisionNetwork
-from lazy_lightning.runs import configuration
+from lazy_lightning.runs import configuration, state_file
 
 NETWORK = functools.partial(FC, width=6, depth=1)
 STOP = StoppingCriteria(max_steps=25)
@@ -159,6 +161,156 @@ def test_mini_batches_go_on_lazily_from_mini_batches(tmp_path):
     assert float((dw - linearized).norm()) < 0.05 * float(dw.norm())
 
 
+# ---------------------------------------------------------------------- another function of the same weights
+
+DEEP = functools.partial(FC, width=6, depth=2)
+
+
+class Constant(nn.Module):
+    """A network with a frozen parameter that all seeds share, and that no checkpoint holds."""
+
+    def __init__(self, input_shape, constant: float, num_outputs: int = 1) -> None:
+        super().__init__()
+        self.first, self.head = nn.Linear(*input_shape, 5), nn.Linear(5, num_outputs)
+        self.constant = nn.Parameter(torch.tensor(constant), requires_grad=False)
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.constant * self.first(x)))
+
+
+@pytest.mark.parametrize("precision", ["64-true", "32-true"])
+def test_weights_of_another_activation_or_constant_are_refused(tmp_path, precision):
+    """Names and shapes agree; the network that was trained passes, in float32 too."""
+    same, other = functools.partial(Constant, constant=0.5), functools.partial(Constant, constant=0.6)
+    for name, one, another in (
+        ("activation", functools.partial(DEEP, activation="relu"), functools.partial(DEEP, activation="swish")),
+        ("constant", same, other),
+    ):
+        options = {"alpha": 1.0, "stop": STOP, "centering": False}
+        fitted = watch(tmp_path / name, RunCheckpoint(), model=FlowModule(one, **options), precision=precision)
+        options["init"] = str(fitted.folder)
+        start_of(tmp_path / f"{name} again", FlowModule(one, **options))
+        with pytest.raises(ConfigError, match=r"comes from another network than .* at the same weights and inputs"):
+            start_of(tmp_path / f"{name} other", FlowModule(another, **options))
+
+
+def test_a_new_output_layer_does_not_hide_another_activation(tmp_path):
+    options = {"alpha": 1.0, "stop": STOP, "init_fresh": ["head"]}
+    fitted = watch(tmp_path / "first", RunCheckpoint(), model=FlowModule(DEEP, alpha=1.0, stop=STOP))
+    options["init"] = str(fitted.folder)
+    start_of(tmp_path / "same", FlowModule(DEEP, **options))
+    with pytest.raises(ConfigError, match=r"what the layer hidden\.1 puts out differs"):
+        start_of(tmp_path / "other", FlowModule(functools.partial(DEEP, activation="swish"), **options))
+
+
+def test_the_comparison_survives_a_resumed_run(tmp_path):
+    """The resumed run's checkpoint holds what the first one held."""
+    watch(tmp_path / "a", StopAt(4), RunCheckpoint(), model=flow(alpha=1.0))
+    watch(tmp_path / "b", RunCheckpoint(), model=flow(alpha=1.0), ckpt_path=tmp_path / "a/checkpoint.ckpt")
+    probes = [torch.load(tmp_path / f"{run}/checkpoint.ckpt")["lazy_lightning"]["probe"] for run in "ab"]
+    assert torch.equal(probes[0]["outputs"], probes[1]["outputs"])
+    assert probes[0]["layers"] == probes[1]["layers"] != {}
+    network = functools.partial(FC, width=6, depth=1, activation="relu")
+    with pytest.raises(ConfigError, match="what the layer head puts out differs"):
+        start_of(tmp_path / "c", FlowModule(network, alpha=1.0, init=str(tmp_path / "b")))
+
+
+# ---------------------------------------------------------------------- members that have not ended, or failed
+
+
+def test_a_run_that_has_not_ended_is_named_in_a_warning(tmp_path):
+    watch(tmp_path / "a", StopAt(4), RunCheckpoint(), model=flow(alpha=1.0))
+    given = flow(alpha=1.0, init=str(tmp_path / "a"))
+    with pytest.warns(UserWarning, match=r"alpha 1 and seed 0 that has not ended \(still running\)"):
+        watch(tmp_path / "b", StopAt(2), RunCheckpoint(), model=given)
+    with warnings.catch_warnings(action="error", category=UserWarning):  # a resumed run has its w0
+        resumed = flow(alpha=1.0, init=str(tmp_path / "a"))
+        watch(tmp_path / "c", model=resumed, ckpt_path=tmp_path / "b/checkpoint.ckpt")
+
+
+def test_mini_batches_that_have_not_ended_are_named_too(tmp_path):
+    module = MiniBatchModule(NETWORK, loss="mse")
+    options = {
+        "accelerator": "cpu", "precision": "64-true", "logger": False, "enable_progress_bar": False,
+        "enable_model_summary": False, "enable_checkpointing": False,
+    }  # fmt: skip
+    trainer = Trainer(max_steps=9, default_root_dir=tmp_path, callbacks=[StopAt(1)], **options)
+    trainer.fit(module, datamodule=small(batch_size=10))
+    trainer.save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.warns(UserWarning, match="has not ended"):
+        start_of(tmp_path / "b", flow(alpha=1.0, init=str(tmp_path / "a.ckpt")))
+
+
+@pytest.mark.parametrize("how", ["reason", "weights"])
+def test_a_failed_member_is_refused_and_others_are_not(tmp_path, trained, how):
+    content = torch.load(trained.folder / "checkpoint.ckpt")
+    del content["lazy_lightning"]["digest"]
+    if how == "reason":
+        content["lazy_lightning"]["reasons"][0] = int(StopReason.NON_FINITE)
+    else:
+        content["state_dict"]["w"][0, 3] = torch.nan
+    torch.save(content, tmp_path / "failed.ckpt")
+    options = {"seeds": 1, "init": str(tmp_path / "failed.ckpt")}
+    expected = r"alpha 0.1 and seed 0 that failed \(non-finite\)" if how == "reason" else "weights that are not finite"
+    with pytest.raises(ConfigError, match=expected):
+        start_of(tmp_path / "a", flow(alpha=0.1, **options))
+    start_of(tmp_path / "b", flow(alpha=0.3, **options))
+
+
+def test_the_reasons_of_an_older_checkpoint_are_those_of_its_flow(tmp_path, trained):
+    content = torch.load(trained.folder / "checkpoint.ckpt")
+    for name in ("digest", "reasons", "probe", "settings"):
+        del content["lazy_lightning"][name]
+    next(iter(content["optimizer_states"][0]["state"].values()))["reason"][2] = int(StopReason.DT_UNDERFLOW)
+    torch.save(content, tmp_path / "old.ckpt")
+    with pytest.raises(ConfigError, match=r"alpha 0.3 and seed 0 that failed \(step size underflow"):
+        start_of(tmp_path / "a", flow(alpha=0.3, seeds=1, init=str(tmp_path / "old.ckpt")))
+
+
+# ---------------------------------------------------------------------- the file
+
+
+def test_the_file_is_read_once(tmp_path, trained, monkeypatch):
+    """Before the run's folder is made; its content is not kept."""
+    read = []
+    load = torch.load
+    monkeypatch.setattr(state_file.torch, "load", lambda path, **options: (read.append(path), load(path, **options))[1])
+    model = flow(alpha=0.1, seeds=2, init=str(trained.folder))
+    model.given_weights.check(model.ensemble)
+    start_of(tmp_path, model)
+    assert len(read) == 1
+    assert model.given_weights._content is None
+
+
+TAMPERED = {
+    "alphas": lambda c: c["lazy_lightning"].pop("alphas"),
+    "seeds": lambda c: c["lazy_lightning"].update(seeds="ab"),
+    "data_seeds": lambda c: c["lazy_lightning"].update(data_seeds=3),
+    "layout": lambda c: c["lazy_lightning"].update(layout=[["hidden.0.weight"]]),
+    "shape": lambda c: c["lazy_lightning"].update(layout=[["hidden.0.weight", [-1, 4]]]),
+    "state_dict": lambda c: c.update(state_dict=None),
+    "w": lambda c: c["state_dict"].update(w=torch.zeros(3)),
+    "w0": lambda c: c["state_dict"].update(w0=torch.zeros(())),
+    "dw": lambda c: c["state_dict"].update(dw=torch.zeros(4, 1)),
+    "reasons": lambda c: c["lazy_lightning"].update(reasons=[77, 1, 1, 1]),
+    "number of reasons": lambda c: c["lazy_lightning"].update(reasons=[1]),
+    "probe": lambda c: c["lazy_lightning"].update(probe=3),
+    "probe.x": lambda c: c["lazy_lightning"]["probe"].update(x=torch.zeros(2, 9)),
+    "probe.layers": lambda c: c["lazy_lightning"]["probe"].update(layers={"hidden.0": "a"}),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERED)
+def test_a_tampered_checkpoint_without_digest_is_refused_in_one_sentence(tmp_path, trained, what):
+    content = torch.load(trained.folder / "checkpoint.ckpt")
+    TAMPERED[what](content)
+    content["lazy_lightning"].pop("digest")
+    torch.save(content, tmp_path / "tampered.ckpt")
+    with pytest.raises(ConfigError, match=r"tampered\.ckpt") as raised:
+        start_of(tmp_path / "a", flow(alpha=[0.1, 0.3], seeds=2, init=str(tmp_path / "tampered.ckpt")))
+    assert "\n" not in str(raised.value)
+
+
 # ---------------------------------------------------------------------- what is refused
 
 
@@ -178,6 +330,7 @@ REFUSED = {
     "no members": ({"init": "STATE", "init_alpha": 0.1}, "init_alpha is 0.1, but .* leave out init_alpha"),
     "complex": ({"init": "COMPLEX"}, "complex numbers for hidden.0.weight, expected real weights"),
     "empty": ({"init": "META"}, "hidden.0.weight in .* has no values, expected an array of numbers"),
+    "not finite": ({"init": "NAN"}, "weights that are not finite"),
     "vast": ({"init": "VAST"}, "shape \\(1000000000000,\\) for hidden.0.weight, which has shape"),
 }
 
@@ -187,7 +340,7 @@ def test_refused(tmp_path, trained, options, message):
     torch.save({"other.weight": torch.zeros(6, 4)}, tmp_path / "state.pt")
     (tmp_path / "text.pt").write_text("weights")
     weight = torch.ones(6, 4)
-    odd = {"COMPLEX": weight + 1j, "META": weight.to("meta"), "VAST": torch.zeros(1).expand(10**12)}
+    odd = {"COMPLEX": weight + 1j, "META": weight.to("meta"), "VAST": torch.zeros(1).expand(10**12), "NAN": weight / 0}
     for name, tensor in odd.items():
         torch.save({"hidden.0.weight": tensor, "head.weight": torch.ones(1, 6)}, tmp_path / name)
     places = {"RUN": trained.folder, "STATE": tmp_path / "state.pt", "TEXT": tmp_path / "text.pt"}

@@ -2,16 +2,20 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-from made_runs import made_sweep
+from made_runs import STAR, WIDTHS, made_sweep
 
+from lazy_lightning.claims import CLAIMS, EXPERIMENTS, evaluate, write_claims
 from lazy_lightning.cli import main
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.figures.flow_curves import flow_curves
 from lazy_lightning.figures.generalization_error import generalization_error
 from lazy_lightning.figures.learning_curves import learning_curves
 from lazy_lightning.figures.loss_by_width import loss_by_width
+from lazy_lightning.figures.neuron_paths import Paths, neuron_paths
+from lazy_lightning.figures.phase_diagram import phase_diagram
 from lazy_lightning.figures.scale import mark_richness, scale_words, span_words
 from lazy_lightning.figures.stated_scale import stated_scale, with_richness
 from lazy_lightning.report import write_report
@@ -121,3 +125,85 @@ def test_the_command_line_states_gamma(sweep: Path, capsys: pytest.CaptureFixtur
     assert "gamma" in shown
     assert "alpha" not in shown
     assert "0.1 .. 10 (3)" in shown
+
+
+def test_the_phase_diagram_states_gamma(tmp_path: Path) -> None:
+    """Cells, crossings and exponent are those of gamma: alpha* = 2 h^(-1/2) is gamma* = 1/2 at every width."""
+    runs = load_runs(made_sweep(tmp_path, arrays=False))
+    with stated_scale("gamma"):
+        drawn = phase_diagram(runs)
+    axis = drawn.figure.axes[0]
+    assert axis.get_ylabel() == r"$\gamma = 1/(\sqrt{h}\,\alpha)$"
+    low, high = axis.get_ylim()
+    assert (low < 1e-3, high > 1e3) == (True, True)
+    assert list(drawn.findings) == [*(f"gamma*, h = {h}" for h in WIDTHS), "exponent of gamma* against h"]
+    for h in WIDTHS:
+        assert float(drawn.findings[f"gamma*, h = {h}"].split()[0]) == pytest.approx(1 / STAR, rel=0.05)
+    assert abs(float(drawn.findings["exponent of gamma* against h"].split()[0])) < 0.05
+    assert "alpha*" not in drawn.caption
+    colours = [np.ma.getdata(mesh.get_array()).ravel() for mesh in axis.collections if hasattr(mesh, "get_coordinates")]
+    assert all(column[0] < column[-1] for column in colours)  # the drift grows with gamma
+    with stated_scale("sqrt_h_alpha"):
+        words = list(phase_diagram(runs).findings)
+    assert words[0] == f"(sqrt(h) alpha)*, h = {WIDTHS[0]}"
+    assert next(iter(phase_diagram(runs).findings)) == f"alpha*, h = {WIDTHS[0]}"
+
+
+def test_titles_of_neuron_paths_state_gamma() -> None:
+    """They are those of alpha without the option, or without a width."""
+    member = Paths(0.05, np.ones((2, 3, 2)), np.ones((2, 3)))
+
+    def title(h: float) -> str:
+        return neuron_paths([member], None, h).axes[0].get_title()
+
+    assert title(100.0) == r"$\alpha = 0.05$"
+    with stated_scale("gamma"):
+        assert (title(100.0), title(float("nan"))) == (r"$\gamma = 2$", r"$\alpha = 0.05$")
+
+
+def test_an_export_has_a_column_of_gamma(sweep: Path, tmp_path: Path) -> None:
+    """`runs export --scale gamma`, of members and of curves."""
+    for options in ([], ["--curves"]):
+        out = tmp_path / "members.csv"
+        assert main(["runs", "export", str(sweep), "--out", str(out), "--scale", "gamma", *options]) == 0
+        table = pd.read_csv(out)
+        assert (table["gamma"] * table["sqrt_h_alpha"]).tolist() == pytest.approx([1.0] * len(table))
+        assert main(["runs", "export", str(sweep), "--out", str(out), *options]) == 0
+        assert "gamma" not in pd.read_csv(out)
+
+
+def test_a_page_of_claims_states_gamma(tmp_path: Path) -> None:
+    """Labels and the axes of figures state it, and the page how exponents change."""
+    runs = load_runs(made_sweep(tmp_path / "runs", widths=(30, 300), scales=(0.1, 1000.0), seeds=10))
+    claims = [one for one in CLAIMS if one.experiment == "ensembles"]
+    assert set(EXPERIMENTS) >= {"ensembles"}
+    with stated_scale("gamma"):
+        page = write_claims(evaluate(claims, {"ensembles": runs}), {"ensembles": runs}, tmp_path / "out", "a machine")
+    text = page.read_text(encoding="utf-8")
+    assert "an exponent p against sqrt(h) alpha is the exponent -p" in text
+    assert "gamma = 0.001: " in text
+    assert "sqrt(h) alpha = 1000: " not in text
+
+
+def test_a_fit_states_gamma(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`fit --scale gamma` reaches the closing table and the run's own figures."""
+    titles: list[str] = []
+    monkeypatch.setattr(
+        "lazy_lightning.callbacks.learning_curves.save",
+        lambda figure, path: titles.extend(text.get_text() for text in figure.axes[0].get_legend().get_texts()),
+    )
+    monkeypatch.chdir(tmp_path)
+    command = [
+        "fit", "--config", "digits_fc.yaml", "--data.n_train=20", "--data.n_test=20", "--model.network.width=4",
+        "--model.seeds=1", "--model.alpha=[0.25]", "--model.stop.max_steps=3", "--trainer.logger.save_dir=out",
+    ]  # fmt: skip
+    assert main([*command, "--scale", "gamma"]) == 0
+    assert titles == [r"$\gamma = 2$"]
+    shown = capsys.readouterr().out
+    assert "gamma" in shown
+    assert load_runs("out")["id"].nunique() == 1
+    assert main(command) == 0
+    assert titles[1:] == [r"$\sqrt{h}\,\alpha = 0.5$"] or titles[1:] == [r"$\alpha = 0.25$"]
+    assert load_runs("out", duplicates=True)["id"].nunique() == 1  # the quantity is no part of an identity
