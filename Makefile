@@ -6,7 +6,7 @@
 # make cluster   sweeps on Ray and SLURM, with the packages of the extra `cluster`
 # make faults  a thousand malformed configurations, checkpoints, data files and stores, then fifty random SIGKILLs
 # make gpu     tests, speed and whole runs on a CUDA device, in under twelve minutes
-# make bench   all benchmarks in turn and their table (ARGS="--quick": ten minutes; --resume, --minutes M, --images FOLDER, --cifar FILE)
+# make bench   all benchmarks in turn and their table (ARGS="--quick": a quarter of an hour; --resume, --minutes M, --images FOLDER, --cifar FILE)
 # make lint    style and types
 # make docs    the documentation site, strictly: site/index.html opens without a server
 # make gallery the figures of docs/gallery from stored runs (ARGS="--root FOLDER"), and their page

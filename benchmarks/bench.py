@@ -6,8 +6,8 @@
 Each part is a process of its own under its own time limit. The JSON and the tables (``results/bench_<device>.json`` and
 ``.md``) are written after each part, with the rows that a part has measured until it failed or ran out of time.
 ``--resume`` leaves out what has been measured, down to single rows, which are kept in ``--work``. ``--minutes`` bounds
-all parts together; those that no time is left for are named in the table. The quick form takes ten minutes on an idle
-machine of two cores; ``make gpu`` is what only a CUDA device can show.
+all parts together; those that no time is left for are named in the table. The quick form takes a quarter of an hour on
+an idle machine of two cores; ``make gpu`` is what only a CUDA device can show.
 
 * ``flow_step``: a tried step against a bare forward and backward pass.
 * ``member_axis``: a sweep as one batch against one member at a time, in members a minute.
@@ -54,7 +54,7 @@ class Plan(NamedTuple):
 
 PLANS: dict[str, Plan] = {
     "flow_step": Plan("", 400, "--widths 30 100 300 --budget 0.4", 100),
-    "member_axis": Plan("", 900, "--widths 30", 200),
+    "member_axis": Plan("", 900, "--widths 30", 400),
     "convergence": Plan("", 1200, "--samples 200 --members 1 --rounds 2", 150),
     "ntk": Plan("--budget 5 --limit 60", 900, "--widths 100 300 --samples 500 --budget 0.5 --limit 20", 100),
     "mini_batch": Plan("", 600, "--members 10 --dtypes float32", 100),

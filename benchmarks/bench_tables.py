@@ -260,6 +260,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
         "bare_gflops",
         "gemm_share",
         "limit_share",
+        "block",
+        "whole_ratio",
+        "members_over_threads",
     ),
     "ntk_cpu": (
         *(

@@ -6,6 +6,9 @@ Bare: FC, L = 3, softplus(5), softhinge(20) of alpha (f - f0), every layer's (E,
 Ours: everything a step needs beside: the trial weights, the gradient's change, accept or reject, clocks, events.
 Both in one process, in turn; the ratio is the median over rounds. Goal: at most 1.15. ``limit_share`` is the time that
 the operations and 17 moved numbers a weight would take at the machine's rates, over that of the step.
+On a CPU where members are evaluated in blocks of ``block``, also a step that evaluates all at once (``whole``). With
+several threads also one evaluation by torch's threads, against as many Python threads of one torch thread, each with a
+share of the members: ``members_over_threads`` is the time of the first over that of the second.
 On CUDA both also as one recorded
 graph each (``step_graph``, ``bare_graph``): the launches of an eager step take longer than its arithmetic when the
 network is small. ``gemm_share`` is the step's rate of operations over that of a large matrix product of the dtype.
@@ -17,8 +20,10 @@ import argparse
 import functools
 import math
 import statistics
+import threading
 from collections.abc import Callable, Sequence
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, cast
 
 import torch
 from timing import Rows, bandwidth, in_turn, machine, median_ratio, output_options, product_rate
@@ -34,6 +39,7 @@ from lazy_lightning.ntk import ObjectiveClosure
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import Objective, drop_single_output, raw_outputs
 from lazy_lightning.objective.losses import SoftHinge
+from lazy_lightning.objective.member_blocks import block_size
 
 INPUTS, SAMPLES, DEPTH = 64, 1000, 3
 
@@ -47,9 +53,13 @@ def make(
     depth: int = DEPTH,
     alpha: float = 1.0,
     events: Sequence[Event] = (MarginsMet(),),
+    blocks: bool = True,
     **options: Any,
 ) -> tuple[MomentumFlow, Objective]:
-    """A flow some steps into its run, and what it follows; further options are those of the flow."""
+    """A flow some steps into its run, and what it follows, by ``blocks`` of members as in a fit or all at once.
+
+    Further options are those of the flow.
+    """
     generator = torch.Generator().manual_seed(0)
     network = MemberNetwork(FC(width, depth, input_shape=INPUTS).to(device, dtype))
     w0 = torch.randn(members, network.weights, generator=generator, dtype=torch.float64).to(device, dtype)
@@ -57,7 +67,9 @@ def make(
     x = (x * math.sqrt(INPUTS) / x.norm(dim=1, keepdim=True)).to(device, dtype)
     y = (x[:, 0] > 0).to(dtype) * 2 - 1
     centering = Centering(torch.full((members,), alpha, dtype=torch.float64, device=device))
-    objective = Objective(network, SoftHinge(20), centering, x, y, raw_outputs(network, w0, x, {}), {})
+    size = block_size(network, w0, x, {}) if blocks else None
+    f0 = raw_outputs(network, w0, x, {})
+    objective = Objective(network, SoftHinge(20), centering, x, y, f0, {}, block_size=size)
     weights = torch.nn.Parameter(w0.clone())
     flow = MomentumFlow([weights], members=members, events=events, dt=1e-3, origin=w0, **options)
     flow.steps = 5
@@ -65,8 +77,10 @@ def make(
     return flow, objective
 
 
-def rivals(width: int, members: int, dtype: torch.dtype, device: torch.device) -> dict[str, Callable[[], None]]:
-    """Ours and the bare one."""
+def rivals(
+    width: int, members: int, dtype: torch.dtype, device: torch.device
+) -> tuple[dict[str, Callable[[], None]], Objective]:
+    """Ours and the bare one, and what ours follows."""
     ours, objective = tried_step(width, members, dtype, device)
     w0 = torch.randn(members, objective.network.weights, dtype=dtype, device=device)
     leaves = {n: p.clone().requires_grad_() for n, p in objective.network.unpack(w0).items()}
@@ -80,9 +94,49 @@ def rivals(width: int, members: int, dtype: torch.dtype, device: torch.device) -
         (loss.per_sample(centered, objective.y).mean(1) / alpha2).sum().backward()
 
     works = {"step": ours, "bare": bare}
+    if objective.block_size is not None and objective.block_size < members:
+        works["whole"], _ = tried_step(width, members, dtype, device, blocks=False)
     if device.type == "cuda":
         works |= {f"{name}_graph": recorded(work) for name, work in works.items()}
-    return works
+    return works, objective
+
+
+def evaluations(objective: Objective, threads: ThreadPoolExecutor, count: int) -> list[Callable[[], None]]:
+    """One evaluation by torch's threads, and one by ``count`` Python threads that have a share of the members each."""
+    w = torch.randn(len(objective.f0), objective.network.weights, dtype=objective.f0.dtype)
+    gradient, share = torch.empty_like(w), -(-len(w) // count)
+    shares = [slice(start, start + share) for start in range(0, len(w), share)]
+    parts = [(rows, objective.select(rows)) for rows in shares]
+    leaf = w.clone().requires_grad_()
+
+    def within() -> None:
+        leaf.grad = None
+        objective.backward(leaf)
+
+    def one(part: tuple[slice, Objective]) -> None:
+        rows, own = part
+        point = w[rows].clone().requires_grad_()
+        own.backward(point)
+        gradient[rows] = cast(Tensor, point.grad)
+
+    return [within, lambda: list(threads.map(one, parts)) and None]
+
+
+def single_threads(count: int) -> ThreadPoolExecutor:
+    """Python threads in which torch takes one thread; this thread keeps its number."""
+    here = torch.get_num_threads()
+    all_there = threading.Barrier(count + 1)
+
+    def begin() -> None:
+        torch.set_num_threads(1)
+        all_there.wait()
+
+    pool = ThreadPoolExecutor(count, initializer=begin)
+    for _ in range(count):
+        pool.submit(int)
+    all_there.wait()
+    torch.set_num_threads(here)
+    return pool
 
 
 def recorded(work: Callable[[], None]) -> Callable[[], None]:
@@ -145,7 +199,7 @@ def one_size(
     width: int, members: int, dtype: torch.dtype, device: torch.device, budget: float, rate: float, moves: float
 ) -> dict[str, object]:
     """Times and shares; ``limit_ms``: operations at the rate of a matrix product, and moves at that of a copy."""
-    chosen = rivals(width, members, dtype, device)
+    chosen, objective = rivals(width, members, dtype, device)
     times = dict(zip(chosen, in_turn(list(chosen.values()), device, budget), strict=True))
     row: dict[str, object] = {f"{name}_ms": round(1e3 * statistics.median(t), 4) for name, t in times.items()}
     row |= {f"{n}_ratio": round(median_ratio(t, times["bare"]), 3) for n, t in times.items() if n != "bare"}
@@ -155,6 +209,13 @@ def one_size(
     weights = members * (INPUTS * width + (DEPTH - 1) * width * width + width)
     limit = flops(width, members) / rate + moved_bytes(weights, dtype) / moves
     row |= {"limit_ms": round(1e3 * limit, 4), "limit_share": round(limit / fastest, 3)}
+    if objective.block_size is not None:
+        row["block"] = min(objective.block_size, members)
+    count = torch.get_num_threads()
+    if device.type == "cpu" and 1 < count <= members:
+        with single_threads(count) as threads:
+            within, over = in_turn(evaluations(objective, threads, count), device, budget)
+        row["members_over_threads"] = round(median_ratio(within, over), 3)
     return row
 
 

@@ -9,7 +9,7 @@ what an earlier call with the same versions measured of the parts that are not a
 * ``tests``: ``pytest -m gpu``, and the tests of the emulated device on the real one.
 * ``flow_step``: a tried step against bare forward and backward, eager and as a CUDA graph.
 * ``ntk``: the structured kernel against ``torch.func``.
-* ``recorded_passes``: an evaluation of each integrator, eager and with the network's passes as CUDA graphs.
+* ``recorded_steps``: an evaluation of each integrator, eager and recorded as a CUDA graph.
 * ``digits``: ``fit --config digits_fc.yaml`` whole, on the device and on its host.
 * ``fashion``: one row of alpha of Fashion-MNIST, h = 100, to all margins, with as many images as ``--images`` holds up
   to the papers' 10000 for training, by euler's rule.
@@ -81,8 +81,8 @@ def ntk(options: argparse.Namespace, folder: Path) -> Part:
     return script("ntk", sizes, options, folder)
 
 
-def recorded_passes(options: argparse.Namespace, folder: Path) -> Part:
-    return script("recorded_passes", [], options, folder)
+def recorded_steps(options: argparse.Namespace, folder: Path) -> Part:
+    return script("recorded_steps", [], options, folder)
 
 
 MEANS = ("t", "tried", "train/error", "test/error", "test/ensemble_error", "t1/half_loss", "displacement/total")
@@ -158,7 +158,7 @@ PARTS: dict[str, tuple[Callable[[argparse.Namespace, Path], Part], float]] = {
     "tests": (tests, 120.0),
     "flow_step": (flow_step, 60.0),
     "ntk": (ntk, 60.0),
-    "recorded_passes": (recorded_passes, 60.0),
+    "recorded_steps": (recorded_steps, 90.0),
     "digits": (digits, 60.0),
     "fashion": (fashion, 100.0),
     "widths": (widths, 240.0),

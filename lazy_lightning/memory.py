@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 
 from lazy_lightning.errors import MemoryShortageError
 
@@ -45,6 +48,22 @@ def require_bytes(needed: int, device: torch.device, what: str, remedy: str) -> 
         raise MemoryShortageError(
             f"{what} needs {readable(needed)}, but {readable(free)} are free on {device}: {remedy}"
         )
+
+
+def bytes_saved_for_backward(evaluate: Callable[[], object], shared: Iterable[Tensor] = ()) -> int:
+    """Returns the bytes of the distinct tensors that autograd saves during a call, without the ``shared`` ones."""
+    seen: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        seen[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with saved_tensors_hooks(note, lambda tensor: tensor):
+        evaluate()
+    for tensor in shared:
+        seen.pop(tensor.untyped_storage().data_ptr(), None)
+    return sum(seen.values())
 
 
 def readable(size: float) -> str:

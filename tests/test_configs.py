@@ -14,7 +14,9 @@ from lazy_lightning.cli import main
 from lazy_lightning.cli.bundled import bundled_configs
 from lazy_lightning.data import CIFAR10
 from lazy_lightning.data.torchvision_data import TorchvisionData
+from lazy_lightning.figures.noise_plane import temperatures
 from lazy_lightning.modules import observers
+from lazy_lightning.runs.load import load_runs
 
 NAMES = sorted(bundled_configs())
 EXPERIMENTS = [name for name in NAMES if not name.startswith(("callbacks/", "overlays/", "sweeps/"))]
@@ -66,6 +68,14 @@ def test_experiment(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     options = [] if not isinstance(cli.datamodule, TorchvisionData) else ["--data.files", images(type(cli.datamodule))]
     assert main(["fit", "--config", name, *OF_ITS_OWN.get(name, SMALL), *options]) == 0
     assert "alpha" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_figures")
+def test_temperature_of_the_noise_plane_is_its_rate_over_its_batch() -> None:
+    tiny = ["--data.n_train=12", "--data.n_test=10", "--data.batch_size=6", "--model.seeds=1", "--trainer.max_epochs=1"]
+    assert main(["fit", "--config", "noise_plane_fc.yaml", *tiny]) == 0
+    runs = load_runs(Path("runs"))
+    assert temperatures(runs).unique().tolist() == [0.3 / 6]
 
 
 def preset_fits(name: str, presets: list[str], monkeypatch: pytest.MonkeyPatch) -> list[str]:

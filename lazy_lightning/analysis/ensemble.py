@@ -62,18 +62,18 @@ def ensemble_statistics(outputs: ArrayLike, labels: ArrayLike) -> EnsembleStatis
     """
     F = _checked_outputs(outputs)
     y = _checked_labels(labels, F)
-    mean = F.mean(axis=0)
-    variance = float(F.var(axis=0, ddof=1).mean())
-    errors = _errors(F, y)
-    classes = y.dtype.kind == "i"
+    mean, errors = F.mean(axis=0), _errors(F, y)
+    with np.errstate(over="ignore", invalid="ignore"):  # squares of outputs that have grown without bound
+        variance, variance_error = float(F.var(axis=0, ddof=1).mean()), _jackknife(F - mean)
+        bias2 = math.nan if y.dtype.kind == "i" else float(((mean - y) ** 2).mean()) - variance / len(F)
     return EnsembleStatistics(
         seeds=len(F),
         variance=variance,
-        variance_error=_jackknife(F - mean),
+        variance_error=variance_error,
         mean_error=float(errors.mean()),
         mean_error_sd=float(errors.std(ddof=1)),
         ensemble_error=float(_errors(mean[None], y)[0]),
-        bias2=math.nan if classes else float(((mean - y) ** 2).mean()) - variance / len(F),
+        bias2=bias2,
     )
 
 

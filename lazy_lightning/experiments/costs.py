@@ -9,12 +9,11 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.graph import saved_tensors_hooks
 
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
@@ -22,7 +21,7 @@ from lazy_lightning.experiments.batching import ConfigGroup, MemberCost
 from lazy_lightning.experiments.evaluation_count import expected_evaluations
 from lazy_lightning.experiments.sweep import Rows
 from lazy_lightning.flow.schedule import Schedule
-from lazy_lightning.memory import working_bytes
+from lazy_lightning.memory import bytes_saved_for_backward, working_bytes
 from lazy_lightning.modules import KernelModule, MiniBatchModule, ObservedModule
 from lazy_lightning.modules.member_module import require_memory_of_members
 from lazy_lightning.nn.initial_members import InitialMembers
@@ -124,7 +123,7 @@ def step_cost(
         )
         objective.backward(w)
 
-    kept = _bytes_kept(lambda: evaluate(1), besides=(x, y))
+    kept = bytes_saved_for_backward(lambda: evaluate(1), shared=(x, y))
     together = _TOGETHER if _TOGETHER * kept < working_bytes(device) else 1
     seconds = min(_seconds(lambda: evaluate(together), device) for _ in range(2)) / together
     size = torch.empty((), dtype=dtype).element_size()
@@ -156,22 +155,6 @@ def _kernel_cost(rows: int, samples: int, dtype: torch.dtype) -> StepCost:
     size = torch.empty((), dtype=dtype).element_size()
     rate = 1e10  # multiply-adds per second of a memory-bound matrix-vector product on two cores
     return StepCost(rows, size * rows * (samples + 2 * rows), 2 * rows**2 / rate)
-
-
-def _bytes_kept(evaluate: Callable[[], None], besides: Iterable[Tensor]) -> int:
-    """Returns the bytes of the distinct tensors saved for the backward pass, without those that members share."""
-    seen: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        seen[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with saved_tensors_hooks(note, lambda tensor: tensor):
-        evaluate()
-    for shared in besides:
-        seen.pop(shared.untyped_storage().data_ptr(), None)
-    return sum(seen.values())
 
 
 def _seconds(evaluate: Callable[[], None], device: torch.device) -> float:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lazy_lightning.errors import AnalysisError
+from lazy_lightning.figures.band import Band
 from lazy_lightning.figures.marks import draw_band, draw_seeds, offset_marks
 from lazy_lightning.figures.quantity import POPULATION, Quantity, performance
 from lazy_lightning.figures.report_figure import ReportFigure
@@ -53,18 +54,22 @@ def loss_by_width(runs: pd.DataFrame) -> ReportFigure:
         raise AnalysisError(
             f"no alpha and no sqrt(h) alpha is common to {_LEAST} widths or more: sweep more widths at one scale"
         )
+    bands = {name: _band(line, quantity, logarithmic=_is_logarithmic(lines)) for name, line in lines.items()}
     with paper_style():
         figure = Figure(figsize=(4.2, 3.6))
         axis = figure.subplots()
-        _draw(axis, lines, quantity)
+        _draw(axis, lines, bands, quantity)
     counts = [int(count) for line in lines.values() for count in line.counts if count]
+    mean = "geometric mean" if _is_logarithmic(lines) else "mean"
     caption = (
-        f"{quantity.name.capitalize()} against the number h of neurons: mean of {counted_seeds(counts)} ("
+        f"{quantity.name.capitalize()} against the number h of neurons: {mean} of {counted_seeds(counts)} ("
         f"{errors_phrase(list(lines.values()))}). Fixed alpha is the 1/sqrt(h) scaling, fixed sqrt(h) alpha the "
         f"1/h scaling.{unfinished_note(runs)}"
     )
     title = f"{quantity.name.capitalize()} by width"
-    return ReportFigure("loss_by_width", title, caption, figure, _table(lines, quantity), _findings(lines, quantity))
+    return ReportFigure(
+        "loss_by_width", title, caption, figure, _table(lines, bands), _findings(lines, bands, quantity)
+    )
 
 
 def _lines(curves: list[WidthCurve], *, scaled: bool) -> dict[_Name, WidthCurve]:
@@ -92,32 +97,40 @@ def _curve(points: list[tuple[float, dict[int, float]]], over: str) -> WidthCurv
     return WidthCurve(float("nan"), np.array([h for h, _ in points]), values, seeds, over)
 
 
-def _draw(axis: Axes, lines: dict[_Name, WidthCurve], quantity: Quantity) -> None:
+def _is_logarithmic(lines: dict[_Name, WidthCurve]) -> bool:
+    """Whether the values are positive and differ by more than a factor of 10."""
+    values = np.concatenate([line.values.ravel() for line in lines.values()])
+    values = values[np.isfinite(values)]
+    return bool(values.size and values.min() > 0 and values.max() > 10 * values.min())
+
+
+def _band(line: WidthCurve, quantity: Quantity, *, logarithmic: bool) -> Band:
+    """Returns the geometric mean on a logarithmic axis, where losses of few seeds scatter by factors, or the mean."""
+    return Band(*(quantity.factor * part for part in line.log_band())) if logarithmic else line.band(quantity.factor)
+
+
+def _draw(axis: Axes, lines: dict[_Name, WidthCurve], bands: dict[_Name, Band], quantity: Quantity) -> None:
     for (name, line), mark in zip(lines.items(), offset_marks(len(lines), 0), strict=True):
         draw_seeds(axis, line.alpha, quantity.factor * line.values, mark)
-        draw_band(axis, line.alpha, line.band(quantity.factor), mark, name.math)
+        draw_band(axis, line.alpha, bands[name], mark, name.math)
     axis.set(xlabel="$h$", ylabel=quantity.label, xscale="log")
-    values = np.concatenate([line.values.ravel() for line in lines.values()])
-    positive = values[values > 0]
-    if positive.size and positive.max() > 10 * positive.min():
+    if _is_logarithmic(lines):
         axis.set_yscale("log")
     axis.legend()
 
 
-def _table(lines: dict[_Name, WidthCurve], quantity: Quantity) -> pd.DataFrame:
+def _table(lines: dict[_Name, WidthCurve], bands: dict[_Name, Band]) -> pd.DataFrame:
     parts = [
-        pd.DataFrame(
-            {"scaling": name.math, "h": line.alpha, "seeds": line.counts, **line.band(quantity.factor)._asdict()}
-        )
+        pd.DataFrame({"scaling": name.math, "h": line.alpha, "seeds": line.counts, **bands[name]._asdict()})
         for name, line in lines.items()
     ]
     return pd.concat(parts, ignore_index=True)
 
 
-def _findings(lines: dict[_Name, WidthCurve], quantity: Quantity) -> dict[str, str]:
+def _findings(lines: dict[_Name, WidthCurve], bands: dict[_Name, Band], quantity: Quantity) -> dict[str, str]:
     findings = {}
     for name, line in lines.items():
-        mean = quantity.factor * line.band().mean
+        mean = bands[name].mean
         findings[f"{quantity.name}, {name.words}"] = (
             f"{mean[0]:.3g}{quantity.unit} at h = {line.alpha[0]:.6g}, least {np.nanmin(mean):.3g}{quantity.unit} "
             f"at h = {line.alpha[int(np.nanargmin(mean))]:.6g}, {mean[-1]:.3g}{quantity.unit} at "

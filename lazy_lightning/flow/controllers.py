@@ -16,6 +16,7 @@ from torch import Tensor
 from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.deprecations import CONTROLLERS
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow.known_masks import holds_for_all, holds_for_none
 from lazy_lightning.flow.part import FlowPart
 
 
@@ -125,7 +126,9 @@ class GradientChangeController(Controller):
             assert change.output is not None  # the integrator evaluates outputs where watches_outputs
             accept = accept & (change.output < self.out_max)
             grow = grow & (change.output < self.out_grow)
-        following = torch.where(accept, torch.where(grow, dt * self.growth, dt), dt / self.shrink)
+        following = dt if holds_for_none(grow) else torch.where(grow, dt * self.growth, dt)
+        if not holds_for_all(accept):
+            following = torch.where(accept, following, dt / self.shrink)
         if self.dt_min > 0:
             finite = change.gradient < torch.inf
             accept = accept | ((dt <= self.dt_min) & finite)

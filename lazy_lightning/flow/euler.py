@@ -12,6 +12,7 @@ from lazy_lightning.flow.controllers import Change, Controller
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.gradient_change import exceeds_rounding, is_noise, relative_gradient_change
 from lazy_lightning.flow.integrator import Attempt, Integrator, Outcome, finite, keep, keep_evaluation
+from lazy_lightning.flow.known_masks import holds_for_all
 from lazy_lightning.flow.part import on_device, select_rows
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
@@ -49,7 +50,7 @@ class Euler(Integrator):
         """Moves, evaluates once, compares the gradients, and keeps the step or goes back."""
         state, dt = attempt.state, attempt.dt
         velocity, rate = propose(state, dt, attempt.rule)
-        torch.addcmul(state.displacement, velocity, rate.unsqueeze(1), out=attempt.weights).add_(state.origin)
+        torch.addcmul(state.displacement, velocity, rate, out=attempt.weights).add_(state.origin)
 
         evaluation, gradient = attempt.evaluate(attempt.weights)
 
@@ -57,7 +58,7 @@ class Euler(Integrator):
         real = exceeds_rounding(state)
         near = real if evaluation.flat is None else real & ~evaluation.flat
         r = relative_gradient_change(
-            state.gradient, gradient, state.gradient_norm, norm, near * _UNBOUNDED, scratch=attempt.weights
+            state.gradient, gradient, state.gradient_norm, norm, near, _UNBOUNDED, scratch=attempt.weights
         )
         noise = is_noise(state, r, real)
         output = _output_change(state, evaluation) if self.controller.watches_outputs else None
@@ -66,7 +67,8 @@ class Euler(Integrator):
         accept, following = attempt.decide(accept, decision.dt)
 
         # The same addcmul as in the trial, so w is the w that was evaluated.
-        state.displacement.addcmul_(velocity, (rate * accept).unsqueeze(1))
+        kept = rate if holds_for_all(accept) else rate * accept.unsqueeze(1)
+        state.displacement.addcmul_(velocity, kept)
         if state.velocity is not None:
             keep(state.velocity, velocity, accept)
         keep_evaluation(state, evaluation, gradient, norm, accept)
@@ -74,12 +76,12 @@ class Euler(Integrator):
 
 
 def propose(state: FlowState, dt: Tensor, rule: StepRule) -> tuple[Tensor, Tensor]:
-    """The trial velocity (E, N) and the factor (E,) with which it is added to dw."""
+    """The trial velocity (E, N) and the factor (E, 1) with which it is added to dw."""
     dtype = state.gradient.dtype
     if state.velocity is None:
-        return state.gradient, (-dt).to(dtype)  # v = -g: the sign is in dt, no pass over memory
+        return state.gradient, (-dt).to(dtype).unsqueeze(1)  # v = -g: the sign is in dt, no pass over memory
     gain = rule.gain(state.t, dt).to(dtype).unsqueeze(1)
-    return torch.lerp(state.velocity, -state.gradient, gain), dt.to(dtype)
+    return torch.lerp(state.velocity, -state.gradient, gain), dt.to(dtype).unsqueeze(1)
 
 
 def _output_change(state: FlowState, evaluation: Evaluation) -> Tensor:

@@ -31,6 +31,8 @@ class Evaluation(NamedTuple):
 
     def detached(self) -> Evaluation:
         """The same numbers, free of the autograd graph."""
+        if not any(x is not None and x.requires_grad for x in self):
+            return self
         others = (None if x is None else x.detach() for x in self[1:])
         return Evaluation(self.loss.detach(), *others)
 
@@ -47,7 +49,8 @@ def as_evaluation(returned: object, members: int) -> Evaluation:
             "the closure of MomentumFlow must return the loss or an Evaluation, "
             f"but it returned {type(returned).__name__}"
         )
-    loss = evaluation.loss.detach()
+    evaluation = evaluation.detached()
+    loss = evaluation.loss
     if loss.ndim == 0 and members == 1:
         loss = loss.reshape(1)
     if loss.shape != (members,):
@@ -55,4 +58,4 @@ def as_evaluation(returned: object, members: int) -> Evaluation:
             f"the closure must return one loss for each of the {members} members, shape ({members},), "
             f"but its loss has shape {tuple(loss.shape)}"
         )
-    return evaluation._replace(loss=loss).detached()
+    return evaluation if loss is evaluation.loss else evaluation._replace(loss=loss)

@@ -14,6 +14,7 @@ from torch import Tensor
 from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.evaluation import Evaluation
+from lazy_lightning.flow.known_masks import holds_for_none
 from lazy_lightning.flow.part import FlowPart, on_device, select_rows
 from lazy_lightning.flow.stop_reason import StopReason
 
@@ -122,10 +123,12 @@ class MarginsMet(Event):
             raise ConfigError(f"margin_share is a share of the samples in (0, 1], got {self.share}")
 
     def __call__(self, moment: Moment) -> Tensor:
-        """Counts the samples at or over the margin."""
+        """Whether enough samples are at or over the margin."""
         margins = moment.evaluation.margins
         if margins is None:
             raise ValueError("MarginsMet needs a closure that returns an Evaluation with margins")
+        if self.share == 1:
+            return margins.amin(dim=1) >= self.margin
         needed = math.ceil(self.share * margins.shape[1] - 1e-9)  # 0.1 * 30 is 3.0000000000000004
         return (margins >= self.margin).sum(dim=1) >= needed
 
@@ -258,6 +261,6 @@ def stop(reason: Tensor, events: tuple[Event, ...], moment: Moment, accepted: Te
     """
     for event in reversed(events):
         found = event(moment)
-        if found is not None:
+        if found is not None and not holds_for_none(found):
             eligible = running if event.after_rejected else accepted
             reason.masked_fill_(found & eligible, int(event.reason))

@@ -89,7 +89,7 @@ class ExplicitPair(Integrator):
         stiff = _stiffness(dt, stages.slopes, attempt.weights - last_weights)
         error = self._error(attempt, stages, evaluation, moved)
         real = exceeds_rounding(state)
-        r = relative_gradient_change(state.gradient, gradient, state.gradient_norm, norm, real * 1.0, last_weights)
+        r = relative_gradient_change(state.gradient, gradient, state.gradient_norm, norm, real, 1.0, last_weights)
         noise = is_noise(state, r, real)
 
         usable = finite(norm, evaluation.loss) & attempt.running & (error < torch.inf)

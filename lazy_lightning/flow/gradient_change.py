@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lazy_lightning.flow.known_masks import holds_for_all
 from lazy_lightning.flow.state import FlowState
 
 _NOISE, _JUMP = 0.02, 4.0
@@ -12,9 +13,17 @@ _NOISE, _JUMP = 0.02, 4.0
 
 
 def relative_gradient_change(
-    old: Tensor, new: Tensor, old_norm: Tensor, new_norm: Tensor, vanished: Tensor, scratch: Tensor | None = None
+    old: Tensor,
+    new: Tensor,
+    old_norm: Tensor,
+    new_norm: Tensor,
+    counts: Tensor,
+    vanished: float,
+    scratch: Tensor | None = None,
 ) -> Tensor:
-    """r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖), (E,) float64; ``vanished`` where either gradient is exactly zero.
+    """r = ‖g_new - g_old‖^2 / (‖g_new‖ ‖g_old‖), (E,) float64.
+
+    Where either gradient is exactly zero, r is ``vanished`` if that ``counts`` (E,) bool, and else 0.
 
     A flow approaches a stationary point without end, so a step that lands on one is too long, and r beyond bounds. In
     the flat part of a piecewise linear loss, or where the old gradient was negligible, nothing is gained by refining
@@ -25,7 +34,8 @@ def relative_gradient_change(
     """
     distance = torch.linalg.vector_norm(torch.sub(new, old, out=scratch), dim=1).double()
     scale = old_norm * new_norm
-    return torch.where(scale == 0, vanished, distance * distance / scale)
+    r = distance * distance / scale
+    return r if holds_for_all(scale) else torch.where(scale == 0, counts * vanished, r)
 
 
 def negligible(state: FlowState) -> Tensor:
@@ -44,4 +54,6 @@ def is_noise(state: FlowState, r: Tensor, real: Tensor) -> Tensor:
 
     It was negligible, so not ``real`` (E,), and jumped in this step.
     """
+    if holds_for_all(real):
+        return real.logical_not()
     return real < (r >= (_JUMP * state.gradient_change).clamp_min(_NOISE))

@@ -12,6 +12,7 @@ from torch import Tensor
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.events import Event
+from lazy_lightning.flow.known_masks import holds_for_all
 from lazy_lightning.flow.part import FlowPart
 from lazy_lightning.flow.positive_number import positive_number
 from lazy_lightning.flow.rules import StepRule
@@ -120,11 +121,15 @@ class Integrator(FlowPart, ABC):
 
 def finite(norm: Tensor, loss: Tensor) -> Tensor:
     """(E,) bool: both are finite; a third of the operations of two ``isfinite``."""
-    return (norm + loss) * 0 == 0
+    total = norm + loss
+    return (total - total).logical_not()  # else the difference is NaN
 
 
 def keep(old: Tensor, new: Tensor, accept: Tensor) -> None:
     """Writes the rows of ``new`` to ``old`` where ``accept`` (E,), in place."""
+    if holds_for_all(accept):
+        old.copy_(new)
+        return
     torch.where(accept.view(-1, *(1,) * (old.ndim - 1)), new, old, out=old)
 
 

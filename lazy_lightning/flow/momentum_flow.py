@@ -83,8 +83,9 @@ class MomentumFlow(torch.optim.Optimizer):
         origin: (E, N) w0 if it is held elsewhere already; shared, not copied.
         cuda_graphs: on CUDA, record a step as a graph and replay it: the same numbers to rounding, and several times
             faster where launches take longer than the arithmetic. The closure must then be the same object from call
-            to call and evaluate the same function without host synchronisation; one that cannot be recorded is
-            evaluated eagerly, with one warning.
+            to call, evaluate the same function without host synchronisation, and keep what it selects for the members
+            :attr:`active` as long as that tensor; one that cannot be recorded is evaluated eagerly, with one warning.
+            Recorded are euler's rule, the explicit pair, and that pair within auto.
         integrator: ``"euler"`` with the controller; ``"explicit"``, a Runge-Kutta pair of order 5(4); ``"implicit"``,
             multistep formulas of orders 1 to 5 through the tangent kernel, for which the closure must be a
             :class:`TangentClosure`; ``"auto"``, explicit until a member is stiff, then implicit; or any
@@ -149,7 +150,7 @@ class MomentumFlow(torch.optim.Optimizer):
         self._clock: Clock | None = None
         self.cuda_graphs = cuda_graphs
         self._recording: Recording | None = None
-        self._active_key: tuple[bool, ...] | None = None
+        self._running: tuple[tuple[bool, ...], Tensor] | None = None
         self._followed: dict[int, tuple[list[int], Tensor]] = {}
         self._advancing = False
         self.param_groups[0][_INTEGRATOR] = self.dynamics.integrator.name
@@ -281,7 +282,7 @@ class MomentumFlow(torch.optim.Optimizer):
         self.active = rows
         part = whole if rows is None else whole.select(rows)
         dynamics = self.dynamics if rows is None else self.dynamics.select(rows)
-        recording = self._record(part, closure, dynamics) if self._may_record() else None
+        recording = self._record(part, closure, dynamics) if self._may_record(dynamics.integrator) else None
         self._clock = None
         try:
             part = self._burst(part, closure, dynamics, recording)
@@ -313,7 +314,9 @@ class MomentumFlow(torch.optim.Optimizer):
                 prefix = f"{integrator.name}."
                 self.active = followed = self._followed_rows(index, own, whole.t.device)
                 part = whole.select(followed, prefix)
-                part = self._burst(part, closure, replace(self.dynamics, integrator=integrator).select(followed))
+                dynamics = replace(self.dynamics, integrator=integrator).select(followed)
+                recording = self._record(part, closure, dynamics) if self._may_record(integrator) else None
+                part = self._burst(part, closure, dynamics, recording)
                 whole.write(followed, part, prefix)
                 assert self.trace is not None  # just made
                 traces.append((own, self.trace))
@@ -425,8 +428,8 @@ class MomentumFlow(torch.optim.Optimizer):
 
     # ------------------------------------------------------------------ CUDA graphs
 
-    def _may_record(self) -> bool:
-        eager = self._advancing or self.dynamics.integrator.reads_the_host
+    def _may_record(self, integrator: Integrator) -> bool:
+        eager = self._advancing or integrator.reads_the_host
         return self.cuda_graphs and self.rows.parameters[0].is_cuda and not eager
 
     def _record(self, part: FlowState, closure: Closure, dynamics: Dynamics) -> Recording:
@@ -434,7 +437,7 @@ class MomentumFlow(torch.optim.Optimizer):
         if self.active is None:
             members: object = tuple(x.data_ptr() for x in part.tensors().values())
         else:
-            members = self._active_key
+            members = id(self.active)  # which the recording keeps
         key = (id(closure), id(self.dynamics), members)
         held = self._recording
         if held is None or held.key != key:
@@ -451,11 +454,11 @@ class MomentumFlow(torch.optim.Optimizer):
         if count == state.members or (count > 0 and not self.compact and state.members > 1):
             return None
         running = tuple(self.clock().running)
-        if self.active is None or self._active_key != running:
-            self._active_key = running
+        held = self._running
+        if held is None or held[0] != running:
             # As nonzero, whose size would have to be read: the running members first, in their order.
-            return state.running.byte().argsort(descending=True, stable=True)[:count]
-        return self.active  # the same tensor while the same members run, so that what was made for it can be kept
+            self._running = held = running, state.running.byte().argsort(descending=True, stable=True)[:count]
+        return held[1]  # the same tensor while the same members run, so that what was made for it can be kept
 
     def stop_running(self, reason: StopReason) -> None:
         """Stops every member that still runs, for a reason known to the host (wall time, a signal)."""

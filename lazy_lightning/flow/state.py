@@ -9,8 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lazy_lightning.flow.stop_reason import StopReason
-
 MEMORY = "memory."
 """Before the names of the integrator's tensors in :meth:`FlowState.tensors`."""
 
@@ -68,7 +66,7 @@ class FlowState:
     @property
     def running(self) -> Tensor:
         """(E,) bool, on the device."""
-        return self.reason == int(StopReason.RUNNING)
+        return self.reason.logical_not()  # RUNNING is 0
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> FlowState:

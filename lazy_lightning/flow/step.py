@@ -10,7 +10,8 @@ from torch import Tensor
 from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.events import Event, Moment, stop
 from lazy_lightning.flow.gradient_change import negligible
-from lazy_lightning.flow.integrator import Attempt, Decide, Integrator, finite, keep_evaluation, own_decision
+from lazy_lightning.flow.integrator import Attempt, Decide, Integrator, finite, keep, keep_evaluation, own_decision
+from lazy_lightning.flow.known_masks import holds_for_all, holds_for_none
 from lazy_lightning.flow.part import select_rows
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
@@ -114,10 +115,15 @@ def _halt(state: FlowState, real: Tensor, noise: Tensor) -> None:
     but rounding: stationary. A step too short to change t: likewise where the gradient was not ``real`` (E,), else
     underflow, or non-finite if that is what the trial was, however short.
     """
+    underflow = state.t + state.dt == state.t
     if state.velocity is None:
+        if holds_for_none(underflow) and holds_for_none(noise) and holds_for_all(state.gradient_norm):
+            return
         still = (state.gradient_norm == 0) | noise
         state.reason.masked_fill_(still & state.running, int(StopReason.STATIONARY))
-    underflow = (state.t + state.dt == state.t) & state.running
+    elif holds_for_none(underflow):
+        return
+    underflow = underflow & state.running
     state.reason.masked_fill_(underflow, int(StopReason.DT_UNDERFLOW))
     state.reason.masked_fill_(underflow > real, int(StopReason.STATIONARY))
     state.reason.masked_fill_(underflow & (state.gradient_change * 0 != 0), int(StopReason.NON_FINITE))
@@ -172,13 +178,13 @@ def _advance_clock(
     evaluations: int,
 ) -> None:
     lands = None if dt is state.dt else accept & (dt == landing - state.t)
-    state.t.add_(dt * accept)
+    keep(state.t, state.t + dt, accept)
     state.tried.add_(running, alpha=evaluations)
     state.accepted.add_(accept)
     moves = running
-    if lands is not None:
+    if lands is not None and not holds_for_none(lands):
         state.t.copy_(torch.where(lands, landing, state.t))  # t + (t_max - t) may round to a neighbour of t_max
         # A step shortened to land on t_max says nothing about the step size that the member can bear.
         moves = running & ~(accept & (dt < state.dt))
-    torch.where(moves, proposed, state.dt, out=state.dt)
-    torch.where(running, r, state.gradient_change, out=state.gradient_change)
+    keep(state.dt, proposed, moves)
+    keep(state.gradient_change, r, running)

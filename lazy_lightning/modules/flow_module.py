@@ -334,7 +334,7 @@ class FlowModule(ObservedModule):
 
     def _closure(self) -> ObjectiveClosure:
         """Evaluates the running members."""
-        return ObjectiveClosure(self.flow_weights, self._followed(), self.flow, recorded=self.flow.cuda_graphs)
+        return ObjectiveClosure(self.flow_weights, self._followed(), self.flow)
 
     def _followed(self) -> FullBatchObjective:
         """What the flow descends, of :attr:`flow_weights`; ``objective`` is of the networks' weights, for observers."""

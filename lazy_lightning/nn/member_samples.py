@@ -73,7 +73,7 @@ class MemberSamples:
         """(E, n, ...) the samples of each member, gathered once."""
         return self.sets[self.own]
 
-    def select(self, rows: Tensor) -> MemberSamples:
+    def select(self, rows: Tensor | slice) -> MemberSamples:
         """The samples of some members."""
         return MemberSamples(self.sets, self.own[rows])
 
@@ -109,7 +109,7 @@ Samples = Tensor | MemberSamples
 """Samples (n, ...) that all members share, or of each member its own."""
 
 
-def select_members(samples: Tensor, rows: Tensor) -> Tensor:
+def select_members(samples: Tensor, rows: Tensor | slice) -> Tensor:
     """The samples of some members, where :class:`MemberSamples` may stand for a tensor."""
     given = cast(Samples, samples)
     return cast(Tensor, given.select(rows)) if isinstance(given, MemberSamples) else given

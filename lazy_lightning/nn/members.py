@@ -20,6 +20,8 @@ from lazy_lightning.nn.tensor_aliases import tensor_aliases
 
 Named = dict[str, Tensor]
 """Tensors by name."""
+Weights = Tensor | Named
+"""Weights of E members: (E, N), or (E, *shape) each by parameter name as :meth:`MemberNetwork.unpack` gives them."""
 
 
 @runtime_checkable
@@ -85,8 +87,10 @@ class MemberNetwork:
         """The number of weights N of a member."""
         return sum(self.sizes)
 
-    def unpack(self, w: Tensor) -> Named:
+    def unpack(self, w: Weights) -> Named:
         """Views of (E, N) by parameter name, (E, *shape) each. One split, so its backward is one pass."""
+        if isinstance(w, dict):
+            return w
         blocks = torch.split(w, self.sizes, dim=1)
         return {n: b.view(len(w), *s) for n, b, s in zip(self.names, blocks, self.shapes, strict=True)}
 
@@ -98,7 +102,7 @@ class MemberNetwork:
             start = slices[layer].stop
         return slices
 
-    def __call__(self, w: Tensor, x: Samples, buffers: Named | None = None) -> Tensor:
+    def __call__(self, w: Weights, x: Samples, buffers: Named | None = None) -> Tensor:
         """Outputs f(w, x): ``w`` (E, N) and ``x`` (n, ...) give (E, n, c); c = 1 keeps its axis.
 
         ``x`` may be :class:`~lazy_lightning.nn.member_samples.MemberSamples`, each member's own n samples. ``buffers``
@@ -106,7 +110,7 @@ class MemberNetwork:
         """
         params, own = self.unpack(w), buffers or {}
         if self.is_batched and own.keys() <= set(self._frozen):
-            every = params | self._frozen_of_members(own, len(w))
+            every = params | self._frozen_of_members(own, len(params[self.names[0]]))
             if not isinstance(x, MemberSamples):
                 return cast(BatchedOverMembers, self._batched).forward_members(every, x)
             if isinstance(self._batched, BatchedOverSamples):

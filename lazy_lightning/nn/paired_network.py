@@ -12,7 +12,7 @@ from torch.func import vmap
 from torch.utils._pytree import tree_map
 
 from lazy_lightning.nn.member_state import in_precision
-from lazy_lightning.nn.members import MemberNetwork, Named, as_columns
+from lazy_lightning.nn.members import MemberNetwork, Named, Weights, as_columns
 from lazy_lightning.nn.pairs import Bases, Pair, unsupported
 from lazy_lightning.nn.tensor_aliases import tensor_aliases
 
@@ -46,12 +46,12 @@ class PairedNetwork:
             record = self._evaluate(w0.double(), None, x.double(), wide, ())[1]
         return tuple(tensor.to(w0.dtype) for tensor in record)
 
-    def __call__(self, w0: Tensor, dw: Tensor, x: Tensor, buffers: Named, kept: Kept | None = None) -> Tensor:
+    def __call__(self, w0: Tensor, dw: Weights, x: Tensor, buffers: Named, kept: Kept | None = None) -> Tensor:
         """f(w0 + dw, x) - f(w0, x), (E, n, c), differentiable in dw.
 
         Args:
             w0: (E, N).
-            dw: (E, N).
+            dw: (E, N), or by parameter name.
             x: (n, ...).
             buffers: (E, *shape) each, in which members differ.
             kept: from :meth:`bases` of the same w0, x and buffers; None to compute them again.
@@ -65,7 +65,7 @@ class PairedNetwork:
         return change
 
     def _evaluate(
-        self, w0: Tensor, dw: Tensor | None, x: Tensor, buffers: Named, kept: Kept
+        self, w0: Tensor, dw: Weights | None, x: Tensor, buffers: Named, kept: Kept
     ) -> tuple[Tensor | None, Kept]:
         """The change of the outputs with ``kept``, or without dw what is to be kept."""
         network = self.network

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, Self, cast
 
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.evaluation import Evaluation, Filter
@@ -13,9 +14,6 @@ from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.ntk.frozen_kernel import frozen_kernels
 from lazy_lightning.objective.full_batch import Objective
 from lazy_lightning.objective.losses import Loss
-
-_KEPT = 2
-"""Sets of members whose objectives are kept: those of the two parts of the integrator auto."""
 
 
 class FullBatchObjective(Protocol):
@@ -80,28 +78,24 @@ class ObjectiveClosure:
         w: (E, N) the parameter that the flow moves.
         objective: of all members.
         flow: whose ``active`` members are evaluated.
-        recorded: record the network's passes as CUDA graphs, see :meth:`Objective.recorded`; only where ``objective``
-            is an :class:`Objective` on a CUDA device.
     """
 
-    def __init__(self, w: Tensor, objective: FullBatchObjective, flow: Flow, *, recorded: bool = False) -> None:
+    def __init__(self, w: Tensor, objective: FullBatchObjective, flow: Flow) -> None:
         self._w, self._objective, self._flow = w, objective, flow
-        self._records = recorded and w.is_cuda
-        self._selected: dict[int | None, tuple[Tensor | None, FullBatchObjective]] = {}
+        self._selected = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
 
     @property
     def objective(self) -> FullBatchObjective:
-        """The objective of the running members, which is kept for the last sets of them: the parts of an integrator."""
-        active = self._flow.active
-        key = None if active is None else id(active)  # the tensor is kept, so that no other gets its id
-        if key not in self._selected:
-            if len(self._selected) >= _KEPT:
-                del self._selected[next(iter(self._selected))]
-            self._selected[key] = (active, self._recorded(self._objective.select(active)))
-        return self._selected[key][1]
+        """The objective of the running members, which is kept as long as the tensor that names them.
 
-    def _recorded(self, objective: FullBatchObjective) -> FullBatchObjective:
-        return objective.recorded() if self._records and isinstance(objective, Objective) else objective
+        What a recorded step has read is thus kept with the recording, and so are both parts of the integrator auto.
+        """
+        active = self._flow.active
+        if active is None:
+            return self._objective
+        if active not in self._selected:
+            self._selected[active] = self._objective.select(active)
+        return cast(FullBatchObjective, self._selected[active])
 
     def __call__(self) -> Evaluation:
         """Evaluates, and leaves grad L in ``w.grad``."""

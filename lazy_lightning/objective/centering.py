@@ -37,7 +37,7 @@ class Centering:
         self.alpha = alpha
         self.enabled = enabled
 
-    def select(self, rows: Tensor | None) -> Centering:
+    def select(self, rows: Tensor | slice | None) -> Centering:
         """The same for some of the members; None for all."""
         if rows is None:
             return self

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Self, cast
@@ -14,10 +14,10 @@ from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.evaluation import Evaluation, Filter
 from lazy_lightning.nn.directional_derivative import directional_derivative, pullback
 from lazy_lightning.nn.member_samples import Samples, select_members
-from lazy_lightning.nn.members import MemberNetwork
+from lazy_lightning.nn.members import MemberNetwork, Weights
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.losses import Loss
-from lazy_lightning.objective.recorded_pass import RecordedPass
+from lazy_lightning.objective.member_blocks import blocks
 from lazy_lightning.seeding import generator
 
 
@@ -44,11 +44,12 @@ class Objective:
     reports_margins: bool = True
     samples: int | None = None
     """The n of the loss, where ``x`` is a slice of the training set; None for len(x)"""
-    whole_pass: Callable[[Tensor], Tensor] | None = None
-    """F on all samples as a function of w, where it is recorded, see :meth:`recorded`"""
+    block_size: int | None = None
+    """The members that :meth:`backward` evaluates at once, see
+    :func:`~lazy_lightning.objective.member_blocks.block_size`; None for all"""
 
-    def select(self, rows: Tensor | None) -> Self:
-        """The objective of some members; None for all."""
+    def select(self, rows: Tensor | slice | None) -> Self:
+        """The objective of some members, given by indices or as a slice; None for all."""
         if rows is None:
             return self
         return replace(
@@ -58,39 +59,51 @@ class Objective:
             y=select_members(self.y, rows),
             f0=self.f0[rows],
             buffers={name: b[rows] for name, b in self.buffers.items()},
-            whole_pass=None,
         )
 
-    def recorded(self) -> Self:
-        """The same objective whose passes over all samples become CUDA graphs, see :class:`RecordedPass`.
-
-        It must then be evaluated at the same number of members, and one evaluation after the other. Where samples are
-        taken in chunks, the objective as it is.
-        """
-        if self.chunk_size is not None and self.chunk_size < len(self.x):
-            return self
-        return replace(self, whole_pass=RecordedPass(partial(self._outputs_of, part=slice(None))))
-
     def backward(self, w: Tensor) -> Evaluation:
-        """Evaluates at ``w`` (E, N) and adds grad L to ``w.grad``, one chunk's graph at a time."""
-        samples = len(self.x)
-        weight = self.weight
+        """Evaluates at ``w`` (E, N) and adds grad L to ``w.grad``, the graph of one block and chunk at a time."""
+        weights, gradient = w.detach(), torch.empty_like(w)
+        if self._blocks:
+            parts = [block._descend(weights[rows], gradient[rows]) for rows, block in self._blocks]
+            total, outputs = (torch.cat(part) for part in zip(*parts, strict=True))
+        else:
+            total, outputs = self._descend(weights, gradient)
+        w.grad = gradient if w.grad is None else w.grad.add_(gradient)
+        return evaluation_of(total * self.weight, outputs, self.loss, self.y, self.reports_margins)
+
+    def _descend(self, w: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Writes grad L to ``gradient`` (E, N); returns the sum of ell over the samples, (E,), and F (E, n, ...).
+
+        The tensors of the network are the leaves, which takes fewer operations than one leaf that is split.
+        """
+        leaves = {name: part.requires_grad_() for name, part in self.network.unpack(w).items()}
         sums, outputs = [], []
-        for part in chunks(samples, self.chunk_size):
-            centered = self._pass_over(w, part)
-            total = self.loss.per_sample(centered, self.y[part]).sum(dim=-1)
-            total.backward(weight)  # type: ignore[no-untyped-call]  # of sum_E weight total, without forming it
+        for part in self._parts:
+            centered = self._outputs_of(leaves, part)
+            total = self.loss.per_sample(centered, taken(self.y, part)).sum(dim=-1)
+            total.backward(self.weight)  # type: ignore[no-untyped-call]  # of sum_E weight total, without forming it
             sums.append(total.detach())
             outputs.append(centered.detach())
+        torch.cat([gradient_of(leaf).flatten(1) for leaf in leaves.values()], dim=1, out=gradient)
         whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
-        total = sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0)
-        return evaluation_of(total * weight, whole, self.loss, self.y, self.reports_margins)
+        return sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0), whole
+
+    @cached_property
+    def _parts(self) -> list[slice | None]:
+        """The samples of each chunk; None for all, where they are one."""
+        parts: list[slice | None] = list(chunks(len(self.x), self.chunk_size))
+        return parts if len(parts) > 1 else [None]
+
+    @cached_property
+    def _blocks(self) -> list[tuple[slice, Self]]:
+        """The members of each block, and their objective; none where all members are one block."""
+        rows = blocks(len(self.f0), self.block_size)
+        return [(part, self.select(part)) for part in rows] if len(rows) > 1 else []
 
     def outputs_at(self, w: Tensor) -> Tensor:
         """F at ``w`` (E, N), (E, n) for one output and (E, n, c) for more, without a graph."""
         with torch.no_grad():
-            if self.whole_pass is not None:
-                return self.whole_pass(w)
             f = raw_outputs(self.network, w, self.x, self.buffers, self.chunk_size)
             return drop_single_output(self.centering(f, self.f0))
 
@@ -101,7 +114,7 @@ class Objective:
         """
         weight = self.weight
         if self.chunk_size is None or self.chunk_size >= len(self.x):
-            centered = self._pass_over(w, slice(None))
+            centered = self._outputs_of(w, slice(None))
             whole = centered.detach()
             u = cotangent(whole, self.slopes(whole))
             centered.backward(u * weight.view(-1, *(1,) * (u.ndim - 1)))  # type: ignore[no-untyped-call]
@@ -173,13 +186,10 @@ class Objective:
         assert leaf.grad is not None  # just computed
         return leaf.grad
 
-    def _pass_over(self, w: Tensor, part: slice) -> Tensor:
-        """As :meth:`_outputs_of`; a recorded objective has one part, all samples."""
-        return self._outputs_of(w, part) if self.whole_pass is None else self.whole_pass(w)
-
-    def _outputs_of(self, w: Tensor, part: slice) -> Tensor:
-        """F on some of the samples, (E, k) for one output and (E, k, c) for more, with a graph."""
-        return drop_single_output(self.centering(self.network(w, self.x[part], self.buffers), self.f0[:, part]))
+    def _outputs_of(self, w: Weights, part: slice | None) -> Tensor:
+        """F on some of the samples (None for all), (E, k) for one output and (E, k, c) for more, with a graph."""
+        f0 = self.f0 if part is None else self.f0[:, part]
+        return drop_single_output(self.centering(self.network(w, taken(self.x, part), self.buffers), f0))
 
     @cached_property
     def weight(self) -> Tensor:
@@ -192,6 +202,11 @@ def evaluation_of(total: Tensor, outputs: Tensor, loss: Loss, y: Tensor, reports
     """The evaluation with the losses L ``total`` (E,) and the outputs F (E, n, ...) on targets y (n, ...)."""
     margins = loss.margins(outputs, y) if reports_margins else None
     return Evaluation(total, outputs, margins, loss.flat(outputs, y))
+
+
+def gradient_of(leaf: Tensor) -> Tensor:
+    """The gradient that backward passes have left in a tensor, zeros where it was not used."""
+    return torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
 
 
 def uncancelled_norm(gradient: Tensor, start: Tensor, alpha: Tensor) -> Tensor:
@@ -223,6 +238,11 @@ def raw_outputs(
 def drop_single_output(outputs: Tensor) -> Tensor:
     """(E, n, 1) as (E, n), which is what the losses take for one output; others unchanged."""
     return outputs.squeeze(-1) if outputs.shape[-1] == 1 else outputs
+
+
+def taken(samples: Tensor, part: slice | None) -> Tensor:
+    """The samples of a slice; None for all."""
+    return samples if part is None else samples[part]
 
 
 def chunks(samples: int, chunk_size: int | None) -> Iterator[slice]:

@@ -9,8 +9,16 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from lazy_lightning.nn.members import Weights
 from lazy_lightning.nn.paired_network import Kept, PairedNetwork
-from lazy_lightning.objective.full_batch import Objective, chunks, drop_single_output, random_weights, uncancelled_norm
+from lazy_lightning.objective.full_batch import (
+    Objective,
+    chunks,
+    drop_single_output,
+    random_weights,
+    taken,
+    uncancelled_norm,
+)
 
 
 @dataclass(frozen=True)
@@ -39,8 +47,8 @@ class PairedObjective(Objective):
         """The network that passes on pairs."""
         return PairedNetwork(self.network)
 
-    def select(self, rows: Tensor | None) -> Self:
-        """The objective of some members; None for all."""
+    def select(self, rows: Tensor | slice | None) -> Self:
+        """The objective of some members, given by indices or as a slice; None for all."""
         if rows is None:
             return self
         assert self.w0 is not None  # see of
@@ -50,8 +58,6 @@ class PairedObjective(Objective):
     def outputs_at(self, w: Tensor) -> Tensor:
         """F at ``w`` (E, N), (E, n) for one output and (E, n, c) for more, without a graph."""
         with torch.no_grad():
-            if self.whole_pass is not None:
-                return self.whole_pass(w)
             parts = chunks(len(self.x), self.chunk_size)
             return torch.cat([self._outputs_of(w, part) for part in parts], dim=1)
 
@@ -70,10 +76,11 @@ class PairedObjective(Objective):
         gradient = self.random_gradient(w, random_weights(len(self.x)))
         return uncancelled_norm(gradient, torch.zeros_like(self.centering.alpha), self.centering.alpha)
 
-    def _outputs_of(self, w: Tensor, part: slice) -> Tensor:
+    def _outputs_of(self, w: Weights, part: slice | None) -> Tensor:
         assert self.w0 is not None  # see of
-        change = self.paired(self.w0, w, self.x[part], self.buffers, self.kept)
-        return drop_single_output(self.centering.from_change(change, self.f0[:, part]))
+        change = self.paired(self.w0, w, taken(self.x, part), self.buffers, self.kept)
+        f0 = self.f0 if part is None else self.f0[:, part]
+        return drop_single_output(self.centering.from_change(change, f0))
 
 
 @torch.inference_mode(False)  # a trainer's evaluation, as of raw_outputs

@@ -26,8 +26,19 @@ def test_a_fixed_scale_is_a_curve(tmp_path):
     assert_close(of_one["mean"].to_numpy(copy=True), 4 / of_one["h"].to_numpy(dtype=float, copy=True), rtol=1e-9)
     assert found.findings["population loss, sqrt(h) alpha = 4"].startswith("0.25 at h = 16, least 0.00391 at h = 1024")
     assert found.figure.axes[0].get_yscale() == "log"
-    assert "Population loss against the number h of neurons: mean of 4 seeds" in found.caption
+    assert "Population loss against the number h of neurons: geometric mean of 4 seeds" in found.caption
     found.figure.draw_without_rendering()
+
+
+def test_on_a_logarithmic_axis_the_mean_is_geometric(tmp_path):
+    """Seeds at 1/10 and 10 times the loss: no band reaches zero."""
+    runs = made(tmp_path)
+    runs["population/loss"] *= 10.0 ** (runs["seed"] % 2 * 2 - 1)
+    found = loss_by_width(runs)
+    of_one = found.table[found.table["scaling"] == r"$\sqrt{h}\,\alpha = 4$"]
+    assert_close(of_one["mean"].to_numpy(copy=True), 4 / of_one["h"].to_numpy(dtype=float, copy=True), rtol=1e-9)
+    assert (of_one["low"] > 0).all()
+    assert "geometric mean of 4 seeds" in found.caption
 
 
 def test_a_fixed_alpha_is_a_curve_too(tmp_path):

@@ -13,9 +13,11 @@ from device_waits import no_device_waits
 from problems import problem
 
 from lazy_lightning.flow import LossReached, MomentumFlow, StepsTried, StopReason
+from lazy_lightning.ntk import ObjectiveClosure
 
 ALPHAS, SEEDS = (0.01, 1.0, 100.0), (0, 1)
 EVENTS = [LossReached(0.7), StepsTried(150)]
+INTEGRATORS = pytest.mark.parametrize("integrator", ["euler", "explicit", "auto"])
 RULES = pytest.mark.parametrize("tau", [0.0, 0.3])
 on_device = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -36,21 +38,24 @@ class Repeats:
         return repeated
 
 
-def made(tau, *, graphs, device="cpu", steps=7, monkeypatch=None):
+def made(tau, *, graphs, device="cpu", steps=7, monkeypatch=None, integrator="euler"):
     setting = problem(ALPHAS, SEEDS, "softhinge(20)", samples=16, width=8, device=device)
     options = {
         "tau": tau,
         "controller": "gradient_change",
         "dt": 0.1,
         "events": EVENTS,
-        "steps": steps,
+        "steps": steps if integrator == "euler" else 21,
         "compact": True,
+        "integrator": integrator,
     }
     flow, _ = setting.flow(**options, cuda_graphs=graphs)
     if monkeypatch is not None:
         monkeypatch.setattr(flow, "recorder", Repeats(), raising=False)
-        monkeypatch.setattr(flow, "_may_record", lambda: not flow._advancing)
-    return flow, kept_closure(setting, flow)
+        monkeypatch.setattr(flow, "_may_record", lambda part: not (flow._advancing or part.reads_the_host))
+    if integrator == "euler":
+        return flow, kept_closure(setting, flow)
+    return flow, ObjectiveClosure(flow.rows.parameters[0], setting.objective, flow)
 
 
 def kept_closure(setting, flow):
@@ -73,20 +78,37 @@ def followed(flow, closure, bursts=30):
 
 def assert_same(found, expected, rtol=0.0):
     assert found.reasons == expected.reasons
+    others = found.flow_state.tensors()
     for name, value in expected.flow_state.tensors().items():
         if value is not None:
-            assert_close(getattr(found.flow_state, name).cpu().double(), value.cpu().double(), rtol=rtol)
+            assert_close(others[name].cpu().double(), value.cpu().double(), rtol=rtol)
 
 
 @RULES
-def test_recorded_steps_are_the_eager_ones(tau, monkeypatch):
-    eager = followed(*made(tau, graphs=False))
+@INTEGRATORS
+def test_recorded_steps_are_the_eager_ones(tau, integrator, monkeypatch):
+    eager = followed(*made(tau, graphs=False, integrator=integrator))
     assert len(set(eager.flow_state.tried.tolist())) > 2, "members are to end at different times"
-    flow = followed(*made(tau, graphs=True, monkeypatch=monkeypatch))
+    flow = followed(*made(tau, graphs=True, monkeypatch=monkeypatch, integrator=integrator))
     assert_same(flow, eager)
     sets_of_members = len(set(eager.flow_state.tried.tolist()))
     assert 1 < flow.recorder.recordings <= sets_of_members + 1
-    assert flow.recorder.steps >= eager.flow_state.tried.max()
+    if integrator != "auto":
+        assert flow.recorder.steps * flow.dynamics.integrator.evaluations >= eager.flow_state.tried.max()
+
+
+def test_explicit_part_of_auto_is_recorded_while_the_implicit_one_decides_on_the_host(monkeypatch):
+    """What the recording has selected stays while the other part follows other members."""
+    flow, closure = made(0.0, graphs=True, monkeypatch=monkeypatch, integrator="auto")
+    both = 0
+    for _ in range(30):
+        flow.step(closure)
+        parts = {mode for mode, runs in zip(flow._modes, flow.clock().running, strict=True) if runs}
+        both += len(parts) == 2
+        if flow._recording is not None:
+            assert flow._recording.kept[3] in closure._selected
+    assert both > 0, "both parts are to follow some members"
+    assert flow.recorder.recordings <= 2 * len(ALPHAS) * len(SEEDS)
 
 
 def test_a_state_that_is_loaded_is_recorded_anew(monkeypatch):
@@ -137,9 +159,10 @@ REPLAYED = 1e-9
 @pytest.mark.gpu
 @on_device
 @RULES
-def test_replayed_steps_are_the_eager_ones(tau):
-    eager = followed(*made(tau, graphs=False, device="cuda"))
-    flow = followed(*made(tau, graphs=True, device="cuda"))
+@INTEGRATORS
+def test_replayed_steps_are_the_eager_ones(tau, integrator):
+    eager = followed(*made(tau, graphs=False, device="cuda", integrator=integrator))
+    flow = followed(*made(tau, graphs=True, device="cuda", integrator=integrator))
     assert flow.cuda_graphs, "the recording has failed"
     assert flow._recording is not None
     assert_same(flow, eager, rtol=REPLAYED)

@@ -165,7 +165,7 @@ def test_they_are_recorded(device, monkeypatch):
         flow, _ = setting.flow(**parts, dt=1e-3, compact=True, steps=7, cuda_graphs=graphs)
         if device == "cpu" and graphs:
             monkeypatch.setattr(flow, "recorder", lambda step: step, raising=False)
-            monkeypatch.setattr(flow, "_may_record", lambda: True)
+            monkeypatch.setattr(flow, "_may_record", lambda part: True)
         selected = []
 
         def closure():

@@ -1,0 +1,69 @@
+"""Blocks of members: how many are evaluated at once on a CPU, so that what they compute stays in its cache."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from lazy_lightning.memory import bytes_saved_for_backward
+from lazy_lightning.nn.member_samples import MemberSamples, Samples, select_members
+from lazy_lightning.nn.members import MemberNetwork
+
+BLOCK_BYTES = 8 * 2**20
+"""What the members of a block may save for the backward pass; measured by ``benchmarks/flow_step.py --blocks``. A
+constant and not the size of this machine's cache, so that a member's last digits are the same on all machines."""
+
+
+def block_size(
+    network: MemberNetwork, w: Tensor, x: Samples, buffers: dict[str, Tensor], chunk_size: int | None = None
+) -> int | None:
+    """The members that are evaluated at once: as many as save :data:`BLOCK_BYTES` for the backward pass.
+
+    Even, because products of one matrix are rounded otherwise than those of several, and two members or four begin
+    where the memory is aligned. What one member saves is counted in a forward pass.
+
+    Args:
+        network: of all members.
+        w: (E, N) their weights.
+        x: (n, *input_shape), or ``MemberSamples``.
+        buffers: (E, *shape) each.
+        chunk_size: the samples that are evaluated at once; None for all.
+
+    Returns:
+        A number of members; None for all, which is so on other devices than CPUs, and for less than four members.
+    """
+    if w.device.type != "cpu" or len(w) < 4:
+        return None
+    first = slice(0, 1)
+    samples = select_members(cast(Tensor, x), first)[:chunk_size]
+    own = {name: buffer[first] for name, buffer in buffers.items()}
+    leaf = w.detach()[first].clone().requires_grad_()
+    shared = () if isinstance(samples, MemberSamples) else (samples,)
+    with torch.enable_grad():
+        saved = bytes_saved_for_backward(lambda: network(leaf, samples, own), shared)
+    return members_in(BLOCK_BYTES, saved)
+
+
+def members_in(available: int, bytes_of_member: int) -> int:
+    """The largest even number of members that fit, at least two.
+
+    >>> members_in(100, 17), members_in(100, 90)
+    (4, 2)
+    """
+    return max(2, available // max(bytes_of_member, 1) // 2 * 2)
+
+
+def blocks(members: int, size: int | None) -> list[slice]:
+    """Slices that cover the members; a last one of one member is joined to that before it.
+
+    >>> blocks(7, 2)
+    [slice(0, 2, None), slice(2, 4, None), slice(4, 7, None)]
+    >>> blocks(7, None)
+    [slice(0, 7, None)]
+    """
+    starts = list(range(0, members, size or max(members, 1)))
+    if len(starts) > 1 and members - starts[-1] == 1:
+        starts.pop()
+    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], members], strict=True)]
