@@ -127,24 +127,28 @@ class KernelDrift(MeasuredAtTimes):
         split = kernel_set(module, self.split, self.samples, least=2)
         starts = module.shared_starts
         rows, own = starts.first, starts.own
-        model = self._model(module, module.w0, rows)
+        model = _model(module, module.w0[rows], rows)
         plan = make_plan(model, split.x)
         tangents = Tangents(model, plan, split.x, self.output)
         return KernelReference(tangents, hold=self.hold, tile=self.tile, labels=split.y), own
-
-    def _model(self, module: ObservableModule, w: Tensor, rows: Tensor) -> TangentModel:
-        buffers = {name: b[rows] for name, b in module.member_buffers().items()}
-        return TangentModel.of(module.network, w.detach()[rows], buffers=buffers)
 
     def measure(self, module: ObservableModule, observation: Observation, rows: Tensor) -> Mapping[str, Tensor]:
         """Drift and alignment of the kernels at the present weights, in total and by layer."""
         assert self._reference is not None
         assert self._first is not None
-        found = self._reference.compare(self._model(module, module.w, rows), self._first[rows])
+        found = self._reference.compare(_model(module, module.w.detach()[rows], rows), self._first[rows])
         names = list(found) if self.layers else [TOTAL]
         columns = {f"{DRIFT}/{name}": found[name].drift for name in (TOTAL, *(n for n in names if n != TOTAL))}
         total = found[TOTAL]
         return {**columns, "kernel_alignment": total.alignment, "label_alignment": total.label_alignment}
+
+    @torch.no_grad()
+    def drift_at(self, module: ObservableModule, rows: Tensor, displacement: Tensor) -> Tensor:
+        """(R,) the total drift of the members ``rows`` (R,) at other weights, w0 + dw with dw (R, N)."""
+        assert self._reference is not None
+        assert self._first is not None
+        model = _model(module, module.w0[rows] + displacement, rows)
+        return self._reference.compare(model, self._first[rows])[TOTAL].drift
 
     def warn_of_broken(self, module: ObservableModule, broken: Tensor, t: Tensor) -> None:
         """Names the members whose kernels are not finite."""
@@ -158,3 +162,9 @@ class KernelDrift(MeasuredAtTimes):
                 module.own_members.seeds[row],
                 when,
             )
+
+
+def _model(module: ObservableModule, weights: Tensor, rows: Tensor) -> TangentModel:
+    """The networks of the members ``rows`` (R,) with these weights (R, N)."""
+    buffers = {name: b[rows] for name, b in module.member_buffers().items()}
+    return TangentModel.of(module.network, weights, buffers=buffers)

@@ -114,6 +114,11 @@ class KernelEvolution(MeasuredAtTimes):
         f"{KERNEL_EVOLUTION}/{name}" for name in ("norm", "alignment", "label_alignment", "velocity", "test_loss")
     )
 
+    @property
+    def observes_within_steps(self) -> bool:
+        """Whether it measures on the way, at times or fractions that a long step jumps over, too."""
+        return self.loss_fractions is not None or self.t_factor != float("inf")
+
     def check(self, module: ObservableModule) -> None:
         """Raises an error if a set is too small, or the kernels do not fit in memory; forgets those of another run."""
         sets = ((module.train_split, "train", _LEAST_SAMPLES), (module.test_split, "test", 1))

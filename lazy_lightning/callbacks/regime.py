@@ -67,17 +67,27 @@ class TangentDeparture(NetworkObserver):
     ) -> Tensor:
         """Returns the departure on the first test samples of the members ``rows`` (R,), or of all (E,) if None."""
         chosen = torch.arange(len(state.t), device=state.t.device) if rows is None else rows
-        x = select_members(module.test_split.x[:samples], chosen)
-        buffers = {name: b[chosen] for name, b in module.member_buffers().items()}
-        w0, displacement = module.w0[chosen], state.displacement[chosen]
+        return self._departure_of(module, chosen, state.displacement[chosen], module.test_outputs[chosen, :samples])
+
+    @torch.no_grad()
+    def departure_at(self, module: ObservableModule, rows: Tensor, displacement: Tensor) -> Tensor:
+        """(R,) the departure of the members ``rows`` (R,) at other weights, w0 + dw with dw (R, N)."""
+        outputs = module.outputs_at(rows, displacement, module.test_split.x[: self.samples])
+        return self._departure_of(module, rows, displacement, outputs)
+
+    def _departure_of(self, module: ObservableModule, rows: Tensor, displacement: Tensor, outputs: Tensor) -> Tensor:
+        """(R,) of members with dw (R, N) and F (R, n, ...) on the first n test samples."""
+        x = select_members(module.test_split.x[: outputs.shape[1]], rows)
+        buffers = {name: b[rows] for name, b in module.member_buffers().items()}
+        w0 = module.w0[rows]
 
         def tangent(part: slice) -> Tensor:
             return tangent_outputs(lambda w: module.network(w, x[part], buffers), w0, displacement)
 
         linear = torch.cat([tangent(part) for part in chunks(len(x), module.chunk_size)], dim=1)
         start = partial(raw_outputs, module.network, w0, x, buffers, module.chunk_size)
-        scaled = drop_single_output(module.centering.select(chosen).from_change(linear, start))
-        return tangent_departure(module.test_outputs[chosen, :samples], scaled)
+        scaled = drop_single_output(module.centering.select(rows).from_change(linear, start))
+        return tangent_departure(outputs, scaled)
 
     @property
     def state_key(self) -> str:

@@ -2,49 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
 
 from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.callbacks.kernel_drift import DRIFT, KernelDrift
+from lazy_lightning.callbacks.level_crossing import first_crossing
 from lazy_lightning.callbacks.regime import TangentDeparture
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules.observation import Observation, Observer
 from lazy_lightning.ntk.reference import TOTAL
 
 if TYPE_CHECKING:
-    from lazy_lightning.modules.observable_module import ObservableModule
+    from lazy_lightning.flow.passages import Passages, Point
+    from lazy_lightning.modules.observable_module import FlowingModule, ObservableModule
 
 Definition = Literal["half_loss", "kernel_drift", "tangent_departure"]
 _COLUMNS = {"kernel_drift": f"{DRIFT}/{TOTAL}", "tangent_departure": "tangent_departure"}
 _OTHERS = ", ".join(_COLUMNS)
+_LONG_STEP = 1.25
+"""Steps that multiply t by more than this are interpolated by a parabola."""
 
 
-def first_crossing(t: Tensor, values: Tensor, level: Tensor) -> Tensor:
-    """Returns the time (E,) at which ``values`` first fall to ``level``, interpolated; NaN if they do not.
+def _grown_to(points: Sequence[tuple[Tensor, Tensor]], level: Tensor) -> Tensor:
+    """(E,) when the last of three values at times, (E,) each, has reached the level (E,); NaN if it has not.
 
-    The interpolation is linear in log t, and linear in t on a step that starts at t = 0.
+    The interpolation is exact for a power of t, and for t itself from t = 0 on.
+    """
+    t, values = (torch.stack(parts) for parts in zip(*points, strict=True))
+    grows = values[1] > 0
+    heights, target = torch.where(grows, values.log(), values), torch.where(grows, level.log(), level)
+    return first_crossing(t, -heights, -target, curved_beyond=1.0)
+
+
+def _bisected(
+    points: Sequence[tuple[Tensor, Tensor]],
+    inside: Sequence[Point],
+    level: Tensor,
+    value_at: Callable[[Point], Tensor],
+    *,
+    in_log: bool,
+) -> Tensor:
+    """() when a value of one member has reached the level between the last two of three points (t, value), () each.
 
     Args:
-        t: increasing times (K, E).
-        values: values (K, E) at these times.
-        level: levels (E,) of the members.
-
-    >>> first_crossing(torch.tensor([[1.0], [100.0]]), torch.tensor([[1.0], [0.0]]), torch.tensor([0.5]))
-    tensor([10.])
+        points: of which the last alone has reached the level.
+        inside: further points between the last two.
+        level: ().
+        value_at: measures at one of them.
+        in_log: whether to interpolate by :func:`_grown_to`.
     """
-    below = values <= level
-    after = below.to(torch.int8).argmax(dim=0, keepdim=True)
-    before = (after - 1).clamp_min(0)
-    t_a, t_b = t.gather(0, before)[0], t.gather(0, after)[0]
-    v_a, v_b = values.gather(0, before)[0], values.gather(0, after)[0]
-    share = torch.where(v_a == v_b, 0.0, (v_a - level) / (v_a - v_b)).to(t.dtype)
-    in_log = torch.exp(torch.lerp(t_a.log(), t_b.log(), share))
-    crossing = torch.where(t_a > 0, in_log, torch.lerp(t_a, t_b, share))
-    return torch.where(below.any(dim=0), crossing, torch.nan)
+    before, end = list(points[:2]), points[2]
+    while inside:
+        middle = len(inside) // 2
+        point = torch.full_like(end[0], inside[middle].t), value_at(inside[middle])
+        if bool(point[1] >= level):
+            end, inside = point, inside[:middle]
+        else:
+            before, inside = [before[1], point], inside[middle + 1 :]
+    three = [(t[None], value[None]) for t, value in (*before, end)]
+    if in_log:
+        return _grown_to(three, level[None])[0]
+    t, values = (torch.stack(parts) for parts in zip(*three, strict=True))
+    return first_crossing(t, -values, -level[None], curved_beyond=1.0)[0]
 
 
 class T1(Observer):
@@ -57,7 +81,8 @@ class T1(Observer):
     * ``tangent_departure``: ‖F - F_lin‖/‖F‖ has reached ``departure_level``; needs :class:`TangentDeparture` with
       ``always``.
 
-    The last two are tested when their observers measure, and interpolated in log t between these times.
+    The last two are tested when their observers measure, and interpolated between these times as powers of t. Within
+    steps that are long beside t their observers measure too, by the integrator's interpolant.
 
     Args:
         definitions: one or more of the three definitions.
@@ -70,6 +95,8 @@ class T1(Observer):
     """
 
     looks_at_others = True
+
+    reads_passages = True
 
     needs_shared_inputs = False
 
@@ -93,44 +120,102 @@ class T1(Observer):
         self._levels = {"kernel_drift": drift_level, "tangent_departure": departure_level}
         self._t1: dict[str, Tensor] = {}
         self._last: dict[str, tuple[Tensor, Tensor]] = {}
+        self._earlier: dict[str, tuple[Tensor, Tensor]] = {}
 
     def observe(self, module: ObservableModule, observation: Observation) -> Mapping[str, Tensor]:
         """Returns ``t1/DEFINITION``, which is NaN until the member has left the tangent space."""
         measured = [name for name in self.definitions if name == "half_loss" or module.trains_network]
         if observation.index == 0:
-            self._t1, self._last = {}, {}
+            self._t1, self._last, self._earlier = {}, {}, {}
         for name in measured:
             if name not in self._t1:
                 self._t1[name] = torch.full_like(observation.state.t, torch.nan)
             self._t1[name] = self._t1[name].to(observation.state.t.device)
             if name == "half_loss":
-                self._update_from_loss(observation)
+                self._update_from_loss(module, observation)
             else:
-                self._update_from_column(name, observation)
+                self._update_from_column(name, module, observation)
         return {f"t1/{name}": self._t1[name] for name in measured}
 
-    def _update_from_loss(self, observation: Observation) -> None:
-        state, t1 = observation.state, self._t1["half_loss"]
-        if observation.trace is not None and "half_loss" in self._last:
-            rows = slice(None) if observation.rows is None else observation.rows
-            t_last, loss_last = (x.to(state.t.device)[rows] for x in self._last["half_loss"])
-            t = torch.cat([t_last[None], observation.trace.t])
-            loss = torch.cat([loss_last[None], observation.trace.loss.double()])
-            found = first_crossing(t, loss, 0.5 * state.loss_start[rows].double())
+    def _update_from_loss(self, module: ObservableModule, observation: Observation) -> None:
+        state, t1, trace = observation.state, self._t1["half_loss"], observation.trace
+        if trace is not None and "half_loss" in self._last:
+            rows = torch.arange(len(state.t), device=state.t.device) if observation.rows is None else observation.rows
+            (t_0, loss_0), (t_1, loss_1) = ((t[rows], loss[rows]) for t, loss in self._two_before("half_loss", state.t))
+            # Steps that end before an observation within a step, which comes first, have been seen.
+            seen = trace.t < t_1
+            t = torch.cat([t_0[None], t_1[None], torch.where(seen, t_1, trace.t)])
+            loss = torch.cat([loss_0[None], loss_1[None], torch.where(seen, loss_1, trace.loss.double())])
+            half = 0.5 * state.loss_start[rows].double()
+            bend = torch.inf if observation.passages is None else 1.0
+            found = first_crossing(t, loss, half, curved_beyond=bend)
+            if observation.passages is not None:
+                self._locate_half(module, observation.passages, rows, (t, loss, half), found)
             t1[rows] = torch.where(t1[rows].isnan(), found, t1[rows])
         # Copies, because the flow updates its state in place.
-        self._last["half_loss"] = (state.t.clone(), state.loss.to(torch.float64, copy=True))
+        self._keep("half_loss", state.t.clone(), state.loss.to(torch.float64, copy=True))
 
-    def _update_from_column(self, name: str, observation: Observation) -> None:
+    def _locate_half(
+        self,
+        module: ObservableModule,
+        passages: Passages,
+        rows: Tensor,
+        curve: tuple[Tensor, Tensor, Tensor],
+        found: Tensor,
+    ) -> None:
+        """Writes the times (R,) at which the loss of members ``rows`` has halved within a long step to ``found``."""
+        t, loss, half = curve
+        for i in (self._t1["half_loss"][rows].isnan() & ~found.isnan()).nonzero().flatten().tolist():
+            after = max(int((loss[:, i] <= half[i]).byte().argmax()), 2)
+            points = [(t[k, i], -loss[k, i]) for k in (after - 2, after - 1, after)]
+            row = rows[i : i + 1]
+
+            def value_at(point: Point, row: Tensor = row) -> Tensor:
+                return -cast("FlowingModule", module).loss_at(row, point.displacement[None])[0].double()
+
+            inside = passages.between(int(row), float(points[1][0]), float(points[2][0]))
+            found[i] = _bisected(points, inside, -half[i], value_at, in_log=False)
+
+    def _update_from_column(self, name: str, module: ObservableModule, observation: Observation) -> None:
         t, value = observation.state.t, observation.columns[_COLUMNS[name]].double()
-        # Both quantities are zero at t = 0, where the departure is 0/0.
-        zero = (torch.zeros_like(t), torch.zeros_like(t))
-        t_last, last = (x.to(t.device) for x in self._last.get(name, zero))
+        points = [*self._two_before(name, t), (t, value)]
         level = torch.full_like(t, self._levels[name])
-        found = first_crossing(torch.stack([t_last, t]), -torch.stack([last, value]), -level)
-        self._t1[name] = torch.where(self._t1[name].isnan(), found, self._t1[name])
-        is_measured = value.isfinite()
-        self._last[name] = (torch.where(is_measured, t, t_last), torch.where(is_measured, value, last))
+        found = _grown_to(points, level)
+        new = self._t1[name].isnan() & ~found.isnan()
+        if observation.passages is not None:
+            for row in new.nonzero().flatten().tolist():
+                known = [(times[row], values[row]) for times, values in points]
+                inside = observation.passages.between(row, float(known[1][0]), float(known[2][0]))
+                value_at = partial(self._value_at, name, module, row)
+                found[row] = _bisected(known, inside, level[row], value_at, in_log=True)
+        self._t1[name] = torch.where(new, found, self._t1[name])
+        self._keep(name, t.clone(), value)
+
+    def _value_at(self, name: str, module: ObservableModule, row: int, point: Point) -> Tensor:
+        """() the quantity of a definition for one member at a point within a step."""
+        displacement = point.displacement[None]
+        rows = torch.tensor([row], device=displacement.device)
+        for observer in module.trainer.callbacks:  # type: ignore[attr-defined]
+            if name == "kernel_drift" and isinstance(observer, KernelDrift):
+                return observer.drift_at(module, rows, displacement)[0].double()
+            if name == "tangent_departure" and isinstance(observer, TangentDeparture) and observer.always:
+                return observer.departure_at(module, rows, displacement)[0].double()
+        raise AssertionError(f"the observer of {name} is missing, see check")
+
+    def _two_before(self, name: str, t: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """The last two times with their values, (E,) each; at first t = 0, where drift and departure are zero."""
+        zero = (torch.zeros_like(t), torch.zeros_like(t))
+        last = self._last.get(name, zero)
+        return [(u.to(t.device), value.to(t.device)) for u, value in (self._earlier.get(name, last), last)]
+
+    def _keep(self, name: str, t: Tensor, value: Tensor) -> None:
+        """Notes values (E,) at times of their own, where they have been measured at a later time than before."""
+        earlier, last = self._two_before(name, t)
+        new = value.isfinite() & (t > last[0])
+        if name not in self._last:
+            new, last = value.isfinite(), tuple(torch.where(value.isfinite(), x, 0.0) for x in (t, value))
+        self._earlier[name] = (torch.where(new, last[0], earlier[0]), torch.where(new, last[1], earlier[1]))
+        self._last[name] = (torch.where(new, t, last[0]), torch.where(new, value, last[1]))
 
     def check(self, module: ObservableModule) -> None:
         """Raises ConfigError if the observer of a definition is missing."""
@@ -153,11 +238,19 @@ class T1(Observer):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns the state for the checkpoint, so that a resumed run finds the same t1."""
-        last = {name: {"t": t, "value": value} for name, (t, value) in self._last.items()}
-        return {"t1": self._t1, "last": last} if self._t1 else {}
+        if not self._t1:
+            return {}
+        kept = {"last": self._last, "earlier": self._earlier}
+        points = {
+            key: {name: {"t": t, "value": value} for name, (t, value) in each.items()} for key, each in kept.items()
+        }
+        return {"t1": self._t1, **points}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores the state from a checkpoint."""
         if state_dict:
             self._t1 = dict(state_dict["t1"])
-            self._last = {name: (held["t"], held["value"]) for name, held in state_dict["last"].items()}
+            self._last, self._earlier = (
+                {name: (held["t"], held["value"]) for name, held in state_dict.get(key, {}).items()}
+                for key in ("last", "earlier")
+            )

@@ -20,6 +20,7 @@ from lazy_lightning.flow.events import Event, LossReached, MarginsMet, Moment, S
 from lazy_lightning.flow.explicit import ExplicitPair
 from lazy_lightning.flow.implicit import Implicit
 from lazy_lightning.flow.integrator import Attempt, Integrator, Outcome
+from lazy_lightning.flow.interpolant import Interpolant, Within
 from lazy_lightning.flow.momentum_flow import MomentumFlow, Trace
 from lazy_lightning.flow.rules import Momentum, NesterovFlow, StepRule
 from lazy_lightning.flow.schedule import Schedule
@@ -41,6 +42,7 @@ __all__ = [
     "GradientChangeController",
     "Implicit",
     "Integrator",
+    "Interpolant",
     "LossReached",
     "MarginsMet",
     "Moment",
@@ -56,6 +58,7 @@ __all__ = [
     "TangentClosure",
     "TimeReached",
     "Trace",
+    "Within",
     "gradient_change",
     "reference",
 ]

@@ -35,6 +35,7 @@ class Auto(Integrator):
     name: ClassVar[str] = "auto"
     needs_tangent: ClassVar[bool] = True
     reads_the_host: ClassVar[bool] = True
+    interpolates: ClassVar[bool] = True
     evaluations: ClassVar[int] = ExplicitPair.evaluations
     growth: ClassVar[float] = Implicit.growth  # type: ignore[misc]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor
 
 from lazy_lightning.flow.state import FlowState
+from lazy_lightning.flow.step import Tried
+
+_Result = TypeVar("_Result")
 
 _WARM_UP = 3
 """Eager steps before recording, in which libraries make their handles and workspaces and caches are filled."""
@@ -18,25 +20,25 @@ class RecordingError(RuntimeError):
     """A step that cannot be recorded: it synchronises with the host, or there is no memory for a second workspace."""
 
 
-class RecordedStep:
+class RecordedStep(Generic[_Result]):
     """A step on tensors that stay where they are, which a CUDA graph repeats.
 
     The step must read and write the same memory each time, make no host synchronisation, and take no decision on the
     host. Its first calls run eagerly, on a stream of their own as recording requires; each call is one step.
 
     Args:
-        step: changes its tensors in place and returns one tensor.
+        step: changes its tensors in place and returns a tensor, or what holds tensors.
     """
 
-    def __init__(self, step: Callable[[], Tensor]) -> None:
+    def __init__(self, step: Callable[[], _Result]) -> None:
         self._step = step
         self._eager_calls = 0
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._result: Tensor | None = None
+        self._result: _Result | None = None
 
-    def __call__(self) -> Tensor:
-        """One step; the tensor returned is overwritten by the next one.
+    def __call__(self) -> _Result:
+        """One step; the tensors returned are overwritten by the next one.
 
         Raises:
             RecordingError: if the step cannot be recorded. Nothing has been changed then.
@@ -50,7 +52,7 @@ class RecordedStep:
         self._graph.replay()
         return self._result
 
-    def _eager(self) -> Tensor:
+    def _eager(self) -> _Result:
         self._eager_calls += 1
         present = torch.cuda.current_stream()
         self._stream.wait_stream(present)
@@ -75,6 +77,6 @@ class Recording(NamedTuple):
     key: Hashable
     """What the recording depends on: another key needs another one."""
     state: FlowState
-    step: Callable[[], Tensor]
+    step: Callable[[], Tried]
     kept: object
     """What the recorded kernels read, and whose memory must therefore not be given back."""

@@ -71,6 +71,15 @@ def advanced(differences: Tensor, increment: Tensor, order: Tensor, formulas: Fo
     return moved.addcmul_(formulas.increment[order].to(dtype).unsqueeze(2), increment.unsqueeze(1))
 
 
+def interpolated(differences: Tensor, order: Tensor, share: Tensor) -> Tensor:
+    """(R, N) the polynomial of orders (R,) after shares (R,) float64 of the last step; differences (R, 8, N)."""
+    index = torch.arange(MAX_ORDER, dtype=share.dtype, device=share.device)
+    factors = (share.unsqueeze(1) - 1 + index) / (index + 1)
+    weights = torch.cat([torch.ones_like(factors[:, :1]), factors.cumprod(dim=1)], dim=1)
+    weights = torch.where(torch.arange(MAX_ORDER + 1, device=order.device) <= order.unsqueeze(1), weights, 0.0)
+    return (weights.to(differences.dtype).unsqueeze(1) @ differences[:, : MAX_ORDER + 1]).squeeze(1)
+
+
 def rescaled(differences: Tensor, order: Tensor, factor: Tensor) -> Tensor:
     """(E, 8, N) the differences of the same interpolating polynomial at steps ``factor`` (E,) times as long."""
     change = _powers(factor) @ _powers(torch.ones_like(factor))

@@ -22,6 +22,7 @@ from lazy_lightning.flow.integrator import (
     margin_memory,
     rms,
 )
+from lazy_lightning.flow.interpolant import Within
 from lazy_lightning.flow.location import relocate
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
@@ -38,6 +39,17 @@ _STAGES = (
 )
 _ERROR = (71 / 57600, 0.0, -71 / 16695, 71 / 1920, -17253 / 339200, 22 / 525, -1 / 40)
 """The weights of order 5 less those of order 4."""
+_INTERPOLATION = (
+    (-8048581381 / 2820520608, 8663915743 / 2820520608, -12715105075 / 11282082432),
+    (0.0, 0.0, 0.0),
+    (131558114200 / 32700410799, -68118460800 / 10900136933, 87487479700 / 32700410799),
+    (-1754552775 / 470086768, 14199869525 / 1410260304, -10690763975 / 1880347072),
+    (127303824393 / 49829197408, -318862633887 / 49829197408, 701980252875 / 199316789632),
+    (-282668133 / 205662961, 2019193451 / 616988883, -1453857185 / 822651844),
+    (40617522 / 29380423, -110615467 / 29380423, 69997945 / 29380423),
+)
+"""Coefficients of s^2, s^3 and s^4 in the weight of each stage after a share s of the step, of order 4 (L. F. Shampine,
+"Some practical Runge-Kutta formulas", Math. Comp. 46 (1986) 135). That of s is 1 for the first stage, else 0."""
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 5.0
 _PROPORTIONAL, _INTEGRAL = 0.17, 0.04
 """Exponents of the present and the previous error in the controller of Hairer and Wanner, Solving ODEs II, IV.2."""
@@ -61,6 +73,7 @@ class ExplicitPair(Integrator):
     tol: float = 1e-3
     name: ClassVar[str] = "explicit"
     evaluations: ClassVar[int] = 7
+    interpolates: ClassVar[bool] = True
     growth: ClassVar[float] = _GROW  # type: ignore[misc]
 
     def __post_init__(self) -> None:
@@ -104,7 +117,7 @@ class ExplicitPair(Integrator):
         keep(state.memory["error"], error.clamp_min(1e-4), accept)
         state.memory["stiff"].add_((stiff > _STIFF) & accept)
         change = torch.where(usable | ~attempt.running, r, torch.nan)
-        return Outcome(accept, following, change, evaluation, real, noise)
+        return Outcome(accept, following, change, evaluation, real, noise, stages.within)
 
     def _error(self, attempt: Attempt, stages: _Stages, evaluation: Evaluation, moved: Tensor) -> Tensor:
         """(E,) float64 the error of the step over ``tol``. Overwrites the buffer of trial weights."""
@@ -131,7 +144,7 @@ class _Stages:
     def __init__(self, attempt: Attempt) -> None:
         self._attempt = attempt
         state = attempt.state
-        self._dt = attempt.dt.to(state.gradient.dtype)
+        self._dt = attempt.dt.to(state.gradient.dtype, copy=True)  # the flow writes the next dt into its own
         self.slopes: list[Tensor] = []
         self._v_slopes: list[Tensor] = []
         self._velocity: Tensor | None = None
@@ -159,6 +172,21 @@ class _Stages:
         assert self._last_velocity is not None  # called with momentum alone
         return torch.where(self._memory_time(-1) == 0, -gradient, self._last_velocity)
 
+    def within(self, rows: Tensor, share: Tensor) -> Within:
+        """Where members were after a share of the step, by the interpolant of order 4; once the step has been kept."""
+        state, weights = self._attempt.state, _weights_within(share).to(self._dt)
+        displacement = self._moved_back(state.displacement, self.slopes, rows, weights)
+        if state.velocity is None:
+            return Within(displacement, None)
+        return Within(displacement, self._moved_back(state.velocity, self._v_slopes, rows, weights))
+
+    def _moved_back(self, end: Tensor, slopes: list[Tensor], rows: Tensor, weights: Tensor) -> Tensor:
+        """(R, N) end + dt sum_j (weight_j(s) - weight_j(1)) slope_j, from weights (R, 7)."""
+        total, dt = end[rows], self._dt[rows]
+        for weight, slope in zip(weights.unbind(dim=1), slopes, strict=True):
+            total = torch.addcmul(total, slope[rows], (dt * weight).unsqueeze(1))
+        return total
+
     def _append(self, stage: int, gradient: Tensor, velocity: Tensor | None) -> None:
         if velocity is None:
             self.slopes.append(-gradient)
@@ -182,6 +210,14 @@ class _Stages:
                 factor = (self._dt * weight).unsqueeze(1)
                 total = torch.addcmul(total, slope, factor, out=None if total is base else total)
         return total
+
+
+def _weights_within(share: Tensor) -> Tensor:
+    """(R, 7) float64 the weights of the stages after shares (R,) of a step, less those at its end."""
+    powers = share.unsqueeze(1) ** torch.arange(2, 5, dtype=share.dtype, device=share.device) - 1
+    weights = powers @ torch.tensor(_INTERPOLATION, dtype=share.dtype, device=share.device).T
+    weights[:, 0] += share - 1
+    return weights
 
 
 def _stiffness(dt: Tensor, slopes: list[Tensor], moved: Tensor) -> Tensor:

@@ -18,13 +18,14 @@ c/(tau + c)) (psi_v - v_predicted).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
 from lazy_lightning.flow import tangent_system
-from lazy_lightning.flow.differences import ROWS, Formulas, advanced, predicted, rescaled
+from lazy_lightning.flow.differences import ROWS, Formulas, advanced, interpolated, predicted, rescaled
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.first_step import time_of_first_fall
@@ -41,6 +42,7 @@ from lazy_lightning.flow.integrator import (
     margin_memory,
     rms,
 )
+from lazy_lightning.flow.interpolant import Within
 from lazy_lightning.flow.location import relocate
 from lazy_lightning.flow.rules import StepRule
 from lazy_lightning.flow.state import FlowState
@@ -104,6 +106,7 @@ class Implicit(Integrator):
     needs_tangent: ClassVar[bool] = True
     reads_the_host: ClassVar[bool] = True
     approximate: ClassVar[bool] = True
+    interpolates: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_tolerance(self.tol)
@@ -180,6 +183,7 @@ class Implicit(Integrator):
         evaluation, gradient = evaluate.filtered(trial, correction)
         self._correct_kept_outputs(attempt, correction.missed)
 
+        order_of_step = memory["order"].clone()
         column = step.c.to(gradient.dtype).unsqueeze(1)
         delta = gradient.mul_(-column).sub_(step.psi).sub_(memory["increment"])
         norm = rms(correction.change)
@@ -207,7 +211,7 @@ class Implicit(Integrator):
         memory["kernel_age"].masked_fill_(restarted & missed & (memory["kernel_age"] == _OLD), _RENEW)
         self._restart(memory, restarted)
         change = torch.where(usable | ~attempt.running, error.clamp(max=1e300), torch.nan)
-        return Outcome(accept, following, change, reported, real, noise)
+        return Outcome(accept, following, change, reported, real, noise, partial(_within, memory, order_of_step))
 
     # ------------------------------------------------------------------ before the evaluation
 
@@ -536,6 +540,14 @@ class _Correction:
         memory["factor"].index_copy_(0, rows, tangent_system.factorized(memory["kernel"][rows], root, scale[rows]))
         memory["factor_c"].index_copy_(0, rows, self._step.c[rows])
         memory["system_age"].index_fill_(0, rows, _FRESH)
+
+
+def _within(memory: dict[str, Tensor], order: Tensor, rows: Tensor, share: Tensor) -> Within:
+    """Where members were after a share of a step of this order, by the polynomial through its points."""
+    displacement = interpolated(memory["differences"][rows], order[rows], share)
+    if "velocity_differences" not in memory:
+        return Within(displacement, None)
+    return Within(displacement, interpolated(memory["velocity_differences"][rows], order[rows], share))
 
 
 def _memory_time(attempt: Attempt, t: Tensor) -> Tensor:

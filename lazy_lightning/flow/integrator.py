@@ -12,6 +12,7 @@ from torch import Tensor
 from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.events import Event
+from lazy_lightning.flow.interpolant import Interpolant
 from lazy_lightning.flow.known_masks import holds_for_all
 from lazy_lightning.flow.part import FlowPart
 from lazy_lightning.flow.positive_number import positive_number
@@ -69,6 +70,8 @@ class Outcome(NamedTuple):
     """(E,) bool: the gradient before the step exceeded rounding errors."""
     noise: Tensor
     """(E,) bool: the step has shown that the gradient is rounding error alone."""
+    interpolant: Interpolant | None = None
+    """Where members were within the step; None for an integrator whose members are observed at the ends of steps."""
 
 
 class Integrator(FlowPart, ABC):
@@ -89,6 +92,8 @@ class Integrator(FlowPart, ABC):
     """Whether the closure must be a :class:`~lazy_lightning.flow.TangentClosure`."""
     reads_the_host: ClassVar[bool] = False
     """Whether an attempt reads numbers from the device, so that it cannot be recorded as a CUDA graph."""
+    interpolates: ClassVar[bool] = False
+    """Whether outcomes have an interpolant, by which members are observed within long steps too."""
     approximate: ClassVar[bool] = False
     """Whether ``state.outputs`` and ``state.loss`` are those of the accepted weights to the integrator's tolerance
     alone; the flow then evaluates members anew at their end."""

@@ -22,12 +22,13 @@ from lazy_lightning.flow.integrator import Integrator
 from lazy_lightning.flow.integrators import build_integrator, fitting
 from lazy_lightning.flow.parameters import ParameterRows
 from lazy_lightning.flow.part import on_device
+from lazy_lightning.flow.passages import Passages
 from lazy_lightning.flow.rules import StepRule, step_rule
 from lazy_lightning.flow.state import MEMORY, FlowState
-from lazy_lightning.flow.step import Dynamics, confirm_ends, initial_state, settle, try_step
+from lazy_lightning.flow.step import Dynamics, Tried, confirm_ends, initial_state, settle, try_step
 from lazy_lightning.flow.stop_reason import StopReason
 
-Step = Callable[[], Tensor]
+Step = Callable[[], Tried]
 _INTEGRATOR = "integrator"
 """In the parameter group: whose memory the state has; None for none."""
 
@@ -147,6 +148,7 @@ class MomentumFlow(torch.optim.Optimizer):
         self.closure: Closure | None = None
         self.active: Tensor | None = None
         self.trace: Trace | None = None
+        self.passages: Passages | None = None
         self._clock: Clock | None = None
         self.cuda_graphs = cuda_graphs
         self._recording: Recording | None = None
@@ -205,6 +207,11 @@ class MomentumFlow(torch.optim.Optimizer):
             self._read_clock()
         assert self._clock is not None  # just read
         return self._clock
+
+    def approximate_members(self) -> list[int]:
+        """The running members whose loss and outputs are approximate, see :class:`Integrator`; from the clock."""
+        parts, running = self.dynamics.integrator.parts, self.clock().running
+        return [i for i, runs in enumerate(running) if runs and parts[self._modes[i]].approximate]
 
     def _read_clock(self, *further: Tensor) -> list[list[float]]:
         """Reads the clock, the part that follows each member, and further (E,) float64 numbers, which it returns."""
@@ -271,6 +278,8 @@ class MomentumFlow(torch.optim.Optimizer):
         if self.steps < 1:
             raise ValueError(f"steps, the tried steps in a call, must be >= 1, got {self.steps}")
         self.start(closure)
+        if self.passages is not None:
+            self.passages.begin()
         whole = self.flow_state
         rows = self._running_rows(whole)
         if rows is not None and len(rows) == 0:
@@ -280,12 +289,13 @@ class MomentumFlow(torch.optim.Optimizer):
             self._step_by_parts(whole, rows, closure)
             return whole.loss.clone()
         self.active = rows
+        members = [i for i, runs in enumerate(self.clock().running) if runs or rows is None]
         part = whole if rows is None else whole.select(rows)
         dynamics = self.dynamics if rows is None else self.dynamics.select(rows)
         recording = self._record(part, closure, dynamics) if self._may_record(dynamics.integrator) else None
         self._clock = None
         try:
-            part = self._burst(part, closure, dynamics, recording)
+            part = self._burst(part, closure, dynamics, recording, members)
             if rows is not None:
                 whole.write(rows, part)
         finally:
@@ -316,7 +326,7 @@ class MomentumFlow(torch.optim.Optimizer):
                 part = whole.select(followed, prefix)
                 dynamics = replace(self.dynamics, integrator=integrator).select(followed)
                 recording = self._record(part, closure, dynamics) if self._may_record(integrator) else None
-                part = self._burst(part, closure, dynamics, recording)
+                part = self._burst(part, closure, dynamics, recording, own)
                 whole.write(followed, part, prefix)
                 assert self.trace is not None  # just made
                 traces.append((own, self.trace))
@@ -384,9 +394,17 @@ class MomentumFlow(torch.optim.Optimizer):
         return max((_whole(count) * self.dynamics.integrator.evaluations for count in steps), default=0)
 
     def _burst(
-        self, state: FlowState, closure: Closure, dynamics: Dynamics, recording: Recording | None = None
+        self,
+        state: FlowState,
+        closure: Closure,
+        dynamics: Dynamics,
+        recording: Recording | None = None,
+        members: Sequence[int] | None = None,
     ) -> FlowState:
-        """Tries the steps; returns the state that has changed, which is the recording's if there is one."""
+        """Tries the steps; returns the state that has changed, which is the recording's if there is one.
+
+        ``members`` are the indices of those in the state, whose passages are collected.
+        """
         if recording is not None:
             state, step = recording.state, recording.step
         else:
@@ -394,6 +412,8 @@ class MomentumFlow(torch.optim.Optimizer):
         running = state.running
         times, losses = [], []
         noise = None
+        passages = self.passages if dynamics.integrator.interpolates and not self._advancing else None
+        before = [] if passages is None else state.t.tolist()
         for _ in range(max(1, self.steps // dynamics.integrator.evaluations)):
             try:
                 found = step()
@@ -405,7 +425,12 @@ class MomentumFlow(torch.optim.Optimizer):
                 step = self._step_of(state, closure, dynamics)
                 found = step()
             if state.velocity is not None:
-                noise = found.clone() if noise is None else noise | found
+                noise = found.noise.clone() if noise is None else noise | found.noise
+            if passages is not None and members is not None and found.interpolant is not None:
+                after = state.t.tolist()
+                passages.add(members, before, after, found.interpolant)
+                before = after
+            del found  # and what its interpolant holds
             times.append(state.t.clone())
             losses.append(state.loss.clone())
         settle(state, noise, dynamics.events)

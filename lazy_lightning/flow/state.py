@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import torch
@@ -86,6 +86,11 @@ class FlowState:
                 if not name.startswith(MEMORY) or name.startswith(there)
             }
         )
+
+    def snapshot(self) -> FlowState:
+        """A copy without the integrator's memory, which does not change with the flow; ``origin`` is shared."""
+        own = {name: x.clone() for name, x in self._changing() if not name.startswith(MEMORY)}
+        return replace(self, memory={}, loss_start=self.loss_start.clone(), **own)
 
     def write(self, rows: Tensor, part: FlowState, prefix: str = "") -> None:
         """Writes a state made by :meth:`select` back to its rows."""

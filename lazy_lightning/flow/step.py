@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from lazy_lightning.flow.evaluator import Evaluator
 from lazy_lightning.flow.events import Event, Moment, stop
 from lazy_lightning.flow.gradient_change import negligible
 from lazy_lightning.flow.integrator import Attempt, Decide, Integrator, finite, keep, keep_evaluation, own_decision
+from lazy_lightning.flow.interpolant import Interpolant
 from lazy_lightning.flow.known_masks import holds_for_all, holds_for_none
 from lazy_lightning.flow.part import select_rows
 from lazy_lightning.flow.rules import StepRule
@@ -76,10 +78,17 @@ def initial_state(origin: Tensor, weights_at: Tensor, evaluate: Evaluator, dynam
     return state
 
 
-def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluator, dynamics: Dynamics) -> Tensor:
-    """Attempts one step of every running member, in place; members that stopped stay where they are.
+class Tried(NamedTuple):
+    """What an attempt at a step has shown."""
 
-    Returns (E,) whether the step has shown that the gradient is rounding error alone, for :func:`settle`.
+    noise: Tensor
+    """(E,) bool: the gradient is rounding error alone, for :func:`settle`."""
+    interpolant: Interpolant | None
+    """Where members were within the step."""
+
+
+def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluator, dynamics: Dynamics) -> Tried:
+    """Attempts one step of every running member, in place; members that stopped stay where they are.
 
     Costs what the integrator's attempt costs, and some thirty operations on (E,) numbers.
     """
@@ -95,7 +104,7 @@ def try_step(state: FlowState, weights_at: Tensor, evaluate: Evaluator, dynamics
     moment = Moment(state.t, state.tried, state.loss_start, outcome.evaluation)
     stop(state.reason, dynamics.events, moment, accept, running)
     _halt(state, outcome.real, outcome.noise)
-    return outcome.noise
+    return Tried(outcome.noise, outcome.interpolant)
 
 
 def _landing(t: Tensor, t_max: float | Tensor) -> float | Tensor:

@@ -18,13 +18,16 @@ from lazy_lightning.argument_types import check_arguments
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.controllers import Controller
+from lazy_lightning.flow.evaluation import Evaluation
 from lazy_lightning.flow.events import Event, as_event
 from lazy_lightning.flow.integrator import Integrator
 from lazy_lightning.flow.integrators import build_integrator
-from lazy_lightning.flow.momentum_flow import Clock, MomentumFlow
+from lazy_lightning.flow.momentum_flow import Clock, MomentumFlow, Trace
+from lazy_lightning.flow.passages import Passage, Passages
 from lazy_lightning.flow.positive_number import positive_number
 from lazy_lightning.flow.rules import StepRule, step_rule
 from lazy_lightning.flow.schedule import Schedule
+from lazy_lightning.flow.state import FlowState
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.ensemble import DataSeeds
 from lazy_lightning.modules.logged_columns import act_on_observation, check_monitors_of_one_epoch
@@ -35,7 +38,7 @@ from lazy_lightning.modules.memory_time import (
     memory_times,
     warning_of_long_memory,
 )
-from lazy_lightning.modules.observation import Observation, Record
+from lazy_lightning.modules.observation import Observation, Observer, Record
 from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.modules.rank_mesh import Shard, check_shard, divided_processes, sample_slices
 from lazy_lightning.modules.ranks import Ranks
@@ -183,6 +186,7 @@ class FlowModule(ObservedModule):
         self._whole_reasons: list[StopReason] | None = None
         self._whole_clock: Clock | None = None
         self._starts_of_all: Tensor | None = None
+        self._observes_passages = False
 
     def _check_decay(self) -> None:
         integrator = self._flow_options["integrator"]
@@ -330,11 +334,12 @@ class FlowModule(ObservedModule):
         """Brings the data to the device, and computes f0 there."""
         super().on_fit_start()
         self.objective = self._build_objective()
+        self._descended = self._followed()
         self.flow.closure = self._closure()
 
     def _closure(self) -> ObjectiveClosure:
         """Evaluates the running members."""
-        return ObjectiveClosure(self.flow_weights, self._followed(), self.flow)
+        return ObjectiveClosure(self.flow_weights, self._descended, self.flow)
 
     def _followed(self) -> FullBatchObjective:
         """What the flow descends, of :attr:`flow_weights`; ``objective`` is of the networks' weights, for observers."""
@@ -377,6 +382,15 @@ class FlowModule(ObservedModule):
             PairedNetwork(self.network), self.w0, self.dw.detach(), x, self.member_buffers(), self.chunk_size
         )
         return drop_single_output(self.centering.from_change(change, self.w0))
+
+    def outputs_at(self, rows: Tensor, displacement: Tensor, x: Tensor) -> Tensor:
+        """F of some members at other weights, see :meth:`MemberModule.outputs_at`."""
+        if not self.paired:
+            return super().outputs_at(rows, displacement, x)
+        buffers = {name: b[rows] for name, b in self.member_buffers().items()}
+        w0 = self.w0[rows]
+        change = changes(PairedNetwork(self.network), w0, displacement, x, buffers, self.chunk_size)
+        return drop_single_output(self.centering.select(rows).from_change(change, w0))
 
     def _resident_training_set(self) -> Split:
         """All of it; where each process evaluates a slice, the inputs stay on the host, in float64."""
@@ -422,6 +436,7 @@ class FlowModule(ObservedModule):
         self.begin_session(anew=not self.flow.started)
         check_monitors_of_one_epoch(self.trainer)
         self._show_step_size()
+        self._collect_passages()
         if self.flow.started:
             self.flow.reopen(wall=self.stop.max_wall is None or self._wall_before < self.stop.max_wall)
             self._share_starts()
@@ -447,9 +462,106 @@ class FlowModule(ObservedModule):
         flow = self.flow
         flow.steps = self._burst_length()
         begin = time.perf_counter()
+        start = self._last_observed() if self._observes_passages else None
         cast(Any, self.optimizers()).step()  # through Lightning, which counts the burst as its global step
+        if start is not None:
+            self._observe_passages(start)
         self._observe()
         self._seconds_per_step = (time.perf_counter() - begin) / flow.steps
+
+    def _collect_passages(self) -> None:
+        """Lets the flow collect where members are within long steps, if an observer uses it."""
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        observers = [c for c in callbacks if isinstance(c, Observer) and c.applies_to(self)]
+        interpolates = self.flow.dynamics.integrator.interpolates
+        self._observes_passages = interpolates and any(c.observes_within_steps for c in observers)
+        wanted = self._observes_passages or (interpolates and any(c.reads_passages for c in observers))
+        self.flow.passages = Passages(self.schedule.t_factor, self.device) if wanted else None
+
+    def _last_observed(self) -> FlowState:
+        """A copy of the state as it was observed last, without the integrator's memory."""
+        state, approximate = self.flow.flow_state.snapshot(), self.flow.approximate_members()
+        if approximate:
+            state, _ = self._evaluated(state, None, torch.tensor(approximate, device=state.t.device))
+        return state
+
+    def _observe_passages(self, state: FlowState) -> None:
+        """Observes members at points of the schedule's grid in t that the burst has jumped over, interpolated there.
+
+        Args:
+            state: of all members before the burst, without memory; changed here.
+        """
+        flow = self.flow
+        assert flow.passages is not None  # else there is nothing to observe
+        passages = flow.passages.taken(flow.clock().t)
+        if self.paired:
+            state = replace(state, origin=self.w0)
+        count = 0
+        while self.ranks.any(count < len(passages)):
+            rows = None
+            if count < len(passages):
+                rows = passages[count].rows
+                self._move_to(state, passages[count])
+            members = slice(None) if rows is None else rows
+            trace = Trace(state.t[members].unsqueeze(0), state.loss[members].unsqueeze(0))
+            columns: dict[str, Tensor] = {}
+            self.observe(Observation(self.observations, state, trace, rows, False, columns), columns)
+            count += 1
+        if count:
+            self._show(flow.flow_state)
+
+    def _move_to(self, state: FlowState, passage: Passage) -> None:
+        """Moves members to a passage, where they are evaluated: their clocks, weights, outputs, loss and gradient."""
+        rows = passage.rows
+        state.t.index_copy_(0, rows, passage.t)
+        state.displacement.index_copy_(0, rows, passage.displacement)
+        self._show(state)
+        evaluation, gradient = self._evaluated_at(rows, passage.displacement)
+        found = {"loss": evaluation.loss, "outputs": evaluation.outputs, "gradient": gradient}
+        found["gradient_norm"] = torch.linalg.vector_norm(gradient, dim=1).double()
+        if passage.velocity is not None:
+            tau = self.flow.dynamics.rule.memory_time(state.t).expand_as(state.t)[rows].unsqueeze(1)
+            found["velocity"] = torch.where(tau == 0, -gradient, passage.velocity)
+        for name, x in found.items():
+            getattr(state, name).index_copy_(0, rows, x)
+
+    def _evaluated_at(self, rows: Tensor, displacement: Tensor) -> tuple[Evaluation, Tensor]:
+        """What the flow descends at some members' displacements (R, N), and its gradient (R, N)."""
+        weights = (self.flow_origin[rows] + displacement).detach().requires_grad_()
+        with torch.enable_grad():
+            evaluation = self._descended.select(rows).backward(weights).detached()
+        return evaluation, cast(Tensor, weights.grad)
+
+    def loss_at(self, rows: Tensor, displacement: Tensor) -> Tensor:
+        """(R,) the loss of some members, as in the flow's state, at displacements (R, N) of what the flow moves."""
+        return self._evaluated_at(rows, displacement)[0].loss
+
+    def _evaluated(self, state: FlowState, trace: Trace | None, rows: Tensor) -> tuple[FlowState, Trace | None]:
+        """State and trace with the loss and outputs of members ``rows`` at their weights; of their trace the end alone.
+
+        An integrator that reads F off a kept kernel can miss it by much for a step or two where the kernel changes.
+        """
+        objective = self._descended.select(rows)
+        outputs = objective.outputs_at(self.flow_weights.detach()[rows])
+        found = cast(Objective, objective).report(outputs)  # an objective that knows its kernel has it
+        assert state.outputs is not None  # as any of ours
+        state = replace(
+            state,
+            loss=state.loss.index_copy(0, rows, found.loss),
+            outputs=state.outputs.index_copy(0, rows, outputs),
+        )
+        if trace is None:
+            return state, None
+        is_evaluated = torch.zeros_like(state.t, dtype=torch.bool).index_fill(0, rows, True)
+        seen = slice(None) if self.flow.active is None else self.flow.active
+        columns = ((state.t, trace.t), (state.loss, trace.loss))
+        return state, Trace(*(torch.where(is_evaluated[seen], end[seen], each) for end, each in columns))
+
+    def _show(self, state: FlowState) -> None:
+        """Lets the parameters hold the weights of a state."""
+        self.flow_weights.data.copy_(state.displacement if self.paired else state.weights())
+        if self.paired:
+            self.w.data.copy_(self.w0 + state.displacement)
 
     def _burst_length(self) -> int:
         clock = self._clock()
@@ -486,16 +598,21 @@ class FlowModule(ObservedModule):
 
     def _observe(self) -> None:
         self._share_trajectory()
+        approximate = self.flow.approximate_members()
         if self.stop.max_wall is not None and self.ranks.first(self.seconds_so_far()) >= self.stop.max_wall:
             self.flow.stop_running(StopReason.MAX_WALL)
         self._exchange_clocks()
         flow, final = self.flow, self._all_stopped()
         state = flow.flow_state
+        trace = flow.trace
+        if approximate:
+            state, trace = self._evaluated(state, trace, torch.tensor(approximate, device=state.t.device))
         if self.paired:
             state = replace(state, origin=self.w0)
             self.w.data.copy_(state.weights())
         columns: dict[str, Tensor] = {}
-        self.observe(Observation(self.observations, state, flow.trace, flow.active, final, columns), columns)
+        observation = Observation(self.observations, state, trace, flow.active, final, columns, flow.passages)
+        self.observe(observation, columns)
         self._show_step_size()
         self.trainer.should_stop = self.ranks.any(self.stop_requested or self.trainer.should_stop) or final
 

@@ -27,6 +27,7 @@ from lazy_lightning.modules.ranks import Ranks, ranks_of
 from lazy_lightning.modules.sample_ranks import SampleRanks
 from lazy_lightning.nn.construction import count_weights
 from lazy_lightning.nn.initial_members import InitialMembers
+from lazy_lightning.nn.member_samples import select_members
 from lazy_lightning.nn.member_state import in_precision
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.nn.network_probe import NetworkProbe
@@ -350,6 +351,22 @@ class MemberModule(LightningModule):
         """F at the present weights, (E, n) for one output and (E, n, c) for more."""
         f = self.raw_outputs(self.w.detach(), x)
         return drop_single_output(self.centering(f, self.initial_outputs(x) if f0 is None else f0))
+
+    def outputs_at(self, rows: Tensor, displacement: Tensor, x: Tensor) -> Tensor:
+        """F of some members at other weights, without a graph.
+
+        Args:
+            rows: (R,) their indices.
+            displacement: (R, N) dw of the weights w0 + dw.
+            x: inputs (n, ...), or those of each member.
+
+        Returns:
+            (R, n) for one output and (R, n, c) for more.
+        """
+        buffers = {name: b[rows] for name, b in self.member_buffers().items()}
+        w0, inputs = self.w0[rows], select_members(x, rows)
+        f, start = (raw_outputs(self.network, w, inputs, buffers, self.chunk_size) for w in (w0 + displacement, w0))
+        return drop_single_output(self.centering.select(rows).from_change(f - start, start))
 
     def forward(self, x: Any) -> Tensor:
         """F of every member, see :meth:`centered_outputs`.

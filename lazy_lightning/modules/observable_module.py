@@ -169,6 +169,9 @@ class ObservableModule(Protocol):
     def centered_outputs(self, x: Tensor, f0: Tensor | None = None) -> Tensor:
         """F on inputs (n, ...) at the present weights, (E, n) or (E, n, c)."""
 
+    def outputs_at(self, rows: Tensor, displacement: Tensor, x: Tensor) -> Tensor:
+        """F of members ``rows`` (R,) at weights w0 + dw, dw (R, N), on inputs (n, ...): (R, n) or (R, n, c)."""
+
     def initial_outputs(self, x: Tensor) -> Tensor:
         """What centering subtracts on inputs, (E, n, c): f(w0, x), or zeros."""
 
@@ -185,6 +188,9 @@ class FlowingModule(ObservableModule, Protocol):
     @property
     def events(self) -> tuple[Event, ...]:
         """The user's own events that end members."""
+
+    def loss_at(self, rows: Tensor, displacement: Tensor) -> Tensor:
+        """(R,) the loss of members ``rows`` (R,), as in the flow's state, at displacements (R, N)."""
 
     def companion_flow(self, w: nn.Parameter, steps: int) -> MomentumFlow:
         """The same flow of other weights (E, N'), which ends at no event."""

@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import Logger
 from torch import Tensor
 
 from lazy_lightning.flow.momentum_flow import Trace
+from lazy_lightning.flow.passages import Passages
 from lazy_lightning.flow.state import FlowState
 from lazy_lightning.modules.guarded_callback import GuardedCallback
 from lazy_lightning.modules.training_state import TrainingState
@@ -36,11 +37,14 @@ class Observation:
     trace: Trace | None
     """Every step of the burst just ended, for the rows in ``rows``."""
     rows: Tensor | None
-    """Members that took part in the burst; None for all."""
+    """Members that took part in the burst; None for all. Within long steps, where members are observed by the
+    integrator's interpolant, those that are at such a time; the others stay where they were observed last."""
     final: bool
     """Nothing runs any more."""
     columns: Mapping[str, Tensor] = field(default_factory=dict)
     """What has been measured at this observation so far, for observers that use other columns."""
+    passages: Passages | None = None
+    """Where members were within long steps of the burst, if an observer reads it (``reads_passages``)."""
 
 
 class Record(NamedTuple):
@@ -84,8 +88,16 @@ class Observer(GuardedCallback):
     Checkpoints hold such a state of all ranks' members; another one must be that of the whole run on every rank.
     """
 
+    reads_passages: ClassVar[bool] = False
+    """Whether it reads ``observation.passages``, which are collected for such observers alone."""
+
     column_names: ClassVar[tuple[str, ...]] = ()
     """Columns that it always gives; they are NaN if it fails at the first observation."""
+
+    @property
+    def observes_within_steps(self) -> bool:
+        """Whether all are to observe within steps that are long beside t, too, which costs an evaluation each time."""
+        return False
 
     def applies_to(self, module: ObservableModule) -> bool:
         """Whether there is something to measure."""

@@ -165,6 +165,37 @@ def test_fractions_of_the_loss(tmp_path):
         assert 3 <= member[f"{START}norm"].nunique() <= 4
 
 
+EARLY = {"alpha": [0.04, 0.4], "seeds": 2, "network": {"width": 6, "depth": 2}, "stop": StoppingCriteria(loss=0.4)}
+
+
+@pytest.mark.parametrize("rule", [{}, {"tau": 0.3}], ids=str)
+@pytest.mark.parametrize("integrator", ["explicit", "auto"])
+def test_long_steps_are_observed_within(tmp_path, integrator, rule):
+    """No two observations of a member are further apart than those of short steps, and all are on the trajectory."""
+    seen = Seen()
+    run = watch(tmp_path, KernelEvolution(samples=5), seen, **EARLY, integrator=integrator, **rule)
+    inside = run.table[run.table.duplicated(["member", "tried"]) & (run.table.reason == 0)]
+    assert len(inside) > 4
+    for _, member in run.table.groupby("member"):
+        t = member.t[member.t > 0].unique()
+        assert (np.diff(t) > 0).all()
+        assert (t[1:] / t[:-1]).max() < 1.5**1.5 * (1 + 1e-9)
+        assert member[f"{START}norm"].notna().sum() > 5
+    m = run.module
+    for moment in seen.moments:  # each observation is consistent in itself
+        assert_close(m.objective.outputs_at(moment.w), moment.outputs, rtol=1e-9, scale=1.0)
+    plain = watch(tmp_path / "plain", **EARLY, integrator=integrator, **rule)
+    assert torch.equal(m.w, plain.module.w)
+    assert len(plain.table) < len(run.table)
+
+
+def test_observations_within_steps_resume_to_the_bit(tmp_path):
+    options = {**EARLY, "integrator": "auto"}
+    observers = lambda: [KernelEvolution(samples=5, loss_fractions=[0.99, 0.9, 0.7, 0.5])]  # noqa: E731
+    whole = watch(tmp_path / "whole", *observers(), **options)
+    assert_same_curves(interrupted(tmp_path, observers, 3, **options).table, whole.table)
+
+
 @pytest.mark.parametrize("options", [{"t_factor": 3.0}, {"loss_fractions": [0.95, 0.8, 0.6]}], ids=str)
 def test_resumed_run_has_the_undisturbed_table(tmp_path, options):
     observers = functools.partial(lambda: [KernelEvolution(**options)])

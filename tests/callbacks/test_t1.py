@@ -2,6 +2,8 @@
 
 import functools
 import math
+import tempfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,6 +17,7 @@ from observed import APART, MEMBERS, interrupted, watch
 from lazy_lightning.callbacks import T1, KernelDrift, TangentDeparture
 from lazy_lightning.callbacks.t1 import first_crossing
 from lazy_lightning.errors import ConfigError
+from lazy_lightning.flow import Schedule
 from lazy_lightning.modules import KernelModule, StoppingCriteria
 from lazy_lightning.modules.observation import Observation
 from lazy_lightning.nn import FC
@@ -112,6 +115,14 @@ def test_crossing_of_a_column(definition, points, expected):
     assert seen(definition, points) == pytest.approx(expected, rel=1e-14, nan_ok=True)
 
 
+@pytest.mark.parametrize("definition", LOOKED_AT)
+def test_a_power_of_t_is_located_exactly(definition):
+    """However far apart the looks are, and from t = 0 if it grows as t itself."""
+    assert seen(definition, [(0, 0), (1, 0.01), (30, 9.0)])[-1] == pytest.approx(10**0.5, rel=1e-12)
+    assert seen(definition, [(0, 0), (1, 0.02), (30, 0.6)])[-1] == pytest.approx(5, rel=1e-12)
+    assert seen(definition, [(0, 0), (30, 0.6)])[-1] == pytest.approx(5, rel=1e-12)
+
+
 def test_levels():
     points = [(0, 0), (1, 0.0), (100, 0.2)]
     assert seen("kernel_drift", points, drift_level=0.05)[-1] == pytest.approx(100**0.25)
@@ -158,6 +169,43 @@ def test_half_loss_does_not_see_the_others(table, tmp_path):
 @pytest.mark.parametrize("bursts", [1, 12])
 def test_resumed_run_has_the_undisturbed_table(table, tmp_path, bursts):
     assert_same_curves(interrupted(tmp_path, three, bursts, **APART).table, table)
+
+
+# ---------------------------------------------------------------------- integrators of long steps
+
+EARLY = {
+    "alpha": [0.1 / 6**0.5, 1 / 6**0.5],
+    "seeds": 2,
+    "network": {"width": 6, "depth": 2},
+    "stop": StoppingCriteria(loss=0.4, max_steps=20_000),
+}
+"""sqrt(h) alpha is 0.1 and 1."""
+
+
+@functools.cache
+def t1_of_small_steps(rule):
+    """By the three definitions, (3, 4), from observations that are dense in t of a flow at a small tolerance."""
+    with tempfile.TemporaryDirectory() as folder:
+        schedule = Schedule(max_burst=7, min_burst=1, t_factor=1.03)
+        observers = T1(ALL), KernelDrift(t_factor=None), TangentDeparture(always=True)
+        exact = {"integrator": "explicit", "tol": 1e-7, "schedule": schedule, **dict(rule)}
+        run = watch(Path(folder), *observers, **EARLY, **exact)
+    return torch.tensor([run.last(f"t1/{name}") for name in ALL])
+
+
+@pytest.mark.parametrize("rule", [{}, {"tau": 0.3}], ids=str)
+@pytest.mark.parametrize("integrator", ["explicit", "implicit", "auto"])
+def test_of_long_steps_is_that_of_short_ones(tmp_path, integrator, rule):
+    run = watch(tmp_path, T1(ALL), *three()[1:], **EARLY, integrator=integrator, **rule)
+    found = torch.tensor([run.last(f"t1/{name}") for name in ALL])
+    torch.testing.assert_close(found, t1_of_small_steps(tuple(rule.items())), rtol=0.02, atol=0)
+
+
+@pytest.mark.parametrize("integrator", ["implicit", "auto"])
+def test_run_of_long_steps_resumes_to_the_bit(tmp_path, integrator):
+    options = {**EARLY, "integrator": integrator}
+    whole = watch(tmp_path / "whole", *three(), **options)
+    assert_same_curves(interrupted(tmp_path, three, 4, **options).table, whole.table)
 
 
 def test_on_a_kernel_it_is_half_loss_alone(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from lazy_lightning.flow.differences import MAX_ORDER, ROWS, Formulas, advanced, predicted, rescaled
+from lazy_lightning.flow.differences import MAX_ORDER, ROWS, Formulas, advanced, interpolated, predicted, rescaled
 
 FORMULAS = Formulas.on(torch.device("cpu"))
 
@@ -57,3 +57,12 @@ def test_formula_of_order_k_differentiates_a_polynomial_of_degree_k(order):
     _, psi = predicted(differences_at(f, 1.0, h), orders, FORMULAS)
     slope = sum((k + 1) * k * 0.3 * (0.3 * 1.1) ** (k - 1) for k in range(1, order + 1))
     assert psi.item() == pytest.approx(h * slope / FORMULAS.leading[order].item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("order", range(1, MAX_ORDER + 1))
+def test_interpolated_is_a_polynomial_of_the_order(order):
+    f, share = polynomial(order), torch.tensor([0.0, 0.3, 1.0], dtype=torch.float64)
+    differences = differences_at(f, 1.0, 0.1).expand(3, -1, -1)
+    found = interpolated(differences, torch.full((3,), order), share)
+    expected = torch.tensor([[f(0.9)], [f(0.93)], [f(1.0)]], dtype=torch.float64)
+    assert_close(found, expected, rtol=1e-13, atol=0)
