@@ -261,6 +261,17 @@ CLAIMS: tuple[Claim, ...] = (
         "test_error",
     ),
     Claim(
+        "fashion_cnn_prefers_features",
+        "A convolutional network generalises better when it learns features, also over training sets.",
+        f"{_GEIGER}, abstract (ii)",
+        "fashion_cnn",
+        "test error at alpha = 100 minus that at alpha = 0.1, in percent; paired over training sets, each averaged over "
+        "two seeds of the initial weights, and test images, error over both",
+        Expected(0, math.inf),
+        difference(100.0, 0.1),
+        "test_error",
+    ),
+    Claim(
         "fc_does_not",
         "A fully connected network is as good or better when lazy.",
         f"{_GEIGER}, abstract (ii)",

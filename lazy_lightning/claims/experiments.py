@@ -31,6 +31,10 @@ _FIT = f"--trainer.logger.save_dir={_FOLDER}"
 _DIGITS = "--config digits_fc.yaml --data.n_train=200 --data.n_test=797 --model.dt=1e-3"
 _VGG = "--config cifar_vgg.yaml --config overlays/cifar_vgg_small.yaml --model.seeds=3"
 _FC = "--model.network=FC --model.network.width=100 --model.network.depth=3 --model.network.activation=swish"
+_FASHION = (
+    "--data=FashionMNIST --data.augment=null --data.n_train=1000 --data.n_test=5000 --trainer.max_epochs=40 "
+    "--model.alpha=[0.1,100] --model.seeds=2 --model.data_seeds=5"
+)
 _STUDENT = "--config teacher_student.yaml --config overlays/teacher_student_small.yaml"
 
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
@@ -67,6 +71,12 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             "CIFAR-10, parity, 1300 images with crops and flips, 700 test images; CNN of 16 channels, SGD, five seeds",
             {"": f"fit --config cifar_cnn_minibatch.yaml {_FIT}"},
             images="CIFAR10",
+        ),
+        "fashion_cnn": Experiment(
+            "Fashion-MNIST, parity, 1000 images without augmentation, 5000 test images; CNN of 16 channels, SGD for 40 "
+            "epochs; five training sets with two seeds of the weights each",
+            {"": f"fit --config cifar_cnn_minibatch.yaml {_FASHION} {_FIT}"},
+            images="FashionMNIST",
         ),
         "cifar_fc": Experiment(
             "CIFAR-10 as for the CNN; FC of three layers, h = 100, SGD, five seeds",
