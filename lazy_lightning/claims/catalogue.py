@@ -265,8 +265,8 @@ CLAIMS: tuple[Claim, ...] = (
         "A convolutional network generalises better when it learns features, also over training sets.",
         f"{_GEIGER}, abstract (ii)",
         "fashion_cnn",
-        "test error at alpha = 100 minus that at alpha = 0.1, in percent; paired over training sets, each averaged over "
-        "two seeds of the initial weights, and test images, error over both",
+        "test error at alpha = 100 minus that at alpha = 0.1, in percent; paired over training sets, each averaged "
+        "over two seeds of the initial weights, and test images, error over both",
         Expected(0, math.inf),
         difference(100.0, 0.1),
         "test_error",
