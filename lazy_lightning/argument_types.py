@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -40,7 +40,7 @@ def check_arguments(owner: type, given: Mapping[str, Any]) -> None:
         ConfigError: an argument is something else.
 
     >>> class Observer:
-    ...     def __init__(self, samples: "int | None" = 3) -> None:
+    ...     def __init__(self, samples: int | None = 3) -> None:
     ...         check_arguments(Observer, locals())
     >>> Observer("3")
     Traceback (most recent call last):
@@ -72,15 +72,19 @@ def _is(kind: str, value: Any) -> bool:
         return isinstance(value, (str, os.PathLike))
     if kind.startswith("Mapping"):
         return isinstance(value, Mapping)
-    if isinstance(value, bool):
-        return False
     if kind == "int":
-        return isinstance(value, Integral) and -_LARGEST <= value < _LARGEST
-    return isinstance(value, Real) and _fits(value)
+        return isinstance(value, Integral) and not isinstance(value, bool) and -_LARGEST <= int(value) < _LARGEST
+    return is_number(value)
 
 
-def _fits(value: Any) -> bool:
-    """Whether a number is one of float64; an integer may be too large."""
+def is_number(value: Any) -> TypeGuard[float]:
+    """Returns whether a value is a real number that float64 can hold, NaN and infinity included; ``True`` is none.
+
+    >>> is_number(1), is_number(True), is_number("1"), is_number(10**400)
+    (True, False, False, False)
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
     try:
         float(value)
     except OverflowError:

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.experiments.batching import ConfigGroup, MemberCost
+from lazy_lightning.experiments.batching import MemberCost
+from lazy_lightning.experiments.config_group import ConfigGroup
 from lazy_lightning.experiments.evaluation_count import expected_evaluations
 from lazy_lightning.experiments.sweep import Rows
 from lazy_lightning.flow.schedule import Schedule

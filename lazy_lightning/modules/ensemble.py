@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lazy_lightning.argument_types import is_number
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.runs.configuration import MOST_MEMBERS
 
@@ -85,8 +85,8 @@ class Ensemble:
 
 def _scales(alpha: object) -> list[float]:
     values = list(alpha) if isinstance(alpha, (Sequence, np.ndarray)) and not isinstance(alpha, str) else [alpha]
-    numbers = [value for value in values if isinstance(value, Real) and not isinstance(value, bool)]
-    if len(numbers) < len(values) or any(abs(value) > sys.float_info.max for value in numbers if value == value):
+    numbers = [value for value in values if is_number(value)]
+    if len(numbers) < len(values):
         raise ConfigError(f"alpha is {alpha!r:.60}, expected a number > 0 or a list of them")
     return [float(value) for value in numbers]
 

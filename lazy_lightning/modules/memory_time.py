@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from lazy_lightning.argument_types import is_number
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.state import FlowState
 from lazy_lightning.modules.ensemble import Ensemble
@@ -42,7 +42,7 @@ def check_memory_time(tau: object, ensemble: Ensemble) -> None:
     if tau == PUBLISHED:
         return
     values = list(tau) if isinstance(tau, (list, tuple)) else [tau]
-    if not values or not all(_is_time(value) for value in values):
+    if not values or not all(is_number(value) for value in values):
         raise ConfigError(
             f"tau is {tau!r:.60}, expected a number (0 is gradient flow), a list of numbers, or {PUBLISHED} for "
             "min(1e-3 sqrt(h) alpha, 1)"
@@ -52,10 +52,6 @@ def check_memory_time(tau: object, ensemble: Ensemble) -> None:
         raise ConfigError(
             f"tau has {len(values)} values, expected one for each of the {alphas} alphas or the {len(ensemble)} members"
         )
-
-
-def _is_time(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and not abs(value) > sys.float_info.max
 
 
 def memory_times(tau: MemoryTime, ensemble: Ensemble, network: nn.Module) -> float | list[float]:

@@ -121,7 +121,9 @@ class StoredMembers:
             ConfigError: one of these members failed.
         """
         reasons = self._reasons()
-        for row in rows if reasons is not None else ():
+        if reasons is None:
+            return
+        for row in rows:
             if reasons[row].failed:
                 raise ConfigError(
                     f"init {self.path} holds a member of alpha {self.alphas[row]:g} and seed {self.seeds[row]} that "

@@ -16,7 +16,8 @@ from made_runs import made_sweep
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments.axes import axis_values, seed_values
-from lazy_lightning.experiments.batching import ConfigGroup, MemberCost
+from lazy_lightning.experiments.batching import MemberCost
+from lazy_lightning.experiments.config_group import ConfigGroup
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_spec import SweepSpec, parse_sweep_spec

@@ -17,7 +17,8 @@ from lazy_lightning.data import TeacherStudent
 from lazy_lightning.data.flow_data import FlowData
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.experiments import costs
-from lazy_lightning.experiments.batching import Batch, ConfigGroup
+from lazy_lightning.experiments.batching import Batch
+from lazy_lightning.experiments.config_group import ConfigGroup
 from lazy_lightning.experiments.costs import CostModel, StepCost, step_cost
 from lazy_lightning.experiments.evaluation_count import expected_evaluations
 from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria

@@ -20,7 +20,8 @@ import yaml
 from lazy_lightning import experiments
 from lazy_lightning.errors import RunError
 from lazy_lightning.experiments import sweep_progress
-from lazy_lightning.experiments.batching import Batch, ConfigGroup, MemberCost
+from lazy_lightning.experiments.batching import Batch, MemberCost
+from lazy_lightning.experiments.config_group import ConfigGroup
 from lazy_lightning.experiments.execution import Execution, run_sweep, stops_on_signal
 from lazy_lightning.experiments.local_executor import LocalExecutor
 from lazy_lightning.experiments.ray_executor import RayExecutor

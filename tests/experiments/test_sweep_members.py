@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lazy_lightning.errors import ConfigError
-from lazy_lightning.experiments.batching import ConfigGroup, Member, MemberCost
+from lazy_lightning.experiments.batching import MemberCost
+from lazy_lightning.experiments.config_group import ConfigGroup, Member
 from lazy_lightning.experiments.sweep import BatchLimits, Sweep, completed_ids
 from lazy_lightning.experiments.sweep_folder import SweepFolder
 from lazy_lightning.experiments.sweep_spec import Bisection, SweepSpec
