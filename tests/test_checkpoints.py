@@ -229,6 +229,7 @@ OF_ALL = {
     "no fit loop": drop(lambda c: c["loops"], "fit_loop"),
     "loop of another type": put(loop, "epoch_progress", 3),
     "negative epoch": put(lambda c: loop(c)["epoch_progress"]["current"], "completed", -1),
+    "no present count": drop(lambda c: loop(c)["epoch_progress"], "current"),
     "count of another type": put(lambda c: loop(c)["epoch_loop.batch_progress"]["total"], "ready", "many"),
     "version of another type": put(lambda c: c, "pytorch-lightning_version", 2),
     "no version": drop(lambda c: c, "pytorch-lightning_version"),
@@ -241,6 +242,8 @@ OF_ALL = {
     "observations of another type": put(own, "observations", "3"),
     "negative observations": put(own, "observations", -1),
     "true observations": put(own, "observations", True),
+    "failed observers of another type": put(own, "failed_observers", True),
+    "columns of another type": put(own, "failed_observers", {"T1": 3}),
     "NaN wall": put(own, "wall", float("nan")),
     "alphas of another type": put(own, "alphas", 0.1),
     "a NaN alpha": put(own, "alphas", [float("nan"), 1.0]),
@@ -252,6 +255,8 @@ OF_ALL = {
 }
 OF_MINI_BATCHES = {
     "no steps": drop(own, "steps"),
+    "reasons of another type": put(own, "reasons", "ended"),
+    "another number of reasons": put(own, "reasons", [4]),
     "negative steps": put(own, "steps", -3),
     "t of another type": put(own, "t", [0.0]),
     "no clock of a model": drop(lambda c: own(c)["t"], "linearized"),

@@ -38,6 +38,7 @@ from lazy_lightning.modules.member_groups import (
 from lazy_lightning.modules.observation import Observation, Record
 from lazy_lightning.modules.observed_module import ObservedModule
 from lazy_lightning.modules.row_checkpoint import split_rows, stack_rows
+from lazy_lightning.modules.stored_members import REASONS
 from lazy_lightning.modules.training_state import TrainingState
 from lazy_lightning.nn.member_samples import MemberSamples, OwnSets
 from lazy_lightning.objective.companions import NETWORK, Companion, ComparisonModels, check_companions
@@ -175,6 +176,7 @@ class MiniBatchModule(ObservedModule):
         self._loss_start: Tensor | None = None
         self._starts_of_all: Tensor | None = None
         self._reasons_of_all: Tensor | None = None
+        self._reasons_before: list[int] = []
 
     def _given_rates(
         self, learning_rates: Sequence[float] | None, search: LearningRateSearch | None
@@ -291,7 +293,7 @@ class MiniBatchModule(ObservedModule):
         for row in self.displacements.parameters():
             row.zero_()
         self._rates, self._state, self._goes_on = self._chosen_rates, None, False
-        self._reasons_of_all = None
+        self._reasons_of_all, self._reasons_before = None, []
 
     def displacement(self, model: str = NETWORK) -> Tensor:
         """(E, N) the displacement dw = w - w0."""
@@ -604,6 +606,7 @@ class MiniBatchModule(ObservedModule):
         self.steps, self._rates, starts = saved["steps"], saved["rates"], saved["loss_start"]
         self._starts_of_all, self._loss_start = starts, None if starts is None else starts[self.own_rows]
         self._t = {name: np.array(t, dtype=np.float64)[self.own_rows] for name, t in saved["t"].items()}
+        self._reasons_before = saved.get(REASONS, [])
 
     def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         members = len(self.ensemble)
@@ -613,6 +616,8 @@ class MiniBatchModule(ObservedModule):
             content.numbers(clocks.get(name), f"t of the {name}", members, 0)
             if rates is not None:
                 content.numbers(rates.get(name), f"the learning rates of the {name}", members, 0)
+        if saved.get(REASONS):  # a checkpoint of an older version has none
+            content.numbers(saved[REASONS], REASONS, members, 0)
         start = content.entry(saved, "loss_start", (Tensor, type(None)))
         if start is not None:
             content.tensor(start, "loss_start", (members,), torch.float64)
@@ -632,6 +637,12 @@ class MiniBatchModule(ObservedModule):
         held = len(content.content["lr_schedulers"])
         if held != (self._scheduler is not None):
             content.refuse(f"it holds {held} learning-rate schedules, the configuration {int(not held)}")
+
+    def _reason_codes(self) -> list[int]:
+        """Those of the last observation, which may have been made before a checkpoint that the run goes on from."""
+        codes = super()._reason_codes() or self._reasons_before
+        limit = StopReason.MAX_STEPS if self.steps >= self._ends() else StopReason.RUNNING
+        return [int(limit) if code in (StopReason.RUNNING, StopReason.MAX_STEPS) else code for code in codes]
 
     def _settings(self) -> dict[str, Any]:
         rates = self.layer_rates

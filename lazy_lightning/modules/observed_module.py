@@ -298,7 +298,7 @@ class ObservedModule(MemberModule):
             "objective": self._digest,
             "failed_observers": {name: list(columns) for name, columns in self._observers.failed.items()},
             **({} if self.probe is None else {PROBE: self.probe}),
-            REASONS: [int(reason) for reason in self.reasons],
+            REASONS: self._reason_codes(),
             SETTINGS: self._settings(),
         }
 
@@ -350,6 +350,10 @@ class ObservedModule(MemberModule):
     @abstractmethod
     def _check_state(self, content: CheckpointContent, saved: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
         """Checks what the subclass goes on with; the state of the optimizer only where training goes on."""
+
+    def _reason_codes(self) -> list[int]:
+        """Why each member has ended, for checkpoints; a resumed run saves what the undisturbed one does."""
+        return [int(reason) for reason in self.reasons]
 
     def _settings(self) -> dict[str, Any]:
         """What else must not change on the way, as plain values by the names of the constructor's arguments."""

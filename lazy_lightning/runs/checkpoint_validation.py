@@ -36,6 +36,8 @@ _FLOW_STATE = (
     "reason",
 )
 """Entries that a flow needs to resume; ``velocity`` exists only with momentum."""
+_LOOP = "loops.fit_loop"
+"""Place of Lightning's own entries; which of them there are depends on its version."""
 _SINCE_0_1_0 = ("gradient_scale", "milestone")
 """Entries that a flow computes again if a checkpoint of version 0.1.0 lacks them."""
 _MATRICES = ("origin", "displacement", "gradient", "velocity")
@@ -104,6 +106,9 @@ class CheckpointContent:
         self.count(saved, "observations")
         self.count(saved, "samples")
         self.entry(saved, "objective", str)
+        for key, columns in self.entry({"failed_observers": {}, **saved}, "failed_observers", dict).items():
+            if not isinstance(columns, (list, tuple)) or not all(isinstance(name, str) for name in columns):
+                self.refuse(f"failed_observers.{key} is {columns!r:.60}, expected a list of columns")
         wall = self.entry(saved, "wall", (int, float))
         if not math.isfinite(wall) or wall < 0:
             self.refuse(f"wall is {wall}, expected a number of seconds >= 0")
@@ -156,7 +161,7 @@ class CheckpointContent:
         saved = self.entry(loops, "fit_loop", dict, "loops")
         for name in ("epoch_progress", "epoch_loop.batch_progress", "epoch_loop.state_dict", "state_dict"):
             self.entry(saved, name, dict, "loops.fit_loop")
-        self._like(saved, trainer.fit_loop.state_dict(), "loops.fit_loop")
+        self._like(saved, trainer.fit_loop.state_dict(), _LOOP)
         self._places(saved["state_dict"])
 
     def _like(self, saved: Any, own: Any, place: str) -> None:
@@ -167,7 +172,7 @@ class CheckpointContent:
             for name, value in own.items():
                 if name in saved:
                     self._like(saved[name], value, f"{place}.{name}")
-                elif isinstance(value, int):
+                elif isinstance(value, int) or (isinstance(value, Mapping) and place != _LOOP):
                     self.refuse(f"{place}.{name} is missing")
         elif isinstance(own, bool):
             if not isinstance(saved, bool):
