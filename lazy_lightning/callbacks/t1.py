@@ -213,7 +213,8 @@ class T1(Observer):
         earlier, last = self._two_before(name, t)
         new = value.isfinite() & (t > last[0])
         if name not in self._last:
-            new, last = value.isfinite(), tuple(torch.where(value.isfinite(), x, 0.0) for x in (t, value))
+            new = value.isfinite()
+            last = (torch.where(new, t, 0.0), torch.where(new, value, 0.0))
         self._earlier[name] = (torch.where(new, last[0], earlier[0]), torch.where(new, last[1], earlier[1]))
         self._last[name] = (torch.where(new, t, last[0]), torch.where(new, value, last[1]))
 

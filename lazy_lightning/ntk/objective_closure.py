@@ -82,7 +82,7 @@ class ObjectiveClosure:
 
     def __init__(self, w: Tensor, objective: FullBatchObjective, flow: Flow) -> None:
         self._w, self._objective, self._flow = w, objective, flow
-        self._selected = WeakTensorKeyDictionary()  # type: ignore[no-untyped-call]
+        self._selected = WeakTensorKeyDictionary()
 
     @property
     def objective(self) -> FullBatchObjective:
