@@ -158,9 +158,22 @@ class FlowData(LightningDataModule, ABC):
         return {} if self._mini_batches is None else self._mini_batches.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """The next train loader begins there, unless the checkpoint is only evaluated."""
+        """The next train loader begins there, unless the checkpoint is only evaluated.
+
+        Raises:
+            ConfigError: it is no place of a mini-batch.
+        """
         trainer = self.trainer
-        self._place = state_dict if trainer is None or trainer.training else None
+        if trainer is not None and not trainer.training:
+            self._place = None
+            return
+        counts = [state_dict.get(name) for name in ("epoch", "batch")] if isinstance(state_dict, Mapping) else [None]
+        if not all(isinstance(count, int) and not isinstance(count, bool) and count >= 0 for count in counts):
+            raise ConfigError(
+                f"the checkpoint has {state_dict!r:.60} as the place of the next mini-batch, expected an epoch and a "
+                "batch >= 0: give the checkpoint.ckpt that a run has written, or train again"
+            )
+        self._place = dict(state_dict)
 
     def training_batches(self) -> MiniBatches:
         """The mini-batches of the members of a module, from the first epoch on."""
