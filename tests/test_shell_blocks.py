@@ -91,6 +91,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, no_figures: None) -> Path:
         "runs/learning_curve_small",
         "runs/noise_plane",
         "runs/initial_scale",
+        "runs/population_sgd",
+        "runs/kernel_spectra",
         "runs/coordinate_check",
         "runs/mine",
         "students",

@@ -14,7 +14,16 @@ from numpy.typing import ArrayLike, NDArray
 from lazy_lightning.analysis import with_error
 from lazy_lightning.errors import AnalysisError, ConfigError
 from lazy_lightning.figures.column_words import not_followed
-from lazy_lightning.figures.marks import draw_band, draw_seeds, legend_above, log_axes, width_label, width_marks
+from lazy_lightning.figures.marks import (
+    Mark,
+    draw_band,
+    draw_seeds,
+    legend_above,
+    log_axes,
+    offset_marks,
+    width_label,
+    width_marks,
+)
 from lazy_lightning.figures.quantity import ERROR, LOSS, POPULATION, Quantity
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.scale import ALPHA_LABEL, add_richness_axis, scale_words
@@ -35,6 +44,7 @@ from lazy_lightning.figures.sweep_table import (
 TRAIN = Quantity("train/loss", "train loss", r"train loss $\ell(F, y)$", 1.0, "")
 _TAU_LABEL = r"initial scale $\tau$"
 _NETWORK = "model.network"
+_LIMITS = ("t_max", "max_steps", "max_wall")
 
 
 class TrainedLosses(NamedTuple):
@@ -71,8 +81,8 @@ def best_in_training(runs: pd.DataFrame) -> ReportFigure:
     curves = [losses.end for losses in found]
     caption = (
         f"Left: train loss at the end of training. Right: {quantity.name}, solid at the end of training, dotted the "
-        f"least at any observation of a network. Means of {seeds_phrase(curves)} ({errors_phrase(curves)})."
-        f"{unfinished_note(runs)}"
+        f"least at any observation of a network. Means of {seeds_phrase(curves)} ({errors_phrase(curves)} at the end)."
+        f"{_limited_note(runs)}{unfinished_note(runs)}"
     )
     title = f"{quantity.name.capitalize()} at the end and at best"
     return ReportFigure("best_in_training", title, caption, figure, _table(found, quantity), _findings(found, quantity))
@@ -152,6 +162,13 @@ def _quantity(runs: pd.DataFrame) -> Quantity:
     return LOSS
 
 
+def _limited_note(runs: pd.DataFrame) -> str:
+    """Returns a sentence on the networks that ended at a limit, whose loss may still have been falling."""
+    rows = finished(runs)
+    limited = int(rows["reason"].isin(_LIMITS).sum()) if "reason" in rows else 0
+    return f" {limited} of {len(rows)} networks ended at a limit on time or steps." if limited else ""
+
+
 def _draw_ends(axis: Axes, found: Sequence[TrainedLosses]) -> None:
     marks = width_marks([losses.train.h for losses in found])
     for losses in found:
@@ -168,9 +185,11 @@ def _draw_best(axis: Axes, found: Sequence[TrainedLosses], quantity: Quantity) -
         mark = marks[losses.end.h]
         draw_seeds(axis, losses.end.alpha, losses.end.values, mark)
         draw_band(axis, losses.end.alpha, losses.end.band(), mark._replace(line="-"))
-        draw_band(axis, losses.best.alpha, losses.best.band(), mark._replace(line=":", marker=""))
-    axis.plot([], [], "-", color="0.3", label="end of training")
-    axis.plot([], [], ":", color="0.3", label="best during training")
+        color = mark.color if len(found) > 1 else offset_marks(1, 2)[0].color
+        draw_band(axis, losses.best.alpha, losses.best.band(), Mark(color, "", ":"))
+    shown = ("0.3", "0.3") if len(found) > 1 else (mark.color, color)
+    for line, drawn_in, label in zip(("-", ":"), shown, ("end of training", "best during training"), strict=True):
+        axis.plot([], [], line, color=drawn_in, label=label)
     axis.set(xlabel=ALPHA_LABEL, ylabel=quantity.label)
     log_axes(axis)
     axis.legend()

@@ -44,6 +44,9 @@ def test_the_best_is_the_least_of_each_member(tmp_path):
     assert set(drawn.table["seeds"]) == {2}
     assert drawn.findings["population loss at best during training, h = 100"].startswith("0.00015 ± ")
     assert "Means of 2 seeds (bands: standard error over seeds of the weights" in drawn.caption
+    assert "ended at a limit" not in drawn.caption
+    limited = best_in_training(made(tmp_path / "again").assign(reason="max_steps"))
+    assert "6 of 6 networks ended at a limit on time or steps." in limited.caption
     drawn.figure.draw_without_rendering()
 
 
