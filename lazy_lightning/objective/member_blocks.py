@@ -11,9 +11,10 @@ from lazy_lightning.memory import bytes_saved_for_backward
 from lazy_lightning.nn.member_samples import MemberSamples, Samples, select_members
 from lazy_lightning.nn.members import MemberNetwork
 
-BLOCK_BYTES = 8 * 2**20
-"""What the members of a block may save for the backward pass; measured by ``benchmarks/flow_step.py --blocks``. A
-constant and not the size of this machine's cache, so that a member's last digits are the same on all machines."""
+BLOCK_BYTES = 24 * 2**20
+"""What the members of a block may save for the backward pass. Measured on fully connected networks of h = 30 to 300:
+the best blocks save 20 to 36 MB (docs/performance.md). It is a constant, and not the size of this machine's cache, so
+that the last digits of a member are the same on all machines."""
 
 
 def block_size(

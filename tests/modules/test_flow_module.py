@@ -13,6 +13,7 @@ from lazy_lightning.data import TeacherStudent
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import GradientChangeController, StopReason
 from lazy_lightning.modules import FlowModule, StoppingCriteria
+from lazy_lightning.objective import member_blocks
 from lazy_lightning.objective.losses import build_loss
 
 
@@ -221,3 +222,13 @@ def test_factory_may_be_any_callable(tmp_path):
     flat = functools.partial(nn.Sequential, nn.Flatten())
     with pytest.raises(ConfigError, match="no parameters"):
         fit(tmp_path, FlowModule(flat))
+
+
+def test_a_fit_evaluates_its_members_in_blocks_and_gives_the_same_numbers(tmp_path, monkeypatch):
+    whole = fit(tmp_path / "whole", alpha=[0.1, 10.0], seeds=2)
+    assert whole.module.objective.block_size > 4  # small networks are one block
+    monkeypatch.setattr(member_blocks, "BLOCK_BYTES", 1)
+    blocks = fit(tmp_path / "blocks", alpha=[0.1, 10.0], seeds=2)
+    assert blocks.module.objective.block_size == 2
+    assert_close(blocks.module.w.detach(), whole.module.w.detach(), rtol=1e-12)
+    assert blocks.table["tried"].tolist() == whole.table["tried"].tolist()
