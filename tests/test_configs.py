@@ -31,7 +31,7 @@ FEW_STEPS = [*IMAGES, "--model.stop.max_steps=2"]
 BATCHES = ["--data.batch_size=6", "--data.pool=all", "--model.alpha=[1.0, 10.0]", "--model.search.steps=1"]
 OF_ITS_OWN = {
     "population_sgd.yaml": [*IMAGES, "--data.batch_size=6", "--trainer.max_epochs=1"],
-    "kernel_spectra.yaml": [*IMAGES, "--model.network.widening=0.03", "--trainer.callbacks.samples=8"],
+    "kernel_spectra.yaml": [*IMAGES, "--model.network.widening=0.03"],
     "noise_plane_fc.yaml": [*IMAGES, "--data.batch_size=6", "--trainer.max_epochs=1"],
     "coordinate_check.yaml": [*IMAGES, "--data.batch_size=6", "--trainer.max_steps=2"],
     "digits_minibatch.yaml": [*IMAGES, "--data.batch_size=6", "--model.search.steps=1", "--trainer.max_epochs=1"],
