@@ -21,6 +21,7 @@ from lazy_lightning.data.mini_batches import MiniBatches
 from lazy_lightning.data.split import Split
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow.stop_reason import StopReason
+from lazy_lightning.modules.data_sets import SetName
 from lazy_lightning.modules.ensemble import DataSeeds
 from lazy_lightning.modules.epoch_resume import begin_epoch_after_last_batch, count_epoch_as_begun
 from lazy_lightning.modules.layer_rates import LayerRates, check_layer_rates, layer_factors, scale_steps
@@ -424,6 +425,15 @@ class MiniBatchModule(ObservedModule):
 
     def _observed_training_set(self) -> Split:
         return self._observed(self.split("train"))
+
+    def whole_split(self, name: SetName) -> Split:
+        """A set of the members of all ranks, (E, n, ...) with data seeds; of the training set the observed samples."""
+        split = super().whole_split(name)
+        if name != "train" or self.observed_samples is None:
+            return split
+        if self.ensemble.data_seeds is None:
+            return self._observed(split)
+        return Split(*(part[:, : self.observed_samples] for part in split))
 
     def _observed(self, train: Split) -> Split:
         return train if self.observed_samples is None else Split(*(part[: self.observed_samples] for part in train))

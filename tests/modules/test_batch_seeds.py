@@ -9,16 +9,19 @@ from fits import assert_same_curves, digits
 from modules.test_scaled_module import scaled, small, train
 from numpy.testing import assert_allclose
 from pytorch_lightning import Callback
+from safetensors.torch import load_file
 from torch import nn
 from torchvision.transforms import v2
 
 from lazy_lightning.callbacks import KernelDrift, KernelSnapshots, RunCheckpoint, Sharpness
+from lazy_lightning.cli import main
 from lazy_lightning.data import Digits, Stripe
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import StopReason
 from lazy_lightning.modules import LearningRateSearch, MiniBatchModule
 from lazy_lightning.nn import FC
 from lazy_lightning.nn.member_samples import MemberSamples
+from lazy_lightning.runs import load_runs
 
 ROUNDING = 1e-9
 """Relative, after rounding errors that differ between batched products."""
@@ -207,3 +210,16 @@ def test_a_member_that_has_met_its_margins_stays_where_it_is(tmp_path, optimizer
 def test_refused_values(options, message):
     with pytest.raises(ConfigError, match=message):
         MiniBatchModule(functools.partial(FC, width=4), **options)
+
+
+def test_stored_labels_are_those_of_the_observed_samples(tmp_path):
+    """Where members have training sets of their own, of which some samples are observed."""
+    run = ["fit", "--config", "digits_minibatch.yaml", "--data.n_train=12", "--data.n_test=10", "--data.batch_size=6"]
+    members = ["--model.alpha=1.0", "--model.seeds=2", "--model.data_seeds=2", "--model.observed_samples=5"]
+    place = ["--trainer.max_epochs=1", "--model.search=null", "--model.companions=null"]
+    assert main([*run, *members, *place, f"--trainer.logger.save_dir={tmp_path}"]) == 0
+    stored = load_runs(tmp_path).outputs.load("test")
+    assert stored.outputs.shape == (4, 10, 10)
+    (file,) = tmp_path.rglob("outputs.safetensors")
+    arrays = load_file(file)
+    assert arrays["train/labels"].shape[:2] == arrays["train/index"].shape == (4, 5)
