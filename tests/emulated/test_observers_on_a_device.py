@@ -122,3 +122,17 @@ def test_files_of_a_run_equal_the_hosts(build, tmp_path):
         assert expected.keys() == found.keys()
         for key, value in expected.items():
             torch.testing.assert_close(found[key], value, rtol=1e-8, atol=1e-9, msg=key)
+
+
+@pytest.mark.parametrize("integrator", ["explicit", "auto"])
+def test_members_within_long_steps(integrator, tmp_path):
+    """T1 and KernelEvolution read the integrator's interpolants."""
+
+    def observers():
+        definitions = ["half_loss", "kernel_drift", "tangent_departure"]
+        looked_at = [KernelDrift(samples=5), TangentDeparture(samples=5, always=True), T1(definitions)]
+        return [*looked_at, KernelEvolution(samples=5, test_samples=5)]
+
+    tables = [fitted(tmp_path, device, flow(integrator=integrator), observers())[1] for device in (HOST, DEVICE)]
+    assert_same_numbers(*tables)
+    assert tables[0].duplicated(["member", "tried"]).any()
