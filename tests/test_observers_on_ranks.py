@@ -100,6 +100,15 @@ def test_paths_and_measurements_of_two_ranks_go_on_in_one_process_and_on_three_r
     pd.testing.assert_frame_equal(*tables, rtol=1e-8, atol=1e-11)
 
 
+@pytest.mark.slow
+def test_observations_within_long_steps_on_two_ranks_equal_one_process(tmp_path):
+    more = ["--model.integrator", "auto", "--model.controller", "gradient_change", "--model.stop.max_steps", "60"]
+    assert main(arguments(tmp_path / "one", *more)) == 0
+    expected, found = (curves(p).drop(columns="wall") for p in (tmp_path / "one", on_ranks(2, tmp_path / "two", *more)))
+    assert expected.duplicated(["member", "tried"]).any()
+    pd.testing.assert_frame_equal(found[expected.columns], expected, rtol=1e-7, atol=1e-10)
+
+
 def test_every_observer_is_compared():
     known = {name for name, each in vars(callbacks).items() if isinstance(each, type) and issubclass(each, Observer)}
     assert known <= {*COLUMNS, *ARRAYS}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lazy_lightning.callbacks.laziness_index import LazinessIndex
+from lazy_lightning.flow.integrator import Integrator
 from lazy_lightning.flow.stop_reason import StopReason
 from lazy_lightning.modules.kernel_objective import KernelObjective
 from lazy_lightning.modules.observation import NetworkObserver, Observation
@@ -22,6 +24,10 @@ from lazy_lightning.objective.losses import MSE
 if TYPE_CHECKING:
     from lazy_lightning.modules.observable_module import FlowingModule, ObservableModule
 
+_log = logging.getLogger(__name__)
+
+_RESOLVED = 0.3
+"""alpha times the largest tolerance at which the errors of the steps are small beside the distance."""
 _STEPS = 50
 _ANY = 1e100
 _BOUNDED_BY = ("laziness_index", "laziness/jacobian_norm", "laziness/target_distance")
@@ -48,6 +54,9 @@ class PathDistance(NetworkObserver):
     discretisation errors then cancel, whereas independent steps would give a distance of about 1e-3 between equal
     paths. If the linearisation cannot be integrated that far (at a kink for which every step is too long), the distance
     is NaN from then on.
+
+    That holds for ``euler``. With the other integrators the linearisation takes its own steps, and the errors of both,
+    up to a few ``tol``, remain in the distance: it is reported in the log where ``tol`` exceeds 0.3/alpha.
 
     It needs n c numbers and their square for each member in memory, one decomposition of the kernel of each distinct
     initialisation at the start, and two products with that matrix in each step.
@@ -82,6 +91,7 @@ class PathDistance(NetworkObserver):
             self._companion = _Companion(cast("FlowingModule", module), self._saved if observation.index else None)
             if observation.index == 0:
                 self._companion.flow.first_dt = _ANY  # limited by the steps of the network
+                _warn_of_tolerance(self._companion.flow.dynamics.integrator, max(module.own_members.alphas))
             self._saved = None
         assert state.outputs is not None  # the closure of the module always reports them
         distance = rms_distance(state.outputs, self._companion.outputs_along(_steps_of(observation)))
@@ -112,6 +122,20 @@ class PathDistance(NetworkObserver):
         """Restores the state of the linearisation's flow from a checkpoint."""
         if state_dict:
             self._saved, self._largest = state_dict["flow"], state_dict["largest"]
+
+
+def _warn_of_tolerance(integrator: Integrator, alpha: float) -> None:
+    """Logs a sentence if the errors of the steps hide a distance of 1/alpha."""
+    tol = getattr(integrator, "tol", None)
+    if tol is not None and tol > _RESOLVED / alpha:
+        _log.warning(
+            "PathDistance: the integrator %s has tol %g, which hides the distance from the linearisation at alpha = "
+            "%g, about 1/alpha: set model.tol to %.0e or less, or model.integrator to euler",
+            integrator.name,
+            tol,
+            alpha,
+            _RESOLVED / alpha,
+        )
 
 
 def _steps_of(observation: Observation) -> Tensor:

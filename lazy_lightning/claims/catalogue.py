@@ -196,7 +196,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"exponent of the largest distance along the path against sqrt(h) alpha; {_SEEDS}",
         Expected.near(-1, 0.15),
         slope("path_distance/sup", lazy_side),
-        remark="Distances below 1e-3 are errors of the integrator auto, whose tolerance this is.",
+        remark="Distances below some 2.5e-3 are errors of the integrator auto at its tolerance of 1e-3.",
     ),
     # ------------------------------------------------------------------ test error, ensembles
     Claim(

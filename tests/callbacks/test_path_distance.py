@@ -140,6 +140,19 @@ def test_falls_as_one_over_alpha(tmp_path, options):
         assert slopes == pytest.approx(-1, abs=0.1)
 
 
+def test_a_tolerance_that_hides_the_distance_is_reported(tmp_path, caplog):
+    """At 0.3/alpha the distance is that of smaller steps within a tenth."""
+    options = {"network": {"width": 6, "depth": 2}, "alpha": 300.0, "stop": StoppingCriteria(loss=0.3)}
+    found, reported = {}, {}
+    for tol in (1e-2, 1e-3, 1e-6):
+        caplog.clear()
+        found[tol] = watch(tmp_path / str(tol), PathDistance(), **options, integrator="auto", tol=tol).last(SUP)[0]
+        reported[tol] = [text for record in caplog.records if "hides the distance" in (text := record.getMessage())]
+    assert [len(messages) for messages in reported.values()] == [1, 0, 0]
+    assert "set model.tol to 1e-03 or less, or model.integrator to euler" in reported[1e-2][0]
+    assert found[1e-3] == pytest.approx(found[1e-6], rel=0.1)
+
+
 BOUND = "path_distance/bound"
 QUICK = PowerMethod(max_iterations=100, starts=1)
 SQUARE = {"loss": "mse", "stop": StoppingCriteria(max_steps=60)}
