@@ -8,6 +8,7 @@ from numbers import Integral, Real
 from typing import Any, TypeGuard
 
 import numpy as np
+from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 
@@ -73,16 +74,25 @@ def _is(kind: str, value: Any) -> bool:
     if kind.startswith("Mapping"):
         return isinstance(value, Mapping)
     if kind == "int":
-        return isinstance(value, Integral) and not isinstance(value, bool) and -_LARGEST <= int(value) < _LARGEST
+        number = _scalar(value)
+        return isinstance(number, Integral) and not isinstance(number, bool) and -_LARGEST <= int(number) < _LARGEST
     return is_number(value)
+
+
+def _scalar(value: Any) -> Any:
+    """Returns the number that an array or tensor without axes holds; other values as they are."""
+    return value.item() if isinstance(value, (np.ndarray, Tensor)) and value.ndim == 0 else value
 
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Returns whether a value is a real number that float64 can hold, NaN and infinity included; ``True`` is none.
 
+    Arrays and tensors without axes are the numbers that they hold.
+
     >>> is_number(1), is_number(True), is_number("1"), is_number(10**400)
     (True, False, False, False)
     """
+    value = _scalar(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     try:

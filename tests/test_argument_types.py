@@ -124,7 +124,7 @@ class Owner:
     [
         {"count": np.int64(3)}, {"size": 3}, {"size": np.float32(0.5)}, {"size": float("nan")}, {"levels": (1, 2.0)},
         {"levels": np.array([0.5, 0.1])}, {"levels": []}, {"seeds": [1, 2]}, {"seeds": 2}, {"word": Path("a")},
-        {"other": "x"},
+        {"other": "x"}, {"count": torch.tensor(3)}, {"size": torch.tensor(0.5)}, {"size": np.array(2)},
     ],
 )  # fmt: skip
 def test_numbers_pass(given: dict[str, Any]) -> None:

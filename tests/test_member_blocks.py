@@ -12,10 +12,14 @@ from problems import copied, problem
 from torch import nn
 
 from lazy_lightning.flow import MarginsMet, StepsTried
+from lazy_lightning.nn.initial_members import InitialMembers
 from lazy_lightning.nn.member_samples import MemberSamples
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.objective import member_blocks
+from lazy_lightning.objective.centering import Centering
+from lazy_lightning.objective.full_batch import Objective, raw_outputs
 from lazy_lightning.objective.loss_over_sets import LossOverSets
+from lazy_lightning.objective.losses import build_loss
 from lazy_lightning.objective.member_blocks import block_size, blocks
 from lazy_lightning.objective.paired_batch import PairedObjective
 
@@ -164,3 +168,29 @@ def test_size_of_a_network_with_buffers_of_its_own():
     network = MemberNetwork(Shifted().double())
     w, x = torch.randn(6, 5, dtype=torch.float64), torch.randn(3, 4, dtype=torch.float64)
     assert block_size(network, w, x, {"shift": torch.randn(6, 4, dtype=torch.float64)}) >= 6
+
+
+class Gain(nn.Module):
+    """A network with a parameter without axes."""
+
+    def __init__(self, input_shape):
+        super().__init__()
+        self.layer, self.gain = nn.Linear(input_shape[0], 1), nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x):
+        return self.gain * self.layer(x)
+
+
+@pytest.mark.parametrize("size", [None, 2])
+def test_parameter_without_axes_has_its_gradient(size):
+    members = InitialMembers(Gain, [0, 1, 2, 3], (3,), 1)
+    x, y = torch.randn(5, 3, dtype=torch.float64), torch.tensor([1.0, -1, 1, 1, -1], dtype=torch.float64)
+    centering = Centering(torch.full((4,), 2.0, dtype=torch.float64))
+    f0 = raw_outputs(members.network, members.w0, x, {})
+    objective = Objective(members.network, build_loss("mse"), centering, x, y, f0, {}, block_size=size)
+    w = (members.w0 + 0.1).requires_grad_()
+    objective.backward(w)
+    leaf = w.detach().clone().requires_grad_()
+    outputs = 2 * (members.network(leaf, x, {}) - f0).squeeze(-1)
+    (objective.loss.per_sample(outputs, y).mean(dim=1) / 4).sum().backward()
+    torch.testing.assert_close(w.grad, leaf.grad, rtol=1e-12, atol=1e-14)

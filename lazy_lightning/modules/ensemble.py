@@ -47,7 +47,8 @@ class Ensemble:
                 than a million members.
         """
         alphas, chosen = _scales(alpha), _seeds("seeds", seeds)
-        data = [None] if data_seeds is None or data_seeds == "weights" else _seeds("data_seeds", data_seeds)
+        from_weights = isinstance(data_seeds, str) and data_seeds == "weights"
+        data = [None] if data_seeds is None or from_weights else _seeds("data_seeds", data_seeds)
         for name, given, values in (
             ("alpha", alpha, alphas), ("seeds", seeds, chosen), ("data_seeds", data_seeds, data)
         ):  # fmt: skip
@@ -60,7 +61,7 @@ class Ensemble:
                 if not 0 <= seed < 2**63:
                     raise ConfigError(f"{name} must be >= 0 and below 2^63, got {seed}")
         _require_few(len(alphas) * len(chosen) * len(data))
-        every = [(a, s, s if data_seeds == "weights" else d) for a in alphas for s in chosen for d in data]
+        every = [(a, s, s if from_weights else d) for a in alphas for s in chosen for d in data]
         own = None if data_seeds is None else tuple(d for _, _, d in every if d is not None)
         return cls(tuple(a for a, _, _ in every), tuple(s for _, s, _ in every), own)
 

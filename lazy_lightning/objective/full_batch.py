@@ -85,7 +85,8 @@ class Objective:
             total.backward(self.weight)  # type: ignore[no-untyped-call]  # of sum_E weight total, without forming it
             sums.append(total.detach())
             outputs.append(centered.detach())
-        torch.cat([gradient_of(leaf).flatten(1) for leaf in leaves.values()], dim=1, out=gradient)
+        rows = len(gradient)
+        torch.cat([gradient_of(leaf).reshape(rows, -1) for leaf in leaves.values()], dim=1, out=gradient)
         whole = outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
         return sums[0] if len(sums) == 1 else torch.stack(sums).sum(dim=0), whole
 
