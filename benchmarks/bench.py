@@ -125,7 +125,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=float("inf"), help="begin nothing after this time")
     parser.add_argument("--only", nargs="+", choices=list(PLANS), default=list(PLANS))
     parser.add_argument("--resume", action="store_true", help="leave out what has been measured on this machine")
-    parser.add_argument("--images", type=Path, help="a folder with idx files of Fashion-MNIST")
+    parser.add_argument("--images", type=Path, help="a folder with idx files of MNIST")
     parser.add_argument("--cifar", type=Path, help="an .npz file with images x and classes y of CIFAR-10")
     parser.add_argument("--neural-tangents", metavar="PYTHON", help="an interpreter that has neural-tangents")
     options = parser.parse_args()

@@ -11,7 +11,7 @@ what an earlier call with the same versions measured of the parts that are not a
 * ``ntk``: the structured kernel against ``torch.func``.
 * ``recorded_steps``: an evaluation of each integrator, eager and recorded as a CUDA graph.
 * ``digits``: ``fit --config digits_fc.yaml`` whole, on the device and on its host.
-* ``fashion``: one row of alpha of Fashion-MNIST, h = 100, to all margins, with as many images as ``--images`` holds up
+* ``mnist``: one row of alpha of MNIST, h = 100, to all margins, with as many images as ``--images`` holds up
   to the papers' 10000 for training, by euler's rule.
 * ``widths``: the same row by the integrator auto, at h = 100, 300 and 1000.
 """
@@ -112,24 +112,24 @@ def digits(options: argparse.Namespace, folder: Path) -> Part:
     return {place: fit(folder, limit, place, "--config", "digits_fc.yaml") for place in ("gpu", "cpu")}
 
 
-def fashion(options: argparse.Namespace, folder: Path) -> Part:
-    if (images := fashion_images(options)) is None:
+def mnist(options: argparse.Namespace, folder: Path) -> Part:
+    if (images := mnist_images(options)) is None:
         return {"outcome": f"left out: no idx files of images in {options.images}, give --images FOLDER"}
-    return {**images, "h": 100, **fashion_row(options.images, images, folder, options.limits["fashion"])}
+    return {**images, "h": 100, **mnist_row(options.images, images, folder, options.limits["mnist"])}
 
 
 def widths(options: argparse.Namespace, folder: Path) -> Part:
-    if (images := fashion_images(options)) is None:
+    if (images := mnist_images(options)) is None:
         return {"outcome": f"left out: no idx files of images in {options.images}, give --images FOLDER"}
     result: Part = dict(images)
     limit = options.limits["widths"] / 3
     for width in (100, 300, 1000):
         by_auto = [f"--model.network.width={width}", "--model.integrator=auto"]
-        result[f"h = {width}"] = fashion_row(options.images, images, folder / str(width), limit, *by_auto)
+        result[f"h = {width}"] = mnist_row(options.images, images, folder / str(width), limit, *by_auto)
     return result
 
 
-def fashion_images(options: argparse.Namespace) -> Part | None:
+def mnist_images(options: argparse.Namespace) -> Part | None:
     """The sizes of the sets that the images at hand suffice for; None if there are none."""
     if options.images is None or not (held := images_in(options.images)):
         return None
@@ -137,12 +137,12 @@ def fashion_images(options: argparse.Namespace) -> Part | None:
     return {"n_train": min(10000, held - n_test), "n_test": n_test}
 
 
-def fashion_row(files: Path, sizes: Part, folder: Path, limit: float, *arguments: str) -> Part:
+def mnist_row(files: Path, sizes: Part, folder: Path, limit: float, *arguments: str) -> Part:
     """Seven alphas with three seeds each, to all margins."""
     data = [f"--data.files={files}", *(f"--data.{key}={value}" for key, value in sizes.items())]
     row = ["--model.alpha=[1e-3,1e-2,1e-1,1,10,100,1000]", "--model.seeds=3"]
     patience = f"--trainer.max_time=00:00:00:{int(limit - 30)}"  # ends with all files, unlike a kill
-    return fit(folder, limit, "gpu", "--config", "fashion_fc.yaml", *data, *row, patience, *arguments)
+    return fit(folder, limit, "gpu", "--config", "mnist_parity_fc.yaml", *data, *row, patience, *arguments)
 
 
 def images_in(folder: Path) -> int:
@@ -160,7 +160,7 @@ PARTS: dict[str, tuple[Callable[[argparse.Namespace, Path], Part], float]] = {
     "ntk": (ntk, 60.0),
     "recorded_steps": (recorded_steps, 90.0),
     "digits": (digits, 60.0),
-    "fashion": (fashion, 100.0),
+    "mnist": (mnist, 100.0),
     "widths": (widths, 240.0),
 }
 """Each part with its time limit in seconds."""
@@ -199,7 +199,7 @@ def markdown(result: Part) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results")
-    parser.add_argument("--images", type=Path, help="a folder with idx files of Fashion-MNIST")
+    parser.add_argument("--images", type=Path, help="a folder with idx files of MNIST")
     parser.add_argument("--only", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--workers", type=int, default=max(1, min(10, (os.cpu_count() or 1) - 2)))
     parser.add_argument("--limit", nargs="+", default=[], metavar="PART=SECONDS", help="other time limits")

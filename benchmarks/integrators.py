@@ -1,6 +1,6 @@
 """Work against precision of the integrators: evaluations and time against the error of F and of the kernel drift.
 
-    python benchmarks/integrators.py --out FILE.json [--data digits fashion cifar] [--samples 250 1000]
+    python benchmarks/integrators.py --out FILE.json [--data digits mnist cifar] [--samples 250 1000]
         [--images FOLDER] [--cifar FILE.npz] [--quick] [--resume]
     python benchmarks/work_precision_figure.py FILE.json FIGURE.png
 
@@ -39,7 +39,7 @@ from scipy.integrate import solve_ivp
 from timing import Rows, machine, output_options
 from torch import Tensor, nn
 
-from lazy_lightning.data import CIFAR10, Digits, FashionMNIST, FlowData
+from lazy_lightning.data import CIFAR10, MNIST, Digits, FlowData
 from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.flow import MarginsMet, MomentumFlow, TimeReached
 from lazy_lightning.flow.controllers import reference
@@ -101,15 +101,15 @@ class Files(NamedTuple):
         sizes: dict[str, Any] = {"n_train": samples, "n_test": TEST, "labels": "parity"}
         if name == "digits":
             return Digits(**sizes)
-        if name == "fashion" and self.images is not None:
-            return FashionMNIST(files=str(self.images), **sizes)
+        if name == "mnist" and self.images is not None:
+            return MNIST(files=str(self.images), **sizes)
         if name == "cifar" and self.cifar is not None:
             return CIFAR10(files=str(self.cifar), **sizes)
-        raise SystemExit(f"{name} needs its files: give {'--images FOLDER' if name == 'fashion' else '--cifar FILE'}")
+        raise SystemExit(f"{name} needs its files: give {'--images FOLDER' if name == 'mnist' else '--cifar FILE'}")
 
     def held(self) -> list[str]:
         """The sets whose files are given."""
-        return ["digits", *(["fashion"] if self.images else []), *(["cifar"] if self.cifar else [])]
+        return ["digits", *(["mnist"] if self.images else []), *(["cifar"] if self.cifar else [])]
 
 
 class Problem:
@@ -367,8 +367,8 @@ def cases(options: argparse.Namespace, files: Files) -> Iterator[tuple[Case, Flo
 def main() -> None:
     """Measures what is missing, prints a row at a time, and writes each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", nargs="+", choices=("digits", "fashion", "cifar"), help="all whose files are given")
-    parser.add_argument("--images", type=Path, help="a folder with idx files of Fashion-MNIST")
+    parser.add_argument("--data", nargs="+", choices=("digits", "mnist", "cifar"), help="all whose files are given")
+    parser.add_argument("--images", type=Path, help="a folder with idx files of MNIST")
     parser.add_argument("--cifar", type=Path, help="an .npz file with images x and classes y of CIFAR-10")
     parser.add_argument("--samples", type=int, nargs="+", default=[250, 1000])
     parser.add_argument("--quick", action="store_true", help="tolerances of 1e-3 and 1e-4 alone, and two of Euler")

@@ -176,7 +176,7 @@ def draw(plans: dict[str, list[dict[str, float]]], path: Path) -> None:
             left.loglog(SCALES, counts, label=integrator)
             devices, seconds = ([row[name] for row in plans[integrator]] for name in ("devices", "seconds"))
             right.loglog(devices, np.array(seconds) / 3600, marker=marker, label=integrator)
-        rows = json.loads((RESULTS / "gpu_nvidia_h200.json").read_text())["parts"]["fashion"]["rows"]
+        rows = json.loads((RESULTS / "gpu_nvidia_h200.json").read_text())["parts"]["mnist"]["rows"]
         left.plot([r["sqrt_h_alpha"] for r in rows], [r["tried"] for r in rows], "k.", label="measured, n = 8000")
         left.set(xlabel=SCALE_LABEL, ylabel=f"evaluations of a member, n = {SAMPLES}", ylim=(100, None))
         right.set(xlabel="number of GPUs", ylabel="wall time (h)", xticks=DEVICES, xticklabels=DEVICES)

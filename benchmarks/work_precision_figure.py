@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from lazy_lightning.figures.style import paper_style, save
 
 COLUMNS = (("network", 100.0), ("network", 1.0), ("network", 0.01), ("kernel", 1.0))
-NAMES = {"digits": "digits", "fashion": "Fashion-MNIST", "cifar": "CIFAR-10"}
+NAMES = {"digits": "digits", "mnist": "MNIST", "cifar": "CIFAR-10"}
 STYLES: dict[str, dict[str, Any]] = {
     "euler": {"color": "#555555", "marker": "s", "ls": "-"},
     "explicit": {"color": "#0072b2", "marker": "o", "ls": "-"},

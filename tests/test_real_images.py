@@ -14,7 +14,7 @@ from lazy_lightning.runs import load_runs
 pytestmark = pytest.mark.usefixtures("own_folder", "no_figures")
 
 CIFAR = "cifar10_2k.npz"
-FASHION = "t10k-images-idx3-ubyte.gz"
+MNIST_IMAGES = "t10k-images-idx3-ubyte.gz"
 COMMON = ["--data.download=false", "--trainer.enable_progress_bar=false", "--trainer.logger.save_dir=runs"]
 SHORT = ["--data.n_train=100", "--model.network.width=8", "--model.stop.max_steps=180", "--model.alpha=[0.3, 30.0]"]
 
@@ -39,9 +39,9 @@ def test_the_flow_of_a_cnn_on_cifar(real_file: Callable[[str], Path]) -> None:
     assert moved[0.3] > 5 * moved[30.0]
 
 
-def test_the_flow_of_a_cnn_on_fashion(real_file: Callable[[str], Path]) -> None:
-    files = real_file(FASHION).parent
-    table = curves("fashion_cnn.yaml", files, *SHORT, "--data.n_test=500", "--data.pool=all")
+def test_the_flow_of_a_cnn_on_mnist(real_file: Callable[[str], Path]) -> None:
+    files = real_file(MNIST_IMAGES).parent
+    table = curves("fashion_cnn.yaml", files, "--data=MNIST", *SHORT, "--data.n_test=500", "--data.pool=all")
     assert (at(table, "end", "test/error") < 0.42).all()
 
 

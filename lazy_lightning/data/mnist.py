@@ -7,11 +7,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import torch
+
 from lazy_lightning.data.labels import numbered
+from lazy_lightning.data.pool import Pool
 from lazy_lightning.data.torchvision_data import TorchvisionData
-from lazy_lightning.errors import ConfigError
+from lazy_lightning.errors import ConfigError, DataError
 
 EmnistSplit = Literal["byclass", "bymerge", "balanced", "letters", "digits", "mnist"]
+
+_FIRST_LABELS = {
+    (5, 0, 4, 1, 9, 2, 1, 3, 1, 4, 3, 5, 3, 6, 1, 7, 2, 8, 6, 9): "MNIST",
+    (7, 2, 1, 0, 4, 1, 4, 9, 5, 9, 0, 6, 9, 0, 1, 5, 9, 7, 3, 4): "MNIST",
+    (9, 0, 0, 3, 0, 2, 7, 2, 5, 5, 0, 9, 5, 5, 7, 9, 1, 0, 6, 4): "FashionMNIST",
+    (9, 2, 1, 1, 6, 1, 4, 6, 5, 7, 4, 5, 7, 3, 4, 1, 2, 4, 8, 0): "FashionMNIST",
+}
+"""The first labels of the published parts, train and test, whose files have the same names for all sets."""
 
 # Capitals and small letters of the same form share a class in these two splits.
 _MERGED = set("cijklmopsuvwxyz")
@@ -26,6 +37,29 @@ class MNIST(TorchvisionData):
     def expected_files(self) -> tuple[Path, tuple[str, ...]]:
         """Four unpacked idx files under ``{root}/{set}/raw``."""
         return self.root / self.set_name / "raw", _idx_names("train") + _idx_names("t10k")
+
+    def _read_files(self, files: Path) -> Pool:
+        pool = super()._read_files(files)
+        found = published_set(pool)
+        if found is not None and found != self.set_name:
+            raise DataError(
+                f"{files} holds the images of {found}, as its first labels show, but the data are {self.set_name}: set "
+                f"data to {found}, or give the files of {self.set_name}"
+            )
+        return pool
+
+
+def published_set(pool: Pool) -> str | None:
+    """Returns the set of which a pool holds a published part, by its first labels; None if it is not known.
+
+    The files of MNIST and of sets made like it have the same names, shapes and numbers of images.
+    """
+    starts = [0]
+    if pool.official_test is not None and bool(pool.official_test.any()):
+        starts.append(int(pool.official_test.to(torch.uint8).argmax()))
+    count = len(next(iter(_FIRST_LABELS)))
+    labels = (tuple(pool.y[start : start + count].tolist()) for start in starts)
+    return next((_FIRST_LABELS[first] for first in labels if first in _FIRST_LABELS), None)
 
 
 class KMNIST(MNIST):

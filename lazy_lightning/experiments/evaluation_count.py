@@ -1,6 +1,6 @@
 """How many evaluations of loss and gradient a member takes to its margins, from fits to finished runs.
 
-Fully connected networks and the soft hinge: digits (n = 200, 1000) and Fashion-MNIST (n = 8000), sqrt(h) alpha from
+Fully connected networks and the soft hinge: digits (n = 200, 1000) and MNIST (n = 8000), sqrt(h) alpha from
 0.01 to 10^4. Curves of different widths collapse on sqrt(h) alpha. Other images take up to 2.3 times as many (CIFAR-10,
 n = 1000, lazy), so it is an estimate before anything has run, which a sweep replaces by the counts of its own runs.
 """
@@ -14,7 +14,7 @@ from typing import NamedTuple
 _SAMPLES = 200.0
 """The number of training samples at which the counts below hold."""
 _CROSSOVER, _STEEPNESS = 32.0, 1.57
-"""The sqrt(h) alpha in the middle between both counts, and how fast one turns into the other (Fashion-MNIST)."""
+"""The sqrt(h) alpha in the middle between both counts, and how fast one turns into the other (MNIST)."""
 
 
 class _Counts(NamedTuple):

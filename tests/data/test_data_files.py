@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from lazy_lightning.data import CIFAR10, MNIST, ArrayFile
+from lazy_lightning.data import CIFAR10, KMNIST, MNIST, ArrayFile, FashionMNIST
 from lazy_lightning.data.idx import read_idx, read_idx_folder
 from lazy_lightning.data.npz import read_npz
 from lazy_lightning.errors import ConfigError, DataError
@@ -80,6 +80,28 @@ def test_mnist_test_files(real_file: Callable[[str], Path]) -> None:
     assert torch.equal(data.train.y, (1 - 2 * (classes % 2)).double())
     with pytest.raises(ConfigError, match=r"needs the official train and test parts, .* set pool: all"):
         MNIST(10, 10, files=str(folder), pool="official").setup()
+
+
+MNIST_TEST_LABELS = [7, 2, 1, 0, 4, 1, 4, 9, 5, 9, 0, 6, 9, 0, 1, 5, 9, 7, 3, 4]
+
+
+@pytest.mark.parametrize("with_training_part", [False, True])
+def test_the_files_of_another_set_are_refused(
+    tmp_path: Path, idx_writer: Callable[..., None], with_training_part: bool
+) -> None:
+    """The files of MNIST and of Fashion-MNIST have the same names, and each was once taken for the other."""
+    parts = {"t10k": np.array([*MNIST_TEST_LABELS, *range(10)])}
+    if with_training_part:
+        parts["train"] = np.arange(40) % 10
+    for part, labels in parts.items():
+        idx_writer(tmp_path / f"{part}-images-idx3-ubyte", np.zeros((len(labels), 28, 28)))
+        idx_writer(tmp_path / f"{part}-labels-idx1-ubyte", labels)
+    MNIST(10, 10, files=str(tmp_path)).load_pool()
+    for other in (FashionMNIST, KMNIST):
+        with pytest.raises(
+            DataError, match=f"holds the images of MNIST, .* but the data are {other.__name__}: set data"
+        ):
+            other(10, 10, files=str(tmp_path)).load_pool()
 
 
 @pytest.mark.parametrize("end", ["", ".gz"])

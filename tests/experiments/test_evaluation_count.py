@@ -17,7 +17,7 @@ def measured() -> list[tuple[str, float, int, float]]:
     if not RESULTS.is_dir():
         return []
     parts = json.loads((RESULTS / "gpu_nvidia_h200.json").read_text())["parts"]
-    rows = [(row, 8000) for row in parts["fashion"]["rows"]] + [(row, 1000) for row in parts["digits"]["gpu"]["rows"]]
+    rows = [(row, 8000) for row in parts["mnist"]["rows"]] + [(row, 1000) for row in parts["digits"]["gpu"]["rows"]]
     found = [("euler", row["sqrt_h_alpha"], samples, row["tried"]) for row, samples in rows]
     on_cpu = json.loads((RESULTS / "integrators_cpu.json").read_text())["rows"]
     usual = [r for r in on_cpu if r["flow"] == "network" and r["setting"] in ("gradient_change", 1e-3)]
