@@ -209,9 +209,9 @@ def test_every_place_has_a_nonlinearity_of_its_own():
     ("build", "options", "sentence"),
     [
         (CNN, {"input_shape": (1, 4, 4), "stages": 3}, "would see images of side"),
-        (CNN, {"input_shape": 10}, "expected (channels, height, width)"),
+        (CNN, {"input_shape": 10}, "input_shape = 10, expected a list of integers"),
         (CNN, {}, "input_shape is None, expected the shape of one sample"),
-        (CNN, {"width": 0, "input_shape": SHAPE}, "width is 0, expected > 0"),
+        (CNN, {"width": 0, "input_shape": SHAPE}, "width is 0, expected a finite number > 0"),
         (VGG, {"depth": 12, "input_shape": SHAPE}, "depth is 12, expected one of 11, 13, 16, 19"),
         (VGG, {"widening": -1.0, "input_shape": SHAPE}, "widening is -1.0, expected a number > 0"),
         (WideResNet, {"depth": 12, "input_shape": SHAPE}, "depth is 12"),
