@@ -113,26 +113,30 @@ def digits(options: argparse.Namespace, folder: Path) -> Part:
 
 
 def mnist(options: argparse.Namespace, folder: Path) -> Part:
-    if (images := mnist_images(options)) is None:
-        return {"outcome": f"left out: no idx files of images in {options.images}, give --images FOLDER"}
-    return {**images, "h": 100, **mnist_row(options.images, images, folder, options.limits["mnist"])}
+    if not (sizes := mnist_sizes(options)):
+        return without_images(options)
+    return {**sizes, "h": 100, **mnist_row(options.images, sizes, folder, options.limits["mnist"])}
 
 
 def widths(options: argparse.Namespace, folder: Path) -> Part:
-    if (images := mnist_images(options)) is None:
-        return {"outcome": f"left out: no idx files of images in {options.images}, give --images FOLDER"}
-    result: Part = dict(images)
+    if not (sizes := mnist_sizes(options)):
+        return without_images(options)
+    result: Part = dict(sizes)
     limit = options.limits["widths"] / 3
     for width in (100, 300, 1000):
         by_auto = [f"--model.network.width={width}", "--model.integrator=auto"]
-        result[f"h = {width}"] = mnist_row(options.images, images, folder / str(width), limit, *by_auto)
+        result[f"h = {width}"] = mnist_row(options.images, sizes, folder / str(width), limit, *by_auto)
     return result
 
 
-def mnist_images(options: argparse.Namespace) -> Part | None:
-    """The sizes of the sets that the images at hand suffice for; None if there are none."""
+def without_images(options: argparse.Namespace) -> Part:
+    return {"outcome": f"left out: no idx files of images in {options.images}, give --images FOLDER"}
+
+
+def mnist_sizes(options: argparse.Namespace) -> Part:
+    """The sizes of the sets that the images at hand suffice for; empty if there are none."""
     if options.images is None or not (held := images_in(options.images)):
-        return None
+        return {}
     n_test = min(10000, held // 5)
     return {"n_train": min(10000, held - n_test), "n_test": n_test}
 

@@ -28,15 +28,17 @@ _LONG_STEP = 1.25
 """Steps that multiply t by more than this are interpolated by a parabola."""
 
 
-def _grown_to(points: Sequence[tuple[Tensor, Tensor]], level: Tensor) -> Tensor:
+def _grown_to(points: Sequence[tuple[Tensor, Tensor]], level: Tensor, *, in_log: bool = True) -> Tensor:
     """(E,) when the last of three values at times, (E,) each, has reached the level (E,); NaN if it has not.
 
-    The interpolation is exact for a power of t, and for t itself from t = 0 on.
+    The interpolation is exact for a power of t, and for t itself from t = 0 on; without ``in_log`` it is that of the
+    values themselves, which may be negative.
     """
     t, values = (torch.stack(parts) for parts in zip(*points, strict=True))
-    grows = values[1] > 0
-    heights, target = torch.where(grows, values.log(), values), torch.where(grows, level.log(), level)
-    return first_crossing(t, -heights, -target, curved_beyond=1.0)
+    if in_log:
+        grows = values[1] > 0
+        values, level = torch.where(grows, values.log(), values), torch.where(grows, level.log(), level)
+    return first_crossing(t, -values, -level, curved_beyond=1.0)
 
 
 def _bisected(
@@ -54,7 +56,7 @@ def _bisected(
         inside: further points between the last two.
         level: ().
         value_at: measures at one of them.
-        in_log: whether to interpolate by :func:`_grown_to`.
+        in_log: of :func:`_grown_to`.
     """
     before, end = list(points[:2]), points[2]
     while inside:
@@ -65,10 +67,7 @@ def _bisected(
         else:
             before, inside = [before[1], point], inside[middle + 1 :]
     three = [(t[None], value[None]) for t, value in (*before, end)]
-    if in_log:
-        return _grown_to(three, level[None])[0]
-    t, values = (torch.stack(parts) for parts in zip(*three, strict=True))
-    return first_crossing(t, -values, -level[None], curved_beyond=1.0)[0]
+    return _grown_to(three, level[None], in_log=in_log)[0]
 
 
 class T1(Observer):

@@ -292,7 +292,7 @@ class MomentumFlow(torch.optim.Optimizer):
         members = [i for i, runs in enumerate(self.clock().running) if runs or rows is None]
         part = whole if rows is None else whole.select(rows)
         dynamics = self.dynamics if rows is None else self.dynamics.select(rows)
-        recording = self._record(part, closure, dynamics) if self._may_record(dynamics.integrator) else None
+        recording = self._record(part, closure, dynamics)
         self._clock = None
         try:
             part = self._burst(part, closure, dynamics, recording, members)
@@ -325,7 +325,7 @@ class MomentumFlow(torch.optim.Optimizer):
                 self.active = followed = self._followed_rows(index, own, whole.t.device)
                 part = whole.select(followed, prefix)
                 dynamics = replace(self.dynamics, integrator=integrator).select(followed)
-                recording = self._record(part, closure, dynamics) if self._may_record(integrator) else None
+                recording = self._record(part, closure, dynamics)
                 part = self._burst(part, closure, dynamics, recording, own)
                 whole.write(followed, part, prefix)
                 assert self.trace is not None  # just made
@@ -457,8 +457,13 @@ class MomentumFlow(torch.optim.Optimizer):
         eager = self._advancing or integrator.reads_the_host
         return self.cuda_graphs and self.rows.parameters[0].is_cuda and not eager
 
-    def _record(self, part: FlowState, closure: Closure, dynamics: Dynamics) -> Recording:
-        """The recording for these members, closure and dynamics, at the state ``part``: the present one if it fits."""
+    def _record(self, part: FlowState, closure: Closure, dynamics: Dynamics) -> Recording | None:
+        """The recording for these members, closure and dynamics, at the state ``part``: the present one if it fits.
+
+        None where steps run eagerly.
+        """
+        if not self._may_record(dynamics.integrator):
+            return None
         if self.active is None:
             members: object = tuple(x.data_ptr() for x in part.tensors().values())
         else:
