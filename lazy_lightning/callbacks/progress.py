@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class FlowProgressBar(ProgressBar, Sink):
-    """Progress bar with the completed share, t, dt, loss, error, running members, and the share of accepted steps.
+    """Progress bar with the completed share, t, dt, loss, error, running members, evaluations per accepted step.
 
     Args:
         every_seconds: interval between printed lines if the output is not a terminal.
@@ -106,9 +106,9 @@ def progress_line(record: Record) -> str:
         parts.append(f"error {100 * finite_mean(columns['train/error']):.1f} %")
     if "test/error" in columns:
         parts.append(f"test {100 * finite_mean(columns['test/error']):.1f} %")
-    tried = columns["tried"].sum()
-    accepted = f"{100 * columns['accepted'].sum() / tried:.0f} %" if tried else "-"
-    return "  ".join([*parts, f"members {int(running.sum())}/{len(running)}", f"accepted {accepted}"])
+    accepted = columns["accepted"].sum()
+    a_step = f"{columns['tried'].sum() / accepted:.2f}" if accepted else "-"
+    return "  ".join([*parts, f"members {int(running.sum())}/{len(running)}", f"evaluations/step {a_step}"])
 
 
 def _range(values: NDArray[np.float64]) -> str:

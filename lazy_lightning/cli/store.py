@@ -57,12 +57,12 @@ def report(args: Sequence[str]) -> int:
 
 
 def _claims(folders: Sequence[Path], out: Path) -> int:
-    """Evaluates the claims on the experiments in some folders.
+    """Evaluates the claims on the experiments in some folders; others keep the numbers that ``out`` has.
 
     Raises:
-        DataError: no folder contains an experiment.
+        DataError: no folder contains an experiment, or the file of numbers in ``out`` is damaged.
     """
-    from lazy_lightning.claims import CLAIMS, EXPERIMENTS, evaluate, write_claims
+    from lazy_lightning.claims import CLAIMS, EXPERIMENTS, NUMBERS, evaluate, read_numbers, with_stored, write_claims
     from lazy_lightning.cli.version_report import machine_line
 
     stored = {name: [folder / name for folder in folders if (folder / name).is_dir()] for name in EXPERIMENTS}
@@ -73,8 +73,9 @@ def _claims(folders: Sequence[Path], out: Path) -> int:
             f"{', '.join(EXPERIMENTS)}; `make claims` makes them"
         )
     tables = {name: _undamaged(load_runs(paths, on_damaged=_warn)) for name, paths in there.items()}
-    found = evaluate(CLAIMS, tables)
-    page = write_claims(found, tables, out, machine_line())
+    earlier = read_numbers(out / NUMBERS)
+    found = with_stored(evaluate(CLAIMS, tables), tables, earlier)
+    page = write_claims(found, tables, out, machine_line(), earlier)
     for one in found:
         measured = "; ".join(map(str, one.measured)) or one.reason
         print(printable(f"{one.verdict or 'not measured'}: {one.claim.name} ({one.claim.expected}): {measured}"))

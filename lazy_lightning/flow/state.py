@@ -47,7 +47,7 @@ class FlowState:
     dt: Tensor
     """(E,) float64 next step size to try."""
     tried: Tensor
-    """(E,) int64 tried steps, each one gradient evaluation."""
+    """(E,) int64 evaluations of the gradient, which for Euler are the tried steps."""
     accepted: Tensor
     """(E,) int64 accepted steps."""
     reason: Tensor

@@ -15,10 +15,24 @@ from made_runs import FEATURE_SLOPE, made_kernels, made_sweep
 from safetensors.numpy import load_file, save_file
 
 from lazy_lightning import load_runs
-from lazy_lightning.claims import CLAIMS, EXPERIMENTS, Evaluated, Expected, Measurement, Verdict, evaluate, write_claims
+from lazy_lightning.claims import (
+    CLAIMS,
+    EXPERIMENTS,
+    NUMBERS,
+    Evaluated,
+    Expected,
+    Measurement,
+    StoredNumbers,
+    Verdict,
+    evaluate,
+    read_numbers,
+    with_stored,
+    write_claims,
+)
 from lazy_lightning.claims.claim import overall
 from lazy_lightning.cli import main
 from lazy_lightning.cli.bundled import find_config
+from lazy_lightning.errors import DataError
 from lazy_lightning.figures.catalogue import FIGURES
 
 BY_NAME = {claim.name: claim for claim in CLAIMS}
@@ -145,7 +159,9 @@ def test_page_and_numbers(
     printed = capsys.readouterr().out
     assert "met: displacement_lazy (-1.1 to -0.9): h = 30: -1" in printed
     assert "not measured: cnn_prefers_features" in printed
-    numbers = {one["name"]: one for one in json.loads((tmp_path / "claims.json").read_text())}
+    content = json.loads((tmp_path / "claims.json").read_text())
+    numbers = {one["name"]: one for one in content["claims"]}
+    assert list(content["experiments"]) == ["scaling"]
     assert list(numbers) == list(BY_NAME)
     assert numbers["displacement_lazy"]["verdict"] == "met"
     assert numbers["ensemble_gain"]["expected"] == [0, None]
@@ -156,6 +172,71 @@ def test_page_and_numbers(
     for image in re.findall(r"\]\((claims/\S+)\)", page):
         assert (tmp_path / image).is_file()
     assert "![scaling-kernel_drift](claims/scaling-kernel_drift.png)" in page
+
+
+def _ensembles(folder: Path) -> dict[str, pd.DataFrame]:
+    """The runs of the experiment ``ensembles``, with made outputs."""
+    return {"ensembles": load_runs(made_sweep(folder, widths=(30, 300), scales=(0.1, 1000.0), seeds=10))}
+
+
+def _students(folder: Path) -> dict[str, pd.DataFrame]:
+    """The runs of the experiment ``students``, of the scaling 1/sqrt(m) alone."""
+    made_sweep(folder / "narrow", widths=[8], scales=[8**0.5 * 0.08], population__loss=1e-3)
+    made_sweep(folder / "wide", widths=[128], scales=[128**0.5 * 0.08], population__loss=1e-1)
+    return {"students": load_runs(folder)}
+
+
+def test_experiments_that_are_not_stored_keep_their_numbers(tmp_path: Path) -> None:
+    """The page of the second evaluation has the numbers, runs, machine and figures of the first as well."""
+    out = tmp_path / "out"
+    first = _ensembles(tmp_path / "ensembles")
+    write_claims(evaluate(CLAIMS, first), first, out, "machine one")
+    before = read_numbers(out / NUMBERS)
+    second = _students(tmp_path / "students")
+    page = write_claims(evaluate(CLAIMS, second), second, out, "machine two", before).read_text()
+    after = read_numbers(out / NUMBERS)
+    assert set(after.runs) == {"ensembles", "students"}
+    assert after.runs["ensembles"] == before.runs["ensembles"]
+    assert after.runs["students"].machine == "machine two"
+    assert before.measured == {name: after.measured[name] for name in before.measured}
+    assert "ensemble_gain" in before.measured
+    assert set(after.measured) - set(before.measured) == {"wide_lazy_students_fail"}
+    assert f"{len(first['ensembles'])} members" in page
+    assert page.count(": machine one") == 1  # beside the runs of that machine; machine two is that of the page
+    assert "![ensembles-test_error](claims/ensembles-test_error.png)" in page
+
+
+def test_numbers_that_are_evaluated_again_replace_the_stored_ones(tmp_path: Path) -> None:
+    runs = _students(tmp_path / "students")
+    old = StoredNumbers({}, {"wide_lazy_students_fail": (Measurement(7.0, 1.0),)})
+    found = {one.claim.name: one for one in with_stored(evaluate(CLAIMS, runs), runs, old)}
+    assert found["wide_lazy_students_fail"].measured[0].value == pytest.approx(2.0)
+    assert {one.claim.name for one in with_stored(evaluate(CLAIMS, {}), {}, old) if one.measured} == set(old.measured)
+
+
+def test_numbers_of_other_commands_are_dropped(tmp_path: Path) -> None:
+    runs = _students(tmp_path / "students")
+    write_claims(evaluate(CLAIMS, runs), runs, tmp_path / "out", "a machine")
+    path = tmp_path / "out" / NUMBERS
+    content = json.loads(path.read_text())
+    content["experiments"]["students"]["commands"][0] += " --model.seeds=9"
+    path.write_text(json.dumps(content))
+    assert read_numbers(path) == StoredNumbers({}, {})
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"experiments": {"students": {}}, "claims": []}'])
+def test_a_damaged_file_of_numbers_is_refused(made: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / NUMBERS).write_text(text)
+    with pytest.raises(DataError, match="is not a file of measured claims of this version"):
+        read_numbers(tmp_path / NUMBERS)
+
+
+def test_the_committed_numbers_belong_to_the_experiments_of_today() -> None:
+    """A change of an experiment's command drops its numbers from the page at the next evaluation."""
+    committed = read_numbers(Path(__file__).parents[2] / "docs" / NUMBERS)
+    content = json.loads((Path(__file__).parents[2] / "docs" / NUMBERS).read_text())
+    assert set(committed.runs) == set(content["experiments"])
+    assert set(committed.measured) == {one["name"] for one in content["claims"] if one["measured"]}
 
 
 def test_a_folder_without_experiments_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
