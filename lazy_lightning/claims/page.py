@@ -31,8 +31,8 @@ inside the expected one, **not met** if it lies outside, and **not resolved** if
 seeds or a larger size. Of a claim with several numbers, for example one for each width, all must agree.
 
 This page is written by `make claims`, which runs the experiments that are not stored; `lazy-lightning report RUNS
---claims` evaluates the claims on stored runs. Experiments whose runs are not at hand keep the numbers that `claims.json`
-has of them, measured on the machine that is named with them.
+--claims` evaluates the claims on stored runs. Experiments whose runs are not at hand keep the numbers that
+`claims.json` has of them, measured on the machine that is named with them.
 """
 
 _OF_RICHNESS = """\
