@@ -8,23 +8,17 @@ from lazy_lightning.claims.catalogue import CLAIMS
 from lazy_lightning.claims.claim import Claim, Expected, Measurement, Verdict
 from lazy_lightning.claims.evaluation import Evaluated, evaluate
 from lazy_lightning.claims.experiments import EXPERIMENTS, Experiment
-from lazy_lightning.claims.numbers_file import MeasuredRuns, StoredNumbers, read_numbers, with_stored
-from lazy_lightning.claims.page import NUMBERS, write_claims
+from lazy_lightning.claims.page import write_claims
 
 __all__ = [
     "CLAIMS",
     "EXPERIMENTS",
-    "NUMBERS",
     "Claim",
     "Evaluated",
     "Expected",
     "Experiment",
-    "MeasuredRuns",
     "Measurement",
-    "StoredNumbers",
     "Verdict",
     "evaluate",
-    "read_numbers",
-    "with_stored",
     "write_claims",
 ]

@@ -62,7 +62,9 @@ def _claims(folders: Sequence[Path], out: Path) -> int:
     Raises:
         DataError: no folder contains an experiment, or the file of numbers in ``out`` is damaged.
     """
-    from lazy_lightning.claims import CLAIMS, EXPERIMENTS, NUMBERS, evaluate, read_numbers, with_stored, write_claims
+    from lazy_lightning.claims import CLAIMS, EXPERIMENTS, evaluate, write_claims
+    from lazy_lightning.claims.numbers_file import read_numbers, with_stored
+    from lazy_lightning.claims.page import NUMBERS
     from lazy_lightning.cli.version_report import machine_line
 
     stored = {name: [folder / name for folder in folders if (folder / name).is_dir()] for name in EXPERIMENTS}

@@ -18,18 +18,16 @@ from lazy_lightning import load_runs
 from lazy_lightning.claims import (
     CLAIMS,
     EXPERIMENTS,
-    NUMBERS,
     Evaluated,
     Expected,
     Measurement,
-    StoredNumbers,
     Verdict,
     evaluate,
-    read_numbers,
-    with_stored,
     write_claims,
 )
 from lazy_lightning.claims.claim import overall
+from lazy_lightning.claims.numbers_file import StoredNumbers, read_numbers, with_stored
+from lazy_lightning.claims.page import NUMBERS
 from lazy_lightning.cli import main
 from lazy_lightning.cli.bundled import find_config
 from lazy_lightning.errors import DataError
