@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
 from lazy_lightning.claims.claim import Verdict
 from lazy_lightning.claims.evaluation import Evaluated
 from lazy_lightning.claims.experiments import EXPERIMENTS, Experiment
-from lazy_lightning.claims.numbers_file import NOTHING, MeasuredRuns, StoredNumbers, with_stored, write_numbers
+from lazy_lightning.claims.numbers_file import MeasuredRuns, write_numbers
 from lazy_lightning.errors import LazyLightningError
 from lazy_lightning.figures.catalogue import FIGURES
 from lazy_lightning.figures.report_figure import ReportFigure
@@ -46,23 +47,23 @@ def write_claims(
     runs: Mapping[str, pd.DataFrame],
     out: Path,
     machine: str,
-    stored: StoredNumbers = NOTHING,
+    earlier: Mapping[str, MeasuredRuns] = MappingProxyType({}),
 ) -> Path:
     """Writes ``claims.md``, ``claims.json`` and the figures in the folder ``claims``, and returns the page's path.
 
     Args:
-        evaluated: the claims in the order of the page.
+        evaluated: the claims in the order of the page, with the stored numbers of
+            :func:`~lazy_lightning.claims.numbers_file.with_stored` where an experiment is not in ``runs``.
         runs: the tables of runs by experiment on which they were evaluated.
         out: the folder, which is made if it does not exist.
         machine: one line on the versions and the machine.
-        stored: numbers of an earlier evaluation, which stand for the experiments that are not in ``runs``; their
-            figures are those that the folder contains.
+        earlier: the runs of the experiments that are not in ``runs``; their figures are those that the folder contains.
 
     Raises:
         OSError: the folder cannot be written.
     """
-    found = with_stored(list(evaluated), runs, stored)
-    measured_on = {**stored.runs, **{name: MeasuredRuns.of(name, table, machine) for name, table in runs.items()}}
+    found = list(evaluated)
+    measured_on = {**earlier, **{name: MeasuredRuns.of(name, table, machine) for name, table in runs.items()}}
     out.mkdir(parents=True, exist_ok=True)
     images = _drawn(found, runs, out / IMAGES)
     write_numbers(out / NUMBERS, found, measured_on)

@@ -77,7 +77,7 @@ def _claims(folders: Sequence[Path], out: Path) -> int:
     tables = {name: _undamaged(load_runs(paths, on_damaged=_warn)) for name, paths in there.items()}
     earlier = read_numbers(out / NUMBERS)
     found = with_stored(evaluate(CLAIMS, tables), tables, earlier)
-    page = write_claims(found, tables, out, machine_line(), earlier)
+    page = write_claims(found, tables, out, machine_line(), earlier.runs)
     for one in found:
         measured = "; ".join(map(str, one.measured)) or one.reason
         print(printable(f"{one.verdict or 'not measured'}: {one.claim.name} ({one.claim.expected}): {measured}"))

@@ -191,7 +191,8 @@ def test_experiments_that_are_not_stored_keep_their_numbers(tmp_path: Path) -> N
     write_claims(evaluate(CLAIMS, first), first, out, "machine one")
     before = read_numbers(out / NUMBERS)
     second = _students(tmp_path / "students")
-    page = write_claims(evaluate(CLAIMS, second), second, out, "machine two", before).read_text()
+    found = with_stored(evaluate(CLAIMS, second), second, before)
+    page = write_claims(found, second, out, "machine two", before.runs).read_text()
     after = read_numbers(out / NUMBERS)
     assert set(after.runs) == {"ensembles", "students"}
     assert after.runs["ensembles"] == before.runs["ensembles"]
@@ -223,7 +224,7 @@ def test_numbers_of_other_commands_are_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"experiments": {"students": {}}, "claims": []}'])
-def test_a_damaged_file_of_numbers_is_refused(made: Path, tmp_path: Path, text: str) -> None:
+def test_a_damaged_file_of_numbers_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / NUMBERS).write_text(text)
     with pytest.raises(DataError, match="is not a file of measured claims of this version"):
         read_numbers(tmp_path / NUMBERS)
