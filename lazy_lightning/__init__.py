@@ -12,6 +12,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from lazy_lightning.denormals import flush_denormals
     from lazy_lightning.flow import MomentumFlow
+    from lazy_lightning.heap import keep_freed_memory
     from lazy_lightning.modules import FlowModule, KernelModule, MiniBatchModule, StoppingCriteria
     from lazy_lightning.nn import FC
     from lazy_lightning.nn.linearize import LinearizedNetwork
@@ -29,6 +30,7 @@ _PUBLIC = {
     "StoppingCriteria": "lazy_lightning.modules",
     "empirical_ntk": "lazy_lightning.ntk",
     "flush_denormals": "lazy_lightning.denormals",
+    "keep_freed_memory": "lazy_lightning.heap",
     "load_runs": "lazy_lightning.runs",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "StoppingCriteria",
     "empirical_ntk",
     "flush_denormals",
+    "keep_freed_memory",
     "load_runs",
 ]
 

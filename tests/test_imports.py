@@ -16,7 +16,7 @@ from lazy_lightning import deprecations
 PACKAGE = Path(deprecations.__file__).parent
 DRAWINGS = PACKAGE.parent / "docs" / "drawings"
 LAYERS = (
-    {"errors", "plain_text", "denormals", "deprecations"},
+    {"errors", "plain_text", "denormals", "deprecations", "heap"},
     {"argument_types", "seeding", "memory"},
     {"analysis", "flow", "nn"},
     {"objective", "runs"},
@@ -92,9 +92,10 @@ def test_every_room_has_its_height() -> None:
     assert there - {"__init__", "__main__"} == set(HEIGHT)
 
 
-def test_the_top_level_has_seven_modules() -> None:
+def test_the_top_level_has_the_modules_of_the_two_lowest_layers() -> None:
     modules = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__", "__main__"}
-    assert modules == {"argument_types", "denormals", "deprecations", "errors", "memory", "plain_text", "seeding"}
+    low, upper = LAYERS[:2]
+    assert modules == low | upper
 
 
 def test_rooms_import_what_stands_below_them() -> None:

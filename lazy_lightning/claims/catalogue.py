@@ -162,7 +162,6 @@ CLAIMS: tuple[Claim, ...] = (
             weight_changes_against_width("dw_mean/hidden.2", "hidden.2"),
         ),
         "displacement_by_layer",
-        "The time of training falls with h at these widths (lazy_time_width), and the changes of weights with it.",
     ),
     Claim(
         "weight_changes_at_the_ends",
@@ -176,7 +175,6 @@ CLAIMS: tuple[Claim, ...] = (
             weight_changes_against_width("dw_mean/head", "head"),
         ),
         "displacement_by_layer",
-        "The time of training falls with h at these widths (lazy_time_width), and the changes of weights with it.",
     ),
     Claim(
         "linearisation_end",
@@ -196,7 +194,6 @@ CLAIMS: tuple[Claim, ...] = (
         f"exponent of the largest distance along the path against sqrt(h) alpha; {_SEEDS}",
         Expected.near(-1, 0.15),
         slope("path_distance/sup", lazy_side),
-        remark="Distances below some 2.5e-3 are errors of the integrator auto at its tolerance of 1e-3.",
     ),
     # ------------------------------------------------------------------ test error, ensembles
     Claim(

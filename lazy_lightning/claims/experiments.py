@@ -28,6 +28,7 @@ class Experiment:
 
 
 _FIT = f"--trainer.logger.save_dir={_FOLDER}"
+_SCALING = "--config digits_fc.yaml --config callbacks/t1.yaml --config overlays/auto.yaml"
 _DIGITS = "--config digits_fc.yaml --data.n_train=200 --data.n_test=797 --model.dt=1e-3"
 _VGG = "--config cifar_vgg.yaml --config overlays/cifar_vgg_small.yaml --model.seeds=3"
 _FC = "--model.network=FC --model.network.width=100 --model.network.depth=3 --model.network.activation=swish"
@@ -40,11 +41,12 @@ _STUDENT = "--config teacher_student.yaml --config overlays/teacher_student_smal
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         "scaling": Experiment(
-            "digits, parity, 200 images; FC of three layers, h = 25 to 200; sqrt(h) alpha from 0.001 to 10000, four "
-            "seeds; kernels on 100 further images; integrator auto",
+            "digits, parity, 200 images; FC of three layers, h = 50 to 800; sqrt(h) alpha from 0.001 to 10000, five "
+            "seeds; kernels on 100 further images; integrator auto, on the lazy side with an error of F of 3e-5 a step",
             {
-                "": "sweep --config digits_fc.yaml --config callbacks/t1.yaml --config callbacks/laziness.yaml "
-                "--config overlays/auto.yaml --sweep sweeps/scaling.yaml --out FOLDER"
+                "feature": f"sweep {_SCALING} --sweep sweeps/scaling_feature.yaml --out FOLDER",
+                "lazy": f"sweep {_SCALING} --config callbacks/laziness.yaml --sweep sweeps/scaling_lazy.yaml "
+                "--out FOLDER",
             },
         ),
         "kernels": Experiment(

@@ -107,8 +107,10 @@ def _built(given: Sequence[str]) -> int:
     from lazy_lightning.cli.sweep_cli import SweepCLI
     from lazy_lightning.cli.user_messages import filter_warnings, user_message
     from lazy_lightning.denormals import flush_denormals
+    from lazy_lightning.heap import keep_freed_memory
 
     imports.seconds = time.perf_counter() - begin
+    keep_freed_memory()
     flush_denormals()
     filter_warnings()
     socket.setdefaulttimeout(socket.getdefaulttimeout() or _NETWORK_TIMEOUT)

@@ -24,6 +24,7 @@ import torch
 from lazy_lightning.denormals import flush_denormals
 from lazy_lightning.errors import RunError
 from lazy_lightning.experiments.worker_pool import BatchResult, BatchStatus, ProgressMessage, Task, Train
+from lazy_lightning.heap import keep_freed_memory
 
 PROGRESS = ".progress.json"
 """File in the run folder of a batch, present while it is being trained."""
@@ -55,6 +56,7 @@ class RemoteBatch:
 
     def __call__(self) -> BatchResult:
         """Trains the batch, and returns how it ended."""
+        keep_freed_memory()
         flush_denormals()
         torch.set_num_threads(self.threads)
         sys.path.extend(path for path in self.imports if path not in sys.path)

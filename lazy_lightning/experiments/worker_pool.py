@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 
 from lazy_lightning.denormals import flush_denormals
+from lazy_lightning.heap import keep_freed_memory
 
 
 class BatchStatus(StrEnum):
@@ -229,8 +230,9 @@ _channel: WorkerChannel | None = None
 
 
 def _prepare(connection: Connection, stop: StopFlag, device: str | None, threads: int) -> None:
-    """Initialises a worker process: denormals, signals, device, threads and channel."""
+    """Initialises a worker process: heap, denormals, signals, device, threads and channel."""
     global _channel
+    keep_freed_memory()
     flush_denormals()  # before threads start, because they inherit the mode
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes; the sweep's process sets the stop flag
     if device is not None:
