@@ -11,10 +11,9 @@ import ctypes
 import os
 from collections.abc import Mapping
 
-KEPT = 2**30
-"""Bytes: blocks below this come from the heap, and free memory at its end up to this is not returned to the system."""
-
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
+_NEVER = -1  # free memory at the heap's end is not returned to the system
+_LARGEST = 2**31 - 1  # bytes, all that mallopt takes: blocks below this come from the heap
 _USERS_OWN = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "GLIBC_TUNABLES")
 
 
@@ -31,8 +30,33 @@ def keep_freed_memory(environment: Mapping[str, str] | None = None) -> bool:
     given = os.environ if environment is None else environment
     if any(name in given for name in _USERS_OWN):
         return False
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
+    mallopt = getattr(_c_library(), "mallopt", None)
     if mallopt is None:
         return False
-    agreed = [mallopt(ctypes.c_int(which), ctypes.c_int(KEPT)) for which in (_MMAP_THRESHOLD, _TRIM_THRESHOLD)]
-    return agreed == [1, 1]
+    wanted = {_MMAP_THRESHOLD: _LARGEST, _TRIM_THRESHOLD: _NEVER}
+    return all(mallopt(ctypes.c_int(which), ctypes.c_int(value)) == 1 for which, value in wanted.items())
+
+
+def free_bytes() -> int:
+    """Returns the bytes that the heap keeps for later blocks; 0 where the C library is not glibc 2.33 or newer."""
+    mallinfo = getattr(_c_library(), "mallinfo2", None)
+    if mallinfo is None:
+        return 0
+    mallinfo.restype = _Mallinfo
+    return int(mallinfo().fordblks)
+
+
+class _Mallinfo(ctypes.Structure):
+    """The structure ``mallinfo2`` of malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def _c_library() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if os.name == "posix" else None

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
+from lazy_lightning import heap
 from lazy_lightning.errors import MemoryShortageError
 
 _MEMINFO = Path("/proc/meminfo")
@@ -19,11 +20,14 @@ _WORKING_SHARE = 0.25
 
 
 def available_bytes(device: torch.device) -> int:
-    """Returns the bytes that can be allocated on a device; for the CPU, within the limits of its container."""
+    """Returns the bytes that can be allocated on a device; for the CPU, within the limits of its container.
+
+    What the heap of this process or torch's allocator on the device keeps for later use counts as available.
+    """
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min(_host_bytes(), _container_bytes())
+    return min(_host_bytes(), _container_bytes()) + heap.free_bytes()
 
 
 def working_bytes(device: torch.device) -> float:

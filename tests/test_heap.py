@@ -60,3 +60,19 @@ def test_the_command_line_keeps_freed_memory(monkeypatch, capsys):
     monkeypatch.setattr(heap, "keep_freed_memory", lambda: calls.append(True) or True)
     assert main(["fit", "--config", "digits_fc.yaml", "--print_config"]) == 0
     assert calls == [True]
+
+
+@glibc
+def test_memory_that_the_heap_keeps_counts_as_available():
+    code = """
+import torch
+from lazy_lightning import heap, memory
+heap.keep_freed_memory()
+torch.ones(256 * 2**20, dtype=torch.uint8)
+outside = min(memory._host_bytes(), memory._container_bytes())
+print(heap.free_bytes(), memory.available_bytes(torch.device("cpu")) - outside)
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={})
+    free, counted = map(int, run.stdout.split())
+    assert 256 * 2**20 <= free < 512 * 2**20
+    assert abs(counted - free) < 64 * 2**20  # other processes allocate between the two readings

@@ -30,7 +30,7 @@ class Experiment:
 _FIT = f"--trainer.logger.save_dir={_FOLDER}"
 _SCALING = "--config digits_fc.yaml --config callbacks/t1.yaml --config overlays/auto.yaml"
 _DIGITS = "--config digits_fc.yaml --data.n_train=200 --data.n_test=797 --model.dt=1e-3"
-_VGG = "--config cifar_vgg.yaml --config overlays/cifar_vgg_small.yaml --model.seeds=3"
+_VGG = "--config cifar_vgg.yaml --config overlays/cifar_vgg_fitted.yaml"
 _FC = "--model.network=FC --model.network.width=100 --model.network.depth=3 --model.network.activation=swish"
 _FASHION = (
     "--data=FashionMNIST --data.augment=null --data.n_train=1000 --data.n_test=5000 --trainer.max_epochs=40 "
@@ -41,8 +41,9 @@ _STUDENT = "--config teacher_student.yaml --config overlays/teacher_student_smal
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         "scaling": Experiment(
-            "digits, parity, 200 images; FC of three layers, h = 50 to 800; sqrt(h) alpha from 0.001 to 10000, five "
-            "seeds; kernels on 100 further images; integrator auto, on the lazy side with an error of F of 3e-5 a step",
+            "digits, parity, 200 images; FC of three layers, h = 50 to 400 for sqrt(h) alpha from 0.001 to 10, and "
+            "h = 50 to 800 from 100 to 10000, five seeds; kernels on 100 further images; integrator auto, on the lazy "
+            "side with a tolerance of 3e-5",
             {
                 "feature": f"sweep {_SCALING} --sweep sweeps/scaling_feature.yaml --out FOLDER",
                 "lazy": f"sweep {_SCALING} --config callbacks/laziness.yaml --sweep sweeps/scaling_lazy.yaml "
@@ -86,8 +87,8 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             images="CIFAR10",
         ),
         "cifar_vgg": Experiment(
-            "CIFAR-10, ten classes, 1500 images with crops and flips, 500 test images; VGG-11 with an eighth of the "
-            "channels, SGD for 20 epochs, three seeds",
+            "CIFAR-10, ten classes, 1000 images without augmentation, 1034 test images; VGG-11 with an eighth of the "
+            "channels and weights of variance 4/(fan_in + fan_out), SGD for 120 epochs, three seeds",
             {"": f"fit {_VGG} {_FIT}"},
             images="CIFAR10",
         ),

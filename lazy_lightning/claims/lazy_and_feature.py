@@ -39,14 +39,17 @@ def feature_side(curve: WidthCurve) -> WidthCurve:
 
 
 def slope(column: str, side: Callable[[WidthCurve], WidthCurve]) -> Measure:
-    """Measures the exponent of a column against sqrt(h) alpha on one side, for each width."""
+    """Measures the exponent of a column against sqrt(h) alpha on one side, for each width with scales there."""
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
         found = []
         for curve in width_curves(runs, column):
             part = side(curve)
-            law = power_law(part.scale, part.values)
-            found.append(Measurement(law.slope, law.error, named_width(curve.h)))
+            if len(part.scale):
+                law = power_law(part.scale, part.values)
+                found.append(Measurement(law.slope, law.error, named_width(curve.h)))
+        if not found:
+            raise AnalysisError(f"no width has scales on the side of {column} that is fitted")
         return found
 
     return measure
@@ -68,7 +71,7 @@ def exponent_of_alpha_star(level: float = 0.5) -> Measure:
     """Measures the exponent against h of the alpha at which the kernel drift falls through a level."""
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
-        curves = width_curves(runs, "kernel_drift/total")
+        curves = _across_the_regimes(runs, "kernel_drift/total")
         found = [crossing(curve.alpha, curve.values, level) for curve in curves]
         law = power_law_of_points([c.h for c in curves], [f.value for f in found], [f.error for f in found])
         return [Measurement(law.slope, law.error)]
@@ -76,11 +79,17 @@ def exponent_of_alpha_star(level: float = 0.5) -> Measure:
     return measure
 
 
+def _across_the_regimes(runs: pd.DataFrame, column: str) -> list[WidthCurve]:
+    """Returns the curves of the widths with scales on both sides."""
+    curves = width_curves(runs, column)
+    return [curve for curve in curves if len(feature_side(curve).scale) and len(lazy_side(curve).scale)]
+
+
 def collapse(column: str) -> Measure:
     """Measures the exponent a for which the curves of all widths collapse against h^a alpha."""
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
-        curves = [Curve(curve.h, curve.alpha, curve.values) for curve in width_curves(runs, column)]
+        curves = [Curve(curve.h, curve.alpha, curve.values) for curve in _across_the_regimes(runs, column)]
         exponent = collapse_exponent(curves)
         return [Measurement(exponent.value, exponent.error)]
 

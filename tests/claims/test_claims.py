@@ -112,6 +112,18 @@ def test_the_interval_of_two_errors_decides(value: float, error: float, expected
     assert Expected.near(-1, 0.1).verdict(Measurement(value, error)) is expected
 
 
+@pytest.mark.parametrize(
+    ("name", "widths"),
+    [("kernel_drift_lazy", 4), ("kernel_drift_feature", 3), ("kernel_drift_collapse", 1), ("alpha_star", 1)],
+)
+def test_a_width_with_lazy_scales_alone_counts_on_the_lazy_side(tmp_path: Path, name: str, widths: int) -> None:
+    made_sweep(tmp_path / "all", widths=[25, 50, 100], scales=[10.0 ** (k / 2) for k in range(-6, 9)])
+    made_sweep(tmp_path / "lazy", widths=[400], scales=[1e2, 1e3, 1e4])
+    (found,) = evaluate([BY_NAME[name]], {"scaling": load_runs(tmp_path)})
+    assert len(found.measured) == widths
+    assert found.verdict is Verdict.MET
+
+
 def test_one_number_that_disagrees_decides_for_the_claim() -> None:
     assert overall([Verdict.MET, Verdict.NOT_MET, Verdict.UNRESOLVED]) is Verdict.NOT_MET
     assert overall([Verdict.MET, Verdict.UNRESOLVED]) is Verdict.UNRESOLVED
