@@ -12,7 +12,9 @@ from problems import copied, problem
 from torch import nn
 
 from lazy_lightning.flow import MarginsMet, StepsTried
+from lazy_lightning.nn.directional_derivative import pullback
 from lazy_lightning.nn.initial_members import InitialMembers
+from lazy_lightning.nn.linearize import tangent_outputs
 from lazy_lightning.nn.member_samples import MemberSamples
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.objective import member_blocks
@@ -20,7 +22,7 @@ from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import Objective, raw_outputs
 from lazy_lightning.objective.loss_over_sets import LossOverSets
 from lazy_lightning.objective.losses import build_loss
-from lazy_lightning.objective.member_blocks import block_size, blocks
+from lazy_lightning.objective.member_blocks import block_size, blocks, outputs_in_blocks
 from lazy_lightning.objective.paired_batch import PairedObjective
 
 ALPHAS, SEEDS = (0.1, 1.0, 30.0), (0, 1, 2)
@@ -80,6 +82,24 @@ def test_loss_outputs_and_gradient_are_those_of_the_whole_batch(name, change):
             assert (mine is None) == (other is None)
             if mine is not None:
                 assert_close(mine.to(w.dtype), other.to(w.dtype), rtol=rtol)
+
+
+@pytest.mark.parametrize("change", [lambda base: base, with_own_samples, by_vmap], ids=["shared", "own", "vmap"])
+@pytest.mark.parametrize("size", [2, 4, None])
+def test_outputs_and_their_derivative_by_blocks(size, change):
+    base = change(problem(ALPHAS, SEEDS, samples=8))
+    network, x, buffers = base.objective.network, base.objective.x, base.objective.buffers
+    w, dw = base.w0 * 1.1, torch.randn_like(base.w0)
+
+    def by_blocks(weights):
+        return outputs_in_blocks(network, weights, x, buffers, size)
+
+    assert_close(by_blocks(w), network(w, x, buffers), rtol=1e-12)
+    assert_close(raw_outputs(network, w, x, buffers, 3, size), network(w, x, buffers), rtol=1e-12)
+    expected = tangent_outputs(lambda weights: network(weights, x, buffers), w, dw)
+    assert_close(tangent_outputs(by_blocks, w, dw), expected, rtol=1e-12)
+    pulled = pullback(lambda weights: network(weights, x, buffers), w, expected)
+    assert_close(pullback(by_blocks, w, expected), pulled, rtol=1e-12)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])

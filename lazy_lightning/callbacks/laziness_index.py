@@ -22,6 +22,7 @@ from lazy_lightning.ntk.laziness import (
     target_distance,
 )
 from lazy_lightning.objective.full_batch import drop_single_output
+from lazy_lightning.objective.member_blocks import outputs_in_blocks
 
 if TYPE_CHECKING:
     from lazy_lightning.modules.observable_module import ObservableModule
@@ -87,8 +88,10 @@ class LazinessIndex(NetworkObserver):
         starts = SharedStarts.distinct(every) if self.always else module.shared_starts
         rows, buffers = starts.first, starts.rows(module.member_buffers())
 
+        at_once = module.members_at_once(x)
+
         def outputs(weights: Tensor, part: Tensor) -> Tensor:
-            return module.network(weights, part, buffers)
+            return outputs_in_blocks(module.network, weights, part, buffers, at_once)
 
         method, size = self.method, module.chunk_size
         jacobian = jacobian_norm(outputs, w[rows], x, method=method, chunk_size=size)

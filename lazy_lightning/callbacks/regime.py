@@ -15,6 +15,7 @@ from lazy_lightning.modules.observation import NetworkObserver, Observation
 from lazy_lightning.nn.linearize import tangent_departure, tangent_outputs
 from lazy_lightning.nn.member_samples import select_members
 from lazy_lightning.objective.full_batch import chunks, drop_single_output, raw_outputs
+from lazy_lightning.objective.member_blocks import outputs_in_blocks
 
 if TYPE_CHECKING:
     from lazy_lightning.flow.state import FlowState
@@ -81,11 +82,15 @@ class TangentDeparture(NetworkObserver):
         buffers = {name: b[rows] for name, b in module.member_buffers().items()}
         w0 = module.w0[rows]
 
+        size = module.members_at_once(x)
+
         def tangent(part: slice) -> Tensor:
-            return tangent_outputs(lambda w: module.network(w, x[part], buffers), w0, displacement)
+            return tangent_outputs(
+                lambda w: outputs_in_blocks(module.network, w, x[part], buffers, size), w0, displacement
+            )
 
         linear = torch.cat([tangent(part) for part in chunks(len(x), module.chunk_size)], dim=1)
-        start = partial(raw_outputs, module.network, w0, x, buffers, module.chunk_size)
+        start = partial(raw_outputs, module.network, w0, x, buffers, module.chunk_size, size)
         scaled = drop_single_output(module.centering.select(rows).from_change(linear, start))
         return tangent_departure(outputs, scaled)
 

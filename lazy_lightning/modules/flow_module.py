@@ -50,7 +50,6 @@ from lazy_lightning.ntk.decayed_objective import DecayedObjective
 from lazy_lightning.ntk.objective_closure import FullBatchObjective, ObjectiveClosure
 from lazy_lightning.objective.full_batch import Objective, drop_single_output
 from lazy_lightning.objective.losses import Loss
-from lazy_lightning.objective.member_blocks import block_size
 from lazy_lightning.objective.paired_batch import PairedObjective, changes
 from lazy_lightning.objective.sharded_batch import ShardedObjective
 from lazy_lightning.objective.weight_decay import DecayTo, WeightDecay
@@ -373,7 +372,7 @@ class FlowModule(ObservedModule):
             chunk_size=self.chunk_size,
             reports_margins=reports_margins,
             samples=samples,
-            block_size=block_size(self.network, self.w0, split.x, self.member_buffers(), self.chunk_size),
+            block_size=self.members_at_once(split.x),
         )
 
     def centered_outputs(self, x: Tensor, f0: Tensor | None = None) -> Tensor:

@@ -27,7 +27,7 @@ from lazy_lightning.modules.ranks import Ranks, ranks_of
 from lazy_lightning.modules.sample_ranks import SampleRanks
 from lazy_lightning.nn.construction import count_weights
 from lazy_lightning.nn.initial_members import InitialMembers
-from lazy_lightning.nn.member_samples import select_members
+from lazy_lightning.nn.member_samples import Samples, select_members
 from lazy_lightning.nn.member_state import in_precision
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.nn.network_probe import NetworkProbe
@@ -36,6 +36,7 @@ from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.full_batch import drop_single_output, raw_outputs
 from lazy_lightning.objective.loss_over_sets import LossOverSets
 from lazy_lightning.objective.losses import Loss, Task, build_loss
+from lazy_lightning.objective.member_blocks import block_size
 from lazy_lightning.objective.metrics import EnsembleError, MarginStatistics, MemberError, MemberLoss
 from lazy_lightning.runs.constructor_arguments import constructor_arguments
 
@@ -170,6 +171,7 @@ class MemberModule(LightningModule):
                 f"but the data have {data.num_outputs}: give its constructor an argument named num_outputs"
             )
         self._buffer_names = attribute_names(members.buffers)
+        self._members_at_once: dict[tuple[int, str], int | None] = {}
         start = self._start(members)
         self.shared_starts, self._given_warning = start.shared, start.warning
         first = {name: tensor[:1] for name, tensor in start.buffers.items()}
@@ -341,7 +343,18 @@ class MemberModule(LightningModule):
 
     def raw_outputs(self, w: Tensor, x: Tensor) -> Tensor:
         """f(w, x) without a graph: (E, N) and (n, ...) give (E, n, c)."""
-        return raw_outputs(self.network, w, x, self.member_buffers(), self.chunk_size)
+        return raw_outputs(self.network, w, x, self.member_buffers(), self.chunk_size, self.members_at_once(x))
+
+    def members_at_once(self, x: Samples) -> int | None:
+        """The members that are evaluated on inputs (n, ...) at once, so that a CPU's cache holds what they compute.
+
+        See :func:`~lazy_lightning.objective.member_blocks.block_size`. It is counted once for each n; None is all.
+        """
+        key = (len(x), self.w0.device.type)
+        if key not in self._members_at_once:
+            size = block_size(self.network, self.w0, x, self.member_buffers(), self.chunk_size)
+            self._members_at_once[key] = size
+        return self._members_at_once[key]
 
     def initial_outputs(self, x: Tensor) -> Tensor:
         """f0 = f(w0, x), (E, n, c); zeros without centering."""
@@ -365,7 +378,8 @@ class MemberModule(LightningModule):
         """
         buffers = {name: b[rows] for name, b in self.member_buffers().items()}
         w0, inputs = self.w0[rows], select_members(x, rows)
-        f, start = (raw_outputs(self.network, w, inputs, buffers, self.chunk_size) for w in (w0 + displacement, w0))
+        how = (inputs, buffers, self.chunk_size, self.members_at_once(x))
+        f, start = (raw_outputs(self.network, w, *how) for w in (w0 + displacement, w0))
         return drop_single_output(self.centering.select(rows).from_change(f - start, start))
 
     def forward(self, x: Any) -> Tensor:

@@ -21,6 +21,7 @@ from lazy_lightning.modules.ensemble import Ensemble
 from lazy_lightning.modules.observation import Record
 from lazy_lightning.modules.ranks import Ranks
 from lazy_lightning.modules.sample_ranks import SampleRanks
+from lazy_lightning.nn.member_samples import Samples
 from lazy_lightning.nn.members import MemberNetwork
 from lazy_lightning.nn.shared_starts import SharedStarts
 from lazy_lightning.ntk.objective_closure import FullBatchObjective
@@ -177,6 +178,9 @@ class ObservableModule(Protocol):
 
     def raw_outputs(self, w: Tensor, x: Tensor) -> Tensor:
         """f(w, x) of the networks without a graph: (E, N) and (n, ...) give (E, n, c)."""
+
+    def members_at_once(self, x: Samples) -> int | None:
+        """The members that are evaluated on inputs (n, ...) at once on a CPU; None for all."""
 
     def member_buffers(self) -> dict[str, Tensor]:
         """The buffers and frozen parameters in which members differ, (E, *shape) each."""

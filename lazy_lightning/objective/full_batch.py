@@ -17,7 +17,7 @@ from lazy_lightning.nn.member_samples import Samples, select_members
 from lazy_lightning.nn.members import MemberNetwork, Weights
 from lazy_lightning.objective.centering import Centering
 from lazy_lightning.objective.losses import Loss
-from lazy_lightning.objective.member_blocks import blocks
+from lazy_lightning.objective.member_blocks import blocks, outputs_in_blocks
 from lazy_lightning.seeding import generator
 
 
@@ -45,7 +45,7 @@ class Objective:
     samples: int | None = None
     """The n of the loss, where ``x`` is a slice of the training set; None for len(x)"""
     block_size: int | None = None
-    """The members that :meth:`backward` evaluates at once, see
+    """The members that :meth:`backward` and :meth:`outputs_at` evaluate at once, see
     :func:`~lazy_lightning.objective.member_blocks.block_size`; None for all"""
 
     def select(self, rows: Tensor | slice | None) -> Self:
@@ -105,7 +105,7 @@ class Objective:
     def outputs_at(self, w: Tensor) -> Tensor:
         """F at ``w`` (E, N), (E, n) for one output and (E, n, c) for more, without a graph."""
         with torch.no_grad():
-            f = raw_outputs(self.network, w, self.x, self.buffers, self.chunk_size)
+            f = raw_outputs(self.network, w, self.x, self.buffers, self.chunk_size, self.block_size)
             return drop_single_output(self.centering(f, self.f0))
 
     def filtered(self, w: Tensor, cotangent: Filter) -> Evaluation:
@@ -230,10 +230,16 @@ def random_weights(samples: int) -> Tensor:
 @torch.inference_mode(False)  # a trainer's evaluation; older torch has no forward mode under vmap there
 @torch.no_grad()
 def raw_outputs(
-    network: MemberNetwork, w: Tensor, x: Samples, buffers: dict[str, Tensor], chunk_size: int | None = None
+    network: MemberNetwork,
+    w: Tensor,
+    x: Samples,
+    buffers: dict[str, Tensor],
+    chunk_size: int | None = None,
+    members_at_once: int | None = None,
 ) -> Tensor:
-    """f(w, x), (E, n, c), without a graph."""
-    return torch.cat([network(w, x[part], buffers) for part in chunks(len(x), chunk_size)], dim=1)
+    """f(w, x), (E, n, c), without a graph, of a chunk of samples and a block of members at a time; None is all."""
+    parts = chunks(len(x), chunk_size)
+    return torch.cat([outputs_in_blocks(network, w, x[part], buffers, members_at_once) for part in parts], dim=1)
 
 
 def drop_single_output(outputs: Tensor) -> Tensor:

@@ -56,6 +56,29 @@ def members_in(available: int, bytes_of_member: int) -> int:
     return max(2, available // max(bytes_of_member, 1) // 2 * 2)
 
 
+def outputs_in_blocks(
+    network: MemberNetwork, w: Tensor, x: Samples, buffers: dict[str, Tensor], size: int | None
+) -> Tensor:
+    """f(w, x), (E, n, c), of a block of members at a time; it can be differentiated like that of all members at once.
+
+    Args:
+        network: of all members.
+        w: (E, N) their weights.
+        x: (n, *input_shape), or ``MemberSamples``.
+        buffers: (E, *shape) each.
+        size: the members of a block; None for all.
+    """
+    rows = blocks(len(w), size)
+    if len(rows) == 1:
+        return network(w, x, buffers)
+    return torch.cat(
+        [
+            network(w[part], select_members(x, part), {name: buffer[part] for name, buffer in buffers.items()})
+            for part in rows
+        ]
+    )
+
+
 def blocks(members: int, size: int | None) -> list[slice]:
     """Slices that cover the members; a last one of one member is joined to that before it.
 

@@ -9,6 +9,7 @@ from closeness import assert_close
 from fits import LONG_AND_COARSE, assert_same_curves, digits, fit, module
 from torch import nn
 
+from lazy_lightning.callbacks import LazinessIndex
 from lazy_lightning.data import TeacherStudent
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.flow import GradientChangeController, StopReason
@@ -225,10 +226,12 @@ def test_factory_may_be_any_callable(tmp_path):
 
 
 def test_a_fit_evaluates_its_members_in_blocks_and_gives_the_same_numbers(tmp_path, monkeypatch):
-    whole = fit(tmp_path / "whole", alpha=[0.1, 10.0], seeds=2)
+    whole = fit(tmp_path / "whole", alpha=[0.1, 10.0], seeds=2, callbacks=[LazinessIndex()])
     assert whole.module.objective.block_size > 4  # small networks are one block
     monkeypatch.setattr(member_blocks, "BLOCK_BYTES", 1)
-    blocks = fit(tmp_path / "blocks", alpha=[0.1, 10.0], seeds=2)
+    blocks = fit(tmp_path / "blocks", alpha=[0.1, 10.0], seeds=2, callbacks=[LazinessIndex()])
     assert blocks.module.objective.block_size == 2
     assert_close(blocks.module.w.detach(), whole.module.w.detach(), rtol=1e-12)
     assert blocks.table["tried"].tolist() == whole.table["tried"].tolist()
+    for column in ("test/loss", "tangent_departure", "laziness_index"):
+        assert_close(numbers(blocks.last(column)), numbers(whole.last(column)), rtol=1e-9)
