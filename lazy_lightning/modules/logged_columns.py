@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import numpy as np
@@ -76,12 +77,15 @@ def log_metrics(trainer: Trainer, metrics: Mapping[str, float], step: int) -> No
 
 
 def names_for_mlflow(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics with names that MLflow accepts: no ``=`` and ``+``, and no name that is another one's folder.
+    """The metrics with names that MLflow accepts: letters, digits and ``_/. -``, and no name that is another one's folder.
 
-    >>> names_for_mlflow({"train/loss": 0.1, "train/loss/alpha=0.1": 0.2, "train/loss/alpha=1e+07": 0.3})
-    {'train/loss': 0.1, 'train/loss.alpha_0.1': 0.2, 'train/loss.alpha_1e07': 0.3}
+    Lightning's logger would leave other characters out, so that names could become equal.
+
+    >>> names_for_mlflow({"train/loss": 0.1, "train/loss/alpha=0.1": 0.2, "own/share[%]/alpha=1e+07": 0.3})
+    {'train/loss': 0.1, 'train/loss.alpha_0.1': 0.2, 'own/share___.alpha_1e07': 0.3}
     """
-    return {name.replace("/alpha=", ".alpha_").replace("+", ""): value for name, value in metrics.items()}
+    named = {name.replace("/alpha=", ".alpha_").replace("e+", "e"): value for name, value in metrics.items()}
+    return {re.sub(r"[^a-zA-Z0-9_/. -]", "_", name): value for name, value in named.items()}
 
 
 def require_known_monitors(trainer: Trainer) -> None:

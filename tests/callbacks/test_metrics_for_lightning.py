@@ -5,29 +5,23 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import re
-import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from command_line import QUIET, error_of
-from fits import digits, fit, module
+from fits import digits, fit
+from logged import MEMBERS, SHORT, Recorded, trained
 from observed import StopAt, watch
-from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-from lazy_lightning.callbacks import ClosingSummary, Curves, KernelDrift, RunCheckpoint
+from lazy_lightning.callbacks import ClosingSummary, KernelDrift, RunCheckpoint
 from lazy_lightning.cli import main
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.modules import MiniBatchModule, StoppingCriteria
 from lazy_lightning.nn import FC
 from lazy_lightning.runs.run_folder import RunFolder
-
-MEMBERS = {"alpha": [0.1, 10.0], "seeds": 2}
-SHORT = {**MEMBERS, "stop": StoppingCriteria(max_steps=20)}
 
 
 def means(table, column):
@@ -57,99 +51,6 @@ def test_csv_has_every_observation(tmp_path):
     assert [int(row["step"]) for row in rows] == list(range(len(over_all)))
     np.testing.assert_allclose([float(row["train/loss"]) for row in rows], over_all, rtol=1e-6)
     np.testing.assert_allclose([float(row["train/loss/alpha=0.1"]) for row in rows], of_alpha, rtol=1e-6)
-
-
-class Recorded(Logger):
-    """What any logger is given."""
-
-    name, version, experiment = "recorded", 0, None
-
-    def __init__(self):
-        super().__init__()
-        self.rows = []
-
-    def log_metrics(self, metrics, step=None):
-        self.rows.append((step, dict(metrics)))
-
-    def log_hyperparams(self, params, *args, **kwargs):
-        pass
-
-
-class Refusing(Recorded):
-    """A logger whose server is away."""
-
-    def log_metrics(self, metrics, step=None):
-        raise ConnectionError("away")
-
-
-def trained(loggers, *callbacks, model=None, data=None, epochs=-1, **options):
-    trainer = Trainer(
-        accelerator="cpu", precision="64-true", max_epochs=epochs, logger=loggers, callbacks=[Curves(), *callbacks],
-        enable_checkpointing=any(isinstance(c, ModelCheckpoint) for c in callbacks), enable_progress_bar=False,
-        enable_model_summary=False, limit_val_batches=0, **options,
-    )  # fmt: skip
-    trainer.fit(model or module(**SHORT), datamodule=data or digits())
-    return trainer
-
-
-def test_every_logger_is_given_the_same_columns(tmp_path, caplog):
-    recorded, board = Recorded(), TensorBoardLogger(tmp_path, default_hp_metric=False)
-    trainer = trained([recorded, board, Refusing(), CSVLogger(tmp_path / "csv")])
-    rows = [metrics for step, metrics in recorded.rows if step is not None]
-    assert {"train/loss", "train/loss/alpha=0.1", "test/error", "t"} <= set(rows[-1])
-    assert all(np.isfinite(list(row.values())).all() for row in rows)
-    assert rows[-1]["train/loss"] == pytest.approx(float(trainer.callback_metrics["train/loss"]))
-    assert list((tmp_path / "csv").rglob("metrics.csv"))
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    board.experiment.flush()
-    assert "train/loss/alpha=0.1" in EventAccumulator(board.log_dir).Reload().Tags()["scalars"]  # no sink writes there
-    assert sum("away" in record.message for record in caplog.records) == 1
-
-
-class Database(Recorded, MLFlowLogger):
-    """Lightning's MLflow logger without MLflow."""
-
-    _initialized = False
-
-    def __init__(self):
-        Logger.__init__(self)
-        self.rows = []
-
-
-def test_mlflow_is_given_names_that_it_accepts():
-    """It takes no ``=``, and its file store no name that is another one's folder: ``t`` and ``t/alpha=0.1``."""
-    recorded, database = Recorded(), Database()
-    trained([recorded, database])
-    (*_, (step, given)), (*_, (_, expected)) = database.rows, recorded.rows
-    assert step == len(database.rows) - 1
-    assert {"t", "train/loss", "train/loss.alpha_0.1", "train/loss.alpha_10"} <= set(given)
-    assert sorted(given.values()) == sorted(expected.values())
-    assert len(given) == len(expected)
-    assert not [name for name in given if re.search(r"[^a-zA-Z0-9_/. -]", name)]
-    assert not [name for name in given for other in given if other.startswith(f"{name}/")]
-
-
-@pytest.mark.filterwarnings("default")
-def test_weights_and_biases_has_every_column(tmp_path, monkeypatch):
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_SILENT", "true")
-    logger, recorded = WandbLogger(save_dir=tmp_path, offline=True), Recorded()
-    trained([recorded, logger])
-    assert set(recorded.rows[-1][1]) <= set(dict(logger.experiment.summary))
-    logger.experiment.finish()
-
-
-@pytest.mark.filterwarnings("default")
-def test_mlflow_has_every_column(tmp_path):
-    pytest.importorskip("mlflow")
-    pytest.importorskip("sqlalchemy")
-    recorded = Recorded()
-    trained([recorded, MLFlowLogger(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}")])
-    with sqlite3.connect(tmp_path / "mlflow.db") as database:
-        rows = database.execute("select step, value from metrics where key = 'train/loss.alpha_0.1' order by step")
-    expected = {step: metrics["train/loss/alpha=0.1"] for step, metrics in recorded.rows if step is not None}
-    assert dict(rows) == pytest.approx(expected)
 
 
 def test_early_stopping_acts_at_observations(tmp_path):
