@@ -104,7 +104,7 @@ def rows_of_wandb(file: Path) -> list[tuple[int | None, dict[str, float]]]:
 
 
 def records_of_wandb(content: bytes) -> Iterator[bytes]:
-    """The records of a ``.wandb`` file: LevelDB's log format, blocks of 32 KiB of parts, after seven bytes of its own."""
+    """The records of a ``.wandb`` file: seven bytes, then the log format of LevelDB, blocks of 32 KiB of parts."""
     at, record = 7, b""
     while at + 7 <= len(content):
         left = 2**15 - at % 2**15

@@ -98,7 +98,7 @@ def test_configuration_is_there(name):
 
 def test_every_configuration_is_listed():
     page = (ROOT / "docs/configurations.md").read_text()
-    listed = set(re.findall(r"`((?:overlays/|callbacks/|sweeps/)?\w+)`", page.split("| configuration | what |")[1]))
+    listed = set(re.findall(r"`((?:overlays/|callbacks/|sweeps/)?\w+)`", page.split("| configuration | contents |")[1]))
     assert {name.removesuffix(".yaml") for name in bundled_configs()} <= listed
 
 

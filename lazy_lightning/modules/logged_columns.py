@@ -77,7 +77,7 @@ def log_metrics(trainer: Trainer, metrics: Mapping[str, float], step: int) -> No
 
 
 def names_for_mlflow(metrics: Mapping[str, float]) -> dict[str, float]:
-    """The metrics with names that MLflow accepts: letters, digits and ``_/. -``, and no name that is another one's folder.
+    """The metrics with names that MLflow accepts: letters, digits and ``_/. -``, no name the folder of another one.
 
     Lightning's logger would leave other characters out, so that names could become equal.
 
