@@ -52,6 +52,20 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
     assert (site / "search/search_index.js").stat().st_size > 100_000
 
 
+def test_every_figure_links_to_its_image(site: Path) -> None:
+    """Once each, also where the page has the link; figures of several panels scroll on narrow screens."""
+    figure = re.compile(r'<a(?P<several> class="several-panels")? href="(?P<link>[^"]+)"><img [^>]*src="(?P<image>[^"]+)"')
+    several = set()
+    for page in site.rglob("*.html"):
+        text = page.read_text()
+        found = [match.groupdict() for match in figure.finditer(text)]
+        assert len(found) == text.count("<img "), page
+        assert all(each["link"] == each["image"] and (page.parent / each["link"]).is_file() for each in found), page
+        several |= {Path(each["image"]).name for each in found if each["several"]}
+    assert {"digits_fc.png", "noise_plane.png"} <= several
+    assert "loss_by_width.png" not in several
+
+
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     anchors = {
         anchor for page in (site / "api").glob("*.html") for anchor in re.findall(r'id="([\w.]+)"', page.read_text())
