@@ -54,7 +54,8 @@ def test_pages_load_nothing_from_elsewhere(site: Path) -> None:
 
 def test_every_figure_links_to_its_image(site: Path) -> None:
     """Once each, also where the page has the link; figures of several panels scroll on narrow screens."""
-    figure = re.compile(r'<a(?P<several> class="several-panels")? href="(?P<link>[^"]+)"><img [^>]*src="(?P<image>[^"]+)"')
+    link = r'<a(?P<several> class="several-panels")? href="(?P<link>[^"]+)">'
+    figure = re.compile(link + r'<img [^>]*src="(?P<image>[^"]+)"')
     several = set()
     for page in site.rglob("*.html"):
         text = page.read_text()
