@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -140,6 +143,19 @@ def test_a_users_package_by_configuration_and_by_script(tmp_path: Path) -> None:
         assert (ours > 0).all()
     config = Path(by_configuration["path"].iloc[0]) / "config.yaml"
     assert main(["fit", "--config", str(config), *UNSEEN[3:]]) == 0  # as it was stored
+
+
+def test_the_console_script_imports_from_the_working_folder(tmp_path: Path) -> None:
+    """Its import path begins with the folder of the script, where that of ``-m`` begins with the working folder."""
+    script = tmp_path / "bin" / "lazy-lightning"
+    script.parent.mkdir()
+    script.write_text("import sys; from lazy_lightning.cli import main; sys.exit(main())")
+    Path("users_package.py").write_text(PACKAGE)
+    command = [sys.executable, str(script), *FIT, "--print_config"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "users_package.OutputNorm" in done.stdout
 
 
 @pytest.mark.parametrize(

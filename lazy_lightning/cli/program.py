@@ -29,6 +29,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Exit codes: 0 for success, 1 if the run or a part of a sweep failed, 2 if the configuration is invalid, 130 if a
     signal stopped the run after everything was written.
     """
+    if args is None:
+        _import_from_working_folder()
     given = list(sys.argv[1:] if args is None else args)
     try:
         text = _text_without_torch(given)
@@ -49,6 +51,15 @@ def main(args: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output has ended, as in lazy-lightning --version | head -1
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+
+
+def _import_from_working_folder() -> None:
+    """Lets a configuration name modules of the working folder, as Python does for ``-m`` and not for console scripts.
+
+    The folder comes last, so that its files hide no installed module. Python's option ``-P`` switches this off.
+    """
+    if not sys.flags.safe_path and "" not in sys.path:
+        sys.path.append("")
 
 
 def _text_without_torch(given: Sequence[str]) -> str | None:
