@@ -192,7 +192,8 @@ def _plateau(curve: WidthCurve, quantity: Quantity, description: str) -> str:
     """
     name = "alpha" if curve.h != curve.h else "sqrt(h) alpha"
     if len(curve.alpha) < PLATEAU_POINTS:
-        return f"none: {len(curve.alpha)} points with {description}, expected {PLATEAU_POINTS}; extend the sweep"
+        few = f"{len(curve.alpha)} point{'s' * (len(curve.alpha) != 1)}"
+        return f"none: {few} with {description}, expected {PLATEAU_POINTS}; extend the sweep"
     if curve.counts.max() < 2:
         return "none: it needs errors over seeds, and there is one seed"
     try:
