@@ -87,7 +87,7 @@ def test_mini_batch_block_as_pasted(tmp_path, monkeypatch):
 
 
 NAMED = {name for page in PAGES for name in re.findall(r"--(?:config|sweep) ((?:\w+/)*\w+\.yaml)", page.read_text())}
-OF_THE_USER = {"my.yaml", "houses.yaml"}
+OF_THE_USER = {"my.yaml", "own.yaml", "houses.yaml"}
 
 
 @pytest.mark.parametrize("name", sorted(NAMED - OF_THE_USER))
