@@ -24,8 +24,8 @@ _INTRODUCTION = """\
 # Gallery
 
 Each figure is shown with the configurations and the commands of its runs. `make gallery` draws all figures whose runs
-are stored, and writes this page. A click on a figure shows it at its full size. `lazy-lightning report RUNS` draws the same
-figures of your own runs.
+are stored, and writes this page. A click on a figure shows it at its full size. `lazy-lightning report RUNS` draws the
+same figures of your own runs.
 """
 
 
