@@ -73,7 +73,9 @@ def outputs_in_blocks(
         return network(w, x, buffers)
     return torch.cat(
         [
-            network(w[part], select_members(x, part), {name: buffer[part] for name, buffer in buffers.items()})
+            network(
+                w[part], select_members(cast(Tensor, x), part), {name: buffer[part] for name, buffer in buffers.items()}
+            )
             for part in rows
         ]
     )
