@@ -15,6 +15,7 @@ from lazy_lightning.claims.cost_of_laziness import (
     value,
 )
 from lazy_lightning.claims.ensembles import ensemble_minus_wider_network, exponent_of_variance, gain_of_the_ensemble
+from lazy_lightning.claims.further_claims import FURTHER_CLAIMS
 from lazy_lightning.claims.lazy_and_feature import (
     change_of_error_over_the_plateau,
     collapse,
@@ -350,5 +351,6 @@ CLAIMS: tuple[Claim, ...] = (
         ratio_of_losses(Student(128, "alpha", 0.08), Student(128, "sqrt_h_alpha", 0.08)),
         "loss_by_width",
     ),
+    *FURTHER_CLAIMS,
 )
 """All claims; names are unique."""

@@ -101,7 +101,8 @@ class Claim:
     """Measures the number, or several of the same kind (one for each width), from a table of runs; raises AnalysisError
     if the runs do not suffice."""
     figure: str | None = None
-    """The figure of the report that shows it, a key of the report's catalogue."""
+    """The figure of the report that shows it, a key of
+    :data:`~lazy_lightning.figures.catalogue.EVERY_FIGURE`."""
     remark: str = ""
     """What limits the measurement, as a sentence."""
 

@@ -107,7 +107,7 @@ def distance_from_linearisation(alpha: float) -> Measure:
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
         (network,), (companion,) = (width_curves(runs, f"{model}test/error") for model in ("", "linearized/"))
-        return [Measurement.mean(100 * (_at(network, alpha) - _at(companion, alpha)))]
+        return [Measurement.mean(100 * (at_alpha(network, alpha) - at_alpha(companion, alpha)))]
 
     return measure
 
@@ -117,7 +117,7 @@ def value(column: str, alpha: float) -> Measure:
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
         (curve,) = width_curves(runs, column)
-        return [Measurement.mean(_at(curve, alpha))]
+        return [Measurement.mean(at_alpha(curve, alpha))]
 
     return measure
 
@@ -131,7 +131,7 @@ def ratio_of_losses(narrow: Student, wide: Student) -> Measure:
     return measure
 
 
-def _at(curve: WidthCurve, alpha: float) -> Floats:
+def at_alpha(curve: WidthCurve, alpha: float) -> Floats:
     """Returns the values (s,) at one alpha.
 
     Raises:

@@ -3,31 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 
-_FOLDER = "FOLDER"
-"""Stands for the folder of a command's runs."""
+from lazy_lightning.claims.experiment import FIT, Experiment
+from lazy_lightning.claims.further_experiments import FURTHER_EXPERIMENTS
 
-
-@dataclass(frozen=True)
-class Experiment:
-    """Commands that train what some claims are measured on."""
-
-    title: str
-    """The task, networks and sizes."""
-    commands: Mapping[str, str]
-    """Commands of ``lazy-lightning`` by the folder of their runs within that of the experiment."""
-    images: str | None = None
-    """The data set that must be at hand or downloaded; None for bundled and synthetic data."""
-
-    def commands_in(self, folder: Path) -> dict[Path, str]:
-        """Returns the commands by the folders of their runs, for a folder of the experiment."""
-        return {folder / part: text.replace(_FOLDER, str(folder / part)) for part, text in self.commands.items()}
-
-
-_FIT = f"--trainer.logger.save_dir={_FOLDER}"
 _SCALING = "--config digits_fc.yaml --config callbacks/t1.yaml --config overlays/auto.yaml"
 _DIGITS = "--config digits_fc.yaml --data.n_train=200 --data.n_test=797 --model.dt=1e-3"
 _VGG = "--config cifar_vgg.yaml --config overlays/cifar_vgg_fitted.yaml"
@@ -53,7 +33,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "kernels": Experiment(
             "digits, parity, 200 images; frozen kernels at initialisation of FC, h = 100 to 800, 40 seeds",
             {
-                f"h{width}": f"kernel {_DIGITS} --model.network.width={width} --model.alpha=1.0 --model.seeds=40 {_FIT}"
+                f"h{width}": f"kernel {_DIGITS} --model.network.width={width} --model.alpha=1.0 --model.seeds=40 {FIT}"
                 for width in (100, 200, 400, 800)
             },
         ),
@@ -72,24 +52,24 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         ),
         "cifar_cnn": Experiment(
             "CIFAR-10, parity, 1300 images with crops and flips, 700 test images; CNN of 16 channels, SGD, five seeds",
-            {"": f"fit --config cifar_cnn_minibatch.yaml {_FIT}"},
+            {"": f"fit --config cifar_cnn_minibatch.yaml {FIT}"},
             images="CIFAR10",
         ),
         "fashion_cnn": Experiment(
             "Fashion-MNIST, parity, 1000 images without augmentation, 5000 test images; CNN of 16 channels, SGD for 40 "
             "epochs; five training sets with two seeds of the weights each",
-            {"": f"fit --config cifar_cnn_minibatch.yaml {_FASHION} {_FIT}"},
+            {"": f"fit --config cifar_cnn_minibatch.yaml {_FASHION} {FIT}"},
             images="FashionMNIST",
         ),
         "cifar_fc": Experiment(
             "CIFAR-10 as for the CNN; FC of three layers, h = 100, SGD, five seeds",
-            {"": f"fit --config cifar_cnn_minibatch.yaml {_FC} {_FIT}"},
+            {"": f"fit --config cifar_cnn_minibatch.yaml {_FC} {FIT}"},
             images="CIFAR10",
         ),
         "cifar_vgg": Experiment(
             "CIFAR-10, ten classes, 1000 images without augmentation, 1034 test images; VGG-11 with an eighth of the "
             "channels and weights of variance 4/(fan_in + fan_out), SGD for 120 epochs, three seeds",
-            {"": f"fit {_VGG} {_FIT}"},
+            {"": f"fit {_VGG} {FIT}"},
             images="CIFAR10",
         ),
         "students": Experiment(
@@ -99,6 +79,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
                 for scaling in ("sqrt", "mean")
             },
         ),
+        **FURTHER_EXPERIMENTS,
     }
 )
 """Experiments by name, which is also the name of the folder of their runs."""

@@ -13,7 +13,7 @@ from lazy_lightning.claims.evaluation import Evaluated
 from lazy_lightning.claims.experiments import EXPERIMENTS, Experiment
 from lazy_lightning.claims.numbers_file import MeasuredRuns, write_numbers
 from lazy_lightning.errors import LazyLightningError
-from lazy_lightning.figures.catalogue import FIGURES
+from lazy_lightning.figures.catalogue import EVERY_FIGURE
 from lazy_lightning.figures.report_figure import ReportFigure
 from lazy_lightning.figures.scale import mark_richness
 from lazy_lightning.figures.stated_scale import states_gamma
@@ -130,7 +130,7 @@ def _drawn(found: list[Evaluated], runs: Mapping[str, pd.DataFrame], folder: Pat
             continue
         if experiment not in runs:
             images += [name] if (folder / f"{name}.png").is_file() else []
-        elif drawn := _figure(FIGURES[figure], runs[experiment]):
+        elif drawn := _figure(EVERY_FIGURE[figure], runs[experiment]):
             images.append(name)
             save(drawn.figure, folder / name, [".png"])
     return images

@@ -63,3 +63,6 @@ ACROSS_TEMPERATURES: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {"noise
 
 ACROSS_PIXELS: dict[str, Callable[[pd.DataFrame], ReportFigure]] = {"image_spectra": image_spectra}
 """The same of rows of one setting that differ in whether images are replaced by noise."""
+
+EVERY_FIGURE = {**FIGURES, **ACROSS_SAMPLES, **ACROSS_TEMPERATURES, **ACROSS_PIXELS}
+"""All of these."""

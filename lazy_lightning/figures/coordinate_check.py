@@ -28,9 +28,13 @@ DRIFT = "activation_drift"
 OUTPUT = "F"
 
 
-class _Panel(NamedTuple):
+class ActivationChanges(NamedTuple):
+    """rms(z_t - z_0) of each layer against h at one time, with F = alpha (f - f0) as the last."""
+
     name: str
+    """``after one step`` or ``at the end``."""
     found: dict[str, AcrossWidths]
+    """The changes by layer, in the order of the network."""
 
 
 def coordinate_check(runs: pd.DataFrame) -> ReportFigure:
@@ -42,17 +46,9 @@ def coordinate_check(runs: pd.DataFrame) -> ReportFigure:
         AnalysisError: the members were not trained by steps of an optimizer, the drift of activations was not observed,
             or fewer than three widths have a common sqrt(h) alpha.
     """
-    if "lr" not in runs or not pd.to_numeric(runs["lr"], errors="coerce").notna().any():
-        raise AnalysisError("a coordinate check is of mini-batch training, and these members follow a flow")
-    layers = layers_of(runs, DRIFT)
-    if not layers:
-        raise AnalysisError("the drift of activations was not observed: add callbacks/activation.yaml")
-    known = width_curves(runs, f"{DRIFT}/{layers[0]}")
-    low, high = common_range(known, "scale")
-    at = min(max(1.0, low), high)
-    panels = [_Panel(name, _found(table, layers, at)) for name, table in _tables(runs, layers).items()]
-    if len(panels[-1].found[OUTPUT].h) < 3:
-        raise AnalysisError("a coordinate check needs three widths at one sqrt(h) alpha: sweep model.network.width")
+    panels = activation_changes(runs)
+    at = panels[-1].found[OUTPUT].at
+    known = width_curves(runs, f"{DRIFT}/{layers_of(runs, DRIFT)[0]}")
     with paper_style():
         figure = Figure(figsize=(3.6 * len(panels), 3.6))
         for axis, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
@@ -68,6 +64,28 @@ def coordinate_check(runs: pd.DataFrame) -> ReportFigure:
         findings |= layer_findings(panel.found, f"change {panel.name}")
     table = pd.concat([layer_table(panel.found, panel.name) for panel in panels], ignore_index=True)
     return ReportFigure("coordinate_check", "Coordinate check", caption, figure, table, findings)
+
+
+def activation_changes(runs: pd.DataFrame) -> list[ActivationChanges]:
+    """Returns the changes of activations after the first step, if curves are stored, and at the end of the run.
+
+    They are taken at sqrt(h) alpha = 1, or at the scale next to it that all widths have.
+
+    Raises:
+        AnalysisError: the members were not trained by steps of an optimizer, the drift of activations was not observed,
+            or fewer than three widths have a common sqrt(h) alpha.
+    """
+    if "lr" not in runs or not pd.to_numeric(runs["lr"], errors="coerce").notna().any():
+        raise AnalysisError("a coordinate check is of mini-batch training, and these members follow a flow")
+    layers = layers_of(runs, DRIFT)
+    if not layers:
+        raise AnalysisError("the drift of activations was not observed: add callbacks/activation.yaml")
+    low, high = common_range(width_curves(runs, f"{DRIFT}/{layers[0]}"), "scale")
+    at = min(max(1.0, low), high)
+    found = [ActivationChanges(name, _found(table, layers, at)) for name, table in _tables(runs, layers).items()]
+    if len(found[-1].found[OUTPUT].h) < 3:
+        raise AnalysisError("a coordinate check needs three widths at one sqrt(h) alpha: sweep model.network.width")
+    return found
 
 
 def _tables(runs: pd.DataFrame, layers: list[str]) -> dict[str, pd.DataFrame]:
@@ -89,7 +107,7 @@ def _found(rows: pd.DataFrame, layers: list[str], at: float) -> dict[str, Across
     return {OUTPUT if layer == layers[-1] else layer: found[layer] for layer in layers}
 
 
-def _draw(axis: Axes, panel: _Panel) -> None:
+def _draw(axis: Axes, panel: ActivationChanges) -> None:
     draw_layers(axis, panel.found)
     axis.set_ylabel(r"rms$\,(z - z_0)$")
     axis.set_title(panel.name)

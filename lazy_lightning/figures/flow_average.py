@@ -140,6 +140,17 @@ def averaged(parts: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]], d
     return FlowCurve(grid, Band(mean, mean - error, mean + error), values.shape[1], over)
 
 
+def ascending(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns the points (o,) at which x is positive and larger than ever before.
+
+    >>> ascending(np.array([1.0, 0.5, 2.0]), np.array([3.0, 4.0, 5.0]))
+    (array([1., 2.]), array([3., 5.]))
+    """
+    best = np.maximum.accumulate(np.concatenate([[0.0], x[:-1]]))
+    new = (x > best) & np.isfinite(x)
+    return x[new], y[new]
+
+
 def mean_words(curves: Sequence[FlowCurve]) -> str:
     """Describes curves for captions, such as ``mean and standard error over 3 seeds of the weights, widened by
     Student's t``."""

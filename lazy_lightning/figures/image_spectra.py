@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,8 @@ from lazy_lightning.runs.load import KernelsAccessor
 PIXELS = "data.random_pixels"
 """The key that replaces images by noise."""
 _SHARE = 0.9
+LARGEST = "largest eigenvalue over the trace"
+"""Name of a number in :meth:`InputSpectra.measures`."""
 
 
 class InputSpectra(NamedTuple):
@@ -45,7 +48,7 @@ class InputSpectra(NamedTuple):
         least = np.nanmin(self.values, axis=0)
         return {
             "effective rank": 1 / (shares**2).sum(axis=0),
-            "largest eigenvalue over the trace": shares[0],
+            LARGEST: shares[0],
             f"eigenvalues that make {_SHARE:.0%} of the trace": 1.0 + (shares.cumsum(axis=0) < _SHARE).sum(axis=0),
             "condition number": shares[0] / least,
         }
@@ -60,16 +63,8 @@ def image_spectra(runs: pd.DataFrame) -> ReportFigure:
     Raises:
         AnalysisError: no kernels are stored on one of the two, or on another number of samples.
     """
-    rows = finished(runs)
-    rows = of_width(rows, sorted_widths(rows)[-1])
-    h = sorted_widths(rows)[-1]
-    noise = rows[PIXELS].map(lambda value: value in (True, "true"))
-    found = [_spectra("images", rows[~noise]), _spectra("noise", rows[noise])]
-    if len({len(spectra.values) for spectra in found}) > 1:
-        raise AnalysisError(
-            f"kernels were kept on {len(found[0].values)} images and on {len(found[1].values)} of noise, expected "
-            "equal numbers: sweep data.random_pixels with one configuration"
-        )
+    h = sorted_widths(finished(runs))[-1]
+    found = input_spectra(runs)
     with paper_style():
         figure = Figure(figsize=(4.4, 3.4))
         _draw(figure.subplots(), found)
@@ -84,8 +79,26 @@ def image_spectra(runs: pd.DataFrame) -> ReportFigure:
     return ReportFigure("image_spectra", title, caption, figure, _table(found, h), _findings(found))
 
 
+def input_spectra(runs: pd.DataFrame) -> tuple[InputSpectra, InputSpectra]:
+    """Returns the spectra of the widest networks on images and on noise, in this order, with the seeds ascending.
+
+    Raises:
+        AnalysisError: no kernels are stored on one of the two, or on another number of samples.
+    """
+    rows = finished(runs)
+    rows = of_width(rows, sorted_widths(rows)[-1])
+    noise = rows[PIXELS].map(lambda value: value in (True, "true"))
+    images, pixels = _spectra("images", rows[~noise]), _spectra("noise", rows[noise])
+    if len(images.values) != len(pixels.values):
+        raise AnalysisError(
+            f"kernels were kept on {len(images.values)} images and on {len(pixels.values)} of noise, expected "
+            "equal numbers: sweep data.random_pixels with one configuration"
+        )
+    return images, pixels
+
+
 def _spectra(name: str, rows: pd.DataFrame) -> InputSpectra:
-    rows = rows[[path == path for path in rows["path"]]].drop_duplicates("seed", keep="last")
+    rows = rows[[path == path for path in rows["path"]]].drop_duplicates("seed", keep="last").sort_values("seed")
     kept = KernelsAccessor(rows).load() if len(rows) else {}
     kernels = [snapshot.start.astype(np.float64) for snapshot in kept.values() if np.isfinite(snapshot.start).all()]
     if not kernels or len({len(kernel) for kernel in kernels}) > 1:
@@ -99,7 +112,7 @@ def _spectra(name: str, rows: pd.DataFrame) -> InputSpectra:
     return InputSpectra(name, values)
 
 
-def _draw(axis: Axes, found: list[InputSpectra]) -> None:
+def _draw(axis: Axes, found: Sequence[InputSpectra]) -> None:
     for spectra, mark in zip(found, offset_marks(len(found), 1), strict=True):
         rank = np.arange(1.0, 1 + len(spectra.values))
         draw_band(axis, rank, spectra.band(), mark._replace(marker=""), spectra.name)
@@ -108,7 +121,7 @@ def _draw(axis: Axes, found: list[InputSpectra]) -> None:
     axis.legend()
 
 
-def _table(found: list[InputSpectra], h: float) -> pd.DataFrame:
+def _table(found: Sequence[InputSpectra], h: float) -> pd.DataFrame:
     parts = [
         pd.DataFrame(
             {
@@ -124,7 +137,7 @@ def _table(found: list[InputSpectra], h: float) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def _findings(found: list[InputSpectra]) -> dict[str, str]:
+def _findings(found: Sequence[InputSpectra]) -> dict[str, str]:
     findings = {}
     for spectra in found:
         for name, values in spectra.measures().items():

@@ -17,6 +17,7 @@ from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.flow_average import (
     FlowCurve,
     Followed,
+    ascending,
     averaged,
     draw_flow_curve,
     error_over,
@@ -113,7 +114,7 @@ def _curves(chosen: Followed, alpha: float, quantity: Quantity) -> _Alpha | None
     drawn = chosen.drawn(names)
 
     def against(time: str, column: str, factor: float = 1.0) -> FlowCurve:
-        return averaged([_ascending(part[time], part[column]) for part in kept], drawn).times(factor)
+        return averaged([ascending(part[time], part[column]) for part in kept], drawn).times(factor)
 
     return _Alpha(
         against("t", "kernel", quantity.factor),
@@ -138,13 +139,6 @@ def _measured(member: pd.DataFrame, column: str) -> dict[str, NDArray[np.float64
         "labels": numbers[LABELS],
         "norm": numbers[NORM] / float(first[NORM]),
     }
-
-
-def _ascending(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Returns the points at which x is positive and larger than ever before."""
-    best = np.maximum.accumulate(np.concatenate([[0.0], x[:-1]]))
-    new = (x > best) & np.isfinite(x)
-    return x[new], y[new]
 
 
 def _initial(chosen: Followed, quantity: Quantity) -> _Start:
