@@ -47,8 +47,7 @@ def alignment_ahead_of_norm(alpha: float, share: float) -> Measure:
     """Measures the same minus the share of the growth of the logarithm of the kernel's norm."""
 
     def ahead(member: pd.DataFrame) -> float:
-        logs = member.assign(**{NORM: np.log(member[NORM] / member[NORM].iloc[0])})
-        return _share_of_rise(member, LABELS, share) - _share_of_rise(logs, NORM, share)
+        return _share_of_rise(member, LABELS, share) - _share_of_rise(member, NORM, share, np.log)
 
     return _at(alpha, [TRAIN, LABELS, NORM], ahead)
 
@@ -87,9 +86,10 @@ def _delay(member: pd.DataFrame) -> float:
     return test / train
 
 
-def _share_of_rise(member: pd.DataFrame, column: str, share: float) -> float:
-    start, top = float(member[column].iloc[0]), float(member[column].max())
-    return (_where_fallen(member, column, TRAIN, share) - start) / (top - start)
+def _share_of_rise(member: pd.DataFrame, column: str, share: float, unit: Callable[[float], float] = float) -> float:
+    """Returns the rise of a column until the train loss has fallen to a share of its start, over its largest rise."""
+    start, top = unit(float(member[column].iloc[0])), unit(float(member[column].max()))
+    return (unit(_where_fallen(member, column, TRAIN, share)) - start) / (top - start)
 
 
 def _where_fallen(member: pd.DataFrame, column: str, loss: str, share: float) -> float:

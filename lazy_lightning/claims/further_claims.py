@@ -188,7 +188,7 @@ FURTHER_CLAIMS: tuple[Claim, ...] = (
         "arXiv:2310.06110, abstract",
         "grokking",
         "time at which the test loss has fallen to a tenth of its start over that of the train loss, alpha = 0.02; "
-        "mean over trials that redraw weights and training sample",
+        "mean over training sets, each averaged over two seeds of the initial weights",
         Expected(0.5, 2),
         delay(0.02),
         "flow_curves",
@@ -198,7 +198,8 @@ FURTHER_CLAIMS: tuple[Claim, ...] = (
         "The delay of the test loss grows as training becomes lazy.",
         "arXiv:2310.06110, abstract",
         "grokking",
-        "log10 of the same ratio over that at alpha = 0.02; paired over trials that redraw weights and training sample",
+        "log10 of the same ratio over that at alpha = 0.02; paired over training sets, each averaged over two seeds "
+        "of the initial weights",
         Expected(0, math.inf),
         delay_over_rich_one((1.0, 2.0), 0.02),
         "flow_curves",

@@ -47,9 +47,9 @@ FURTHER_EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         ),
         "grokking": Experiment(
             "y = (beta . x)^2/2 of Gaussian inputs, d = 20, n = 100; a committee of 50 quadratic neurons, three "
-            "alphas; ten trials, each with weights and training sample of its own; gradient flow to 1e-4 of "
-            "the first training loss, integrator auto",
-            {"": f"fit --config grokking.yaml --model.seeds=10 --model.data_seeds=weights {FIT}"},
+            "alphas; five training sets with the same two seeds of the weights; gradient flow to 1e-4 of the first "
+            "training loss, integrator auto",
+            {"": "sweep --config grokking.yaml --sweep sweeps/grokking.yaml --out FOLDER"},
         ),
         "noise_plane": Experiment(
             "digits, parity, 200 images; FC of three relu layers, h = 30, hinge loss; SGD without momentum in batches "

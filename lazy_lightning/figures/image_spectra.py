@@ -98,7 +98,7 @@ def input_spectra(runs: pd.DataFrame) -> tuple[InputSpectra, InputSpectra]:
 
 
 def _spectra(name: str, rows: pd.DataFrame) -> InputSpectra:
-    rows = rows[[path == path for path in rows["path"]]].drop_duplicates("seed", keep="last").sort_values("seed")
+    rows = rows[rows["path"].notna()].drop_duplicates("seed", keep="last").sort_values("seed")
     kept = KernelsAccessor(rows).load() if len(rows) else {}
     kernels = [snapshot.start.astype(np.float64) for snapshot in kept.values() if np.isfinite(snapshot.start).all()]
     if not kernels or len({len(kernel) for kernel in kernels}) > 1:
