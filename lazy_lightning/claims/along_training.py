@@ -59,7 +59,7 @@ def last_kernel_minus_first(column: str, alphas: Sequence[float], factor: float 
         return factor * float(member[column].iloc[-1] - member[column].iloc[0])
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
-        curve = _curve(runs, [column], difference)
+        curve = _curve(runs, [column], difference, alphas)
         return [Measurement.mean(at_alpha(curve, alpha), f"alpha = {alpha:g}") for alpha in alphas]
 
     return measure
@@ -71,11 +71,15 @@ def delay(alpha: float) -> Measure:
 
 
 def delay_over_rich_one(alphas: Sequence[float], rich: float) -> Measure:
-    """Measures log10 of the delay at each alpha over that at a smaller one, paired over seeds."""
+    """Measures log10 of the delay at each alpha over that at a smaller one, paired over draws.
+
+    Of a lazy network whose test loss has not fallen so far by the end of its training, the end is taken in place of
+    this time, so that the delay is a lower bound.
+    """
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
-        curve = _curve(runs, [TRAIN, TEST], _delay)
-        start = at_alpha(curve, rich)
+        start = at_alpha(_curve(runs, [TRAIN, TEST], _delay, [rich]), rich)
+        curve = _curve(runs, [TRAIN, TEST], _least_delay, alphas)
         return [Measurement.mean(np.log10(at_alpha(curve, alpha) / start), f"alpha = {alpha:g}") for alpha in alphas]
 
     return measure
@@ -84,6 +88,12 @@ def delay_over_rich_one(alphas: Sequence[float], rich: float) -> Measure:
 def _delay(member: pd.DataFrame) -> float:
     test, train = (_where_fallen(member, "t", loss, FITTED) for loss in (TEST, TRAIN))
     return test / train
+
+
+def _least_delay(member: pd.DataFrame) -> float:
+    """Returns the delay of one member, with the end of its training if the test loss has not fallen so far."""
+    known = _delay(member)
+    return known if known == known else float(member["t"].iloc[-1]) / _where_fallen(member, "t", TRAIN, FITTED)
 
 
 def _share_of_rise(member: pd.DataFrame, column: str, share: float, unit: Callable[[float], float] = float) -> float:
@@ -102,19 +112,20 @@ def _where_fallen(member: pd.DataFrame, column: str, loss: str, share: float) ->
 
 def _at(alpha: float, columns: Sequence[str], of_member: OfMember) -> Measure:
     def measure(runs: pd.DataFrame) -> list[Measurement]:
-        return [Measurement.mean(at_alpha(_curve(runs, columns, of_member), alpha))]
+        return [Measurement.mean(at_alpha(_curve(runs, columns, of_member, [alpha]), alpha))]
 
     return measure
 
 
-def _curve(runs: pd.DataFrame, columns: Sequence[str], of_member: OfMember) -> WidthCurve:
-    """Returns a number of each finished member against alpha.
+def _curve(runs: pd.DataFrame, columns: Sequence[str], of_member: OfMember, alphas: Sequence[float]) -> WidthCurve:
+    """Returns a number of each finished member of some alphas.
 
     Raises:
         AnalysisError: the columns were not followed, there are several widths, or a member has no number: a mean over
             the others would be biased.
     """
     rows = finished(runs)
+    rows = rows[np.isclose(rows["alpha"].to_numpy(dtype=np.float64)[:, None], alphas, rtol=1e-6).any(axis=1)]
     try:
         curves: pd.DataFrame = rows.curves.load(columns)
     except (AttributeError, ConfigError):  # a table that was not loaded from runs has no curves

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from lazy_lightning.claims.experiment import FIT, Experiment
+from lazy_lightning.claims.experiment import FIT as _FIT
+from lazy_lightning.claims.experiment import Experiment
 from lazy_lightning.claims.further_experiments import FURTHER_EXPERIMENTS
 
 _SCALING = "--config digits_fc.yaml --config callbacks/t1.yaml --config overlays/auto.yaml"
@@ -33,7 +34,7 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         "kernels": Experiment(
             "digits, parity, 200 images; frozen kernels at initialisation of FC, h = 100 to 800, 40 seeds",
             {
-                f"h{width}": f"kernel {_DIGITS} --model.network.width={width} --model.alpha=1.0 --model.seeds=40 {FIT}"
+                f"h{width}": f"kernel {_DIGITS} --model.network.width={width} --model.alpha=1.0 --model.seeds=40 {_FIT}"
                 for width in (100, 200, 400, 800)
             },
         ),
@@ -52,24 +53,24 @@ EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         ),
         "cifar_cnn": Experiment(
             "CIFAR-10, parity, 1300 images with crops and flips, 700 test images; CNN of 16 channels, SGD, five seeds",
-            {"": f"fit --config cifar_cnn_minibatch.yaml {FIT}"},
+            {"": f"fit --config cifar_cnn_minibatch.yaml {_FIT}"},
             images="CIFAR10",
         ),
         "fashion_cnn": Experiment(
             "Fashion-MNIST, parity, 1000 images without augmentation, 5000 test images; CNN of 16 channels, SGD for 40 "
             "epochs; five training sets with two seeds of the weights each",
-            {"": f"fit --config cifar_cnn_minibatch.yaml {_FASHION} {FIT}"},
+            {"": f"fit --config cifar_cnn_minibatch.yaml {_FASHION} {_FIT}"},
             images="FashionMNIST",
         ),
         "cifar_fc": Experiment(
             "CIFAR-10 as for the CNN; FC of three layers, h = 100, SGD, five seeds",
-            {"": f"fit --config cifar_cnn_minibatch.yaml {_FC} {FIT}"},
+            {"": f"fit --config cifar_cnn_minibatch.yaml {_FC} {_FIT}"},
             images="CIFAR10",
         ),
         "cifar_vgg": Experiment(
             "CIFAR-10, ten classes, 1000 images without augmentation, 1034 test images; VGG-11 with an eighth of the "
             "channels and weights of variance 4/(fan_in + fan_out), SGD for 120 epochs, three seeds",
-            {"": f"fit {_VGG} {FIT}"},
+            {"": f"fit {_VGG} {_FIT}"},
             images="CIFAR10",
         ),
         "students": Experiment(

@@ -47,7 +47,7 @@ FURTHER_EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         ),
         "grokking": Experiment(
             "y = (beta . x)^2/2 of Gaussian inputs, d = 20, n = 100; a committee of 50 quadratic neurons, three "
-            "alphas; five training sets with the same two seeds of the weights; gradient flow to 1e-4 of the first "
+            "alphas; ten training sets with the same two seeds of the weights; gradient flow to 1e-4 of the first "
             "training loss, integrator auto",
             {"": "sweep --config grokking.yaml --sweep sweeps/grokking.yaml --out FOLDER"},
         ),

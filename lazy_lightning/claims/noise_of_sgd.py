@@ -9,7 +9,7 @@ from lazy_lightning.claims.claim import Measurement
 from lazy_lightning.claims.lazy_and_feature import Measure
 from lazy_lightning.errors import AnalysisError
 from lazy_lightning.figures.noise_plane import MARGINS_MET, temperatures
-from lazy_lightning.figures.sweep_table import WidthCurve, finished, width_curves
+from lazy_lightning.figures.sweep_table import NETWORK, WidthCurve, finished, width_curves
 
 
 def growth_with_temperature(column: str, smallest_alpha: float = 0.0) -> Measure:
@@ -24,10 +24,11 @@ def growth_with_temperature(column: str, smallest_alpha: float = 0.0) -> Measure
     """
 
     def measure(runs: pd.DataFrame) -> list[Measurement]:
+        seeds = runs.loc[runs["model"] == NETWORK, "seed"].nunique()
         found = []
         for alpha, rows in finished(runs).groupby("alpha"):
             if float(str(alpha)) >= smallest_alpha:
-                curve = _against_temperature(rows, column)
+                curve = _against_temperature(rows, column, seeds)
                 if curve is not None and len(curve.alpha) > 1:
                     found.append(_growth(curve, float(str(alpha))))
         if not found:
@@ -42,9 +43,8 @@ def _growth(curve: WidthCurve, alpha: float) -> Measurement:
     return Measurement.mean(np.log10(curve.values[-1] / curve.values[0]), f"alpha = {alpha:g}, T = {low:g} to {high:g}")
 
 
-def _against_temperature(rows: pd.DataFrame, column: str) -> WidthCurve | None:
+def _against_temperature(rows: pd.DataFrame, column: str, seeds: int) -> WidthCurve | None:
     """Returns a column of one alpha against the temperature where all seeds have met their margins; None if nowhere."""
-    seeds = rows["seed"].nunique()
     met = rows.assign(alpha=temperatures(rows))[rows["reason"] == MARGINS_MET]  # drawn against alpha elsewhere
     try:
         (curve,) = width_curves(met, column)

@@ -149,11 +149,13 @@ def test_delays_of_the_test_loss_are_interpolated(tmp_path: Path) -> None:
     assert values("lazy_networks_grok", runs) == pytest.approx(np.log10([2.0, 4.0]))
 
 
-def test_losses_that_have_not_fallen_give_a_reason(tmp_path: Path) -> None:
-    runs = grokking(tmp_path, {**DELAYS, 2.0: 1e4})
-    assert (
-        "4 of 12 networks ended before their losses had fallen so far" in evaluated("lazy_networks_grok", runs).reason
-    )
+def test_losses_that_have_not_fallen_give_a_bound_or_a_reason(tmp_path: Path) -> None:
+    """A lazy network counts with the end of its training, 20 t1 = 160 g for factors g of the seeds with the mean 1."""
+    lazy = grokking(tmp_path / "lazy", {**DELAYS, 2.0: 1e4})
+    assert values("lazy_networks_grok", lazy) == pytest.approx(np.log10([2.0, 16.0 / 1.5]))
+    rich = grokking(tmp_path / "rich", {**DELAYS, 0.02: 1e4})
+    reason = evaluated("rich_networks_do_not_grok", rich).reason
+    assert "4 of 4 networks ended before their losses had fallen so far" in reason
 
 
 def test_exponents_of_changes_by_layer(tmp_path: Path) -> None:
