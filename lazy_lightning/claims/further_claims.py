@@ -180,6 +180,8 @@ FURTHER_CLAIMS: tuple[Claim, ...] = (
         Expected.near(0.5, 0.1),
         exponents_of_changes("hidden.1", "hidden.2", "F"),
         "coordinate_check",
+        "The exponent of hidden.1 between neighbouring widths rises with h, from 0.3 to above 0.4: the law of wide "
+        "networks is approached from below.",
     ),
     # ------------------------------------------------------------------ grokking
     Claim(
