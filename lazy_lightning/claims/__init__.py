@@ -7,7 +7,8 @@ runs them all, and ``lazy-lightning report RUNS --claims`` evaluates the claims 
 from lazy_lightning.claims.catalogue import CLAIMS
 from lazy_lightning.claims.claim import Claim, Expected, Measurement, Verdict
 from lazy_lightning.claims.evaluation import Evaluated, evaluate
-from lazy_lightning.claims.experiments import EXPERIMENTS, Experiment
+from lazy_lightning.claims.experiment import Experiment
+from lazy_lightning.claims.experiments import EXPERIMENTS
 from lazy_lightning.claims.page import write_claims
 
 __all__ = [

@@ -10,7 +10,8 @@ import pandas as pd
 
 from lazy_lightning.claims.claim import Verdict
 from lazy_lightning.claims.evaluation import Evaluated
-from lazy_lightning.claims.experiments import EXPERIMENTS, Experiment
+from lazy_lightning.claims.experiment import Experiment
+from lazy_lightning.claims.experiments import EXPERIMENTS
 from lazy_lightning.claims.numbers_file import MeasuredRuns, write_numbers
 from lazy_lightning.errors import LazyLightningError
 from lazy_lightning.figures.catalogue import EVERY_FIGURE
