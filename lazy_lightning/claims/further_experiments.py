@@ -59,10 +59,11 @@ FURTHER_EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
         ),
         "learning_curves": Experiment(
             "digits, parity, 50 to 400 images, four training sets of each size with the same three seeds of the "
-            "weights; FC of three layers, h = 30 and 100; a lazy and a feature-learning scale; integrator auto",
+            "weights; FC of three layers, h = 30 and 100; a lazy and a feature-learning scale; integrator auto; "
+            "reduced: without the frozen kernels",
             {
                 "": "sweep --config digits_fc.yaml --config overlays/auto.yaml --sweep "
-                "sweeps/learning_curve_small.yaml --out FOLDER"
+                "sweeps/learning_curve_networks.yaml --out FOLDER"
             },
         ),
     }
