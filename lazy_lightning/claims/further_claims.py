@@ -94,6 +94,7 @@ FURTHER_CLAIMS: tuple[Claim, ...] = (
         Expected(-math.inf, 0),
         exponent_on_images_minus_noise,
         "image_spectra",
+        "From the second eigenvalue to the last one the sign is the expected one, which three seeds do not resolve.",
     ),
     Claim(
         "constant_mode",
