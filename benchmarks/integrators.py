@@ -1,7 +1,7 @@
 """Work against precision of the integrators: evaluations and time against the error of F and of the kernel drift.
 
     python benchmarks/integrators.py --out FILE.json [--data digits mnist cifar] [--samples 250 1000]
-        [--images FOLDER] [--cifar FILE.npz] [--quick] [--resume]
+        [--images FOLDER] [--cifar FILE.npz] [--alphas 100 1 0.01] [--truth implicit] [--quick] [--resume]
     python benchmarks/work_precision_figure.py FILE.json FIGURE.png
 
 FC with L = 3 and h = 100, parity of the class, softhinge(20), float64, on one thread, to nine tenths of the time at
@@ -9,10 +9,12 @@ which all margins are met. ``network`` is the flow of the network at alpha = 100
 learning); ``kernel`` the flow on the frozen kernel, beside scipy's RK45, BDF and LSODA (with Jacobian) on the same
 equation in the space of outputs, whose evaluation is one product with the kernel.
 
-The truth is the explicit pair at a tolerance of 1e-8. Errors: of F, an rms over the test samples (``error``) and over
-the training samples (``error_train``); of the drift ‖Theta - Theta_0‖/‖Theta_0‖ of the kernel on 100 test samples,
-relative. On the kernel flow the truth is compared with LSODA at 1e-10 (row ``check``), and at 20 samples the flow of a
-small network with scipy's DOP853 in the space of weights (``python benchmarks/integrators.py --check``).
+The truth is the explicit pair at a tolerance of 1e-8, or with ``--truth implicit`` the implicit formulas at 1e-6, for
+flows so stiff that the explicit pair takes an hour: on digits at n = 1000 these differ by 1e-6 to 3e-6. Errors: of F,
+an rms over the test samples (``error``) and over the training samples (``error_train``); of the drift
+‖Theta - Theta_0‖/‖Theta_0‖ of the kernel on 100 test samples, relative. On the kernel flow the truth is compared with
+LSODA at 1e-10 (row ``check``), and at 20 samples the flow of a small network with scipy's DOP853 in the space of
+weights (``python benchmarks/integrators.py --check``).
 
 One evaluation is one forward and one backward pass (the explicit pair counts its seventh, a forward pass, as one).
 Counts and errors do not depend on the machine. ``cpu`` is the processor time of the one thread, which other work on the
@@ -61,7 +63,8 @@ SETTINGS: dict[str, tuple[float | str, ...]] = {
 }
 SCIPY = {"RK45": (1e-3, 1e-5, 1e-7), "BDF": (1e-3, 1e-5, 1e-7), "LSODA": (1e-3, 1e-5, 1e-7)}
 ALPHAS = (100.0, 1.0, 0.01)
-TRUTH_TOL = 1e-8
+TRUTH: dict[str, float] = {"explicit": 1e-8, "implicit": 1e-6}
+"""The tolerance of each integrator that may give the truth."""
 Row = dict[str, Any]
 
 
@@ -231,15 +234,15 @@ def rms(x: NDArray[Any]) -> float:
 class Truths:
     """The runs at the smallest tolerance, kept in a file if one is given."""
 
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
+    def __init__(self, path: Path | None, integrator: str) -> None:
+        self.path, self.integrator = path, integrator
         self._held: dict[str, NDArray[Any]] = dict(np.load(path)) if path and path.is_file() else {}
 
     def of(self, case: Case, flow: Flow) -> Run:
         """The truth of a case, computed where it is not held yet."""
         if f"{case.name}:numbers" not in self._held:
             end = TimeReached(0.9 * follow(flow, "auto", 1e-4, MarginsMet()).t)
-            run = follow(flow, "explicit", TRUTH_TOL, end)
+            run = follow(flow, self.integrator, TRUTH[self.integrator], end)
             numbers = np.array([run.evaluations, run.seconds, run.cpu, run.t, run.drift])
             own = {"numbers": numbers, "train": run.train, "test": run.test}
             self._held |= {f"{case.name}:{name}": value for name, value in own.items()}
@@ -248,6 +251,11 @@ class Truths:
         numbers, train, test = (self._held[f"{case.name}:{name}"] for name in ("numbers", "train", "test"))
         evaluations, seconds, cpu, t, drift = numbers.tolist()
         return Run(int(evaluations), seconds, cpu, t, train, test, drift)
+
+    @property
+    def setting(self) -> tuple[str, float]:
+        """What identifies its row: its tolerance tells the integrator."""
+        return "truth", TRUTH[self.integrator]
 
 
 class ScipyFlow:
@@ -280,22 +288,19 @@ class ScipyFlow:
 
 def measure_network(rows: Rows, truths: Truths, case: Case, data: FlowData, settings: Settings) -> None:
     """All integrators on the flow of the network."""
-    if rows.all_there(case.row(name, setting) for name, setting in _with_truth(settings)):
+    if rows.all_there(case.row(name, setting) for name, setting in [truths.setting, *settings]):
         return
     flow = network_flow(Problem(data, case.alpha))
-    measure_ours(rows, truths.of(case, flow), case, flow, settings)
+    measure_ours(rows, truths, case, flow, settings)
 
 
 Settings = Sequence[tuple[str, float | str]]
 
 
-def _with_truth(settings: Settings) -> Settings:
-    return [("truth", TRUTH_TOL), *settings]
-
-
-def measure_ours(rows: Rows, truth: Run, case: Case, flow: Flow, settings: Settings) -> None:
+def measure_ours(rows: Rows, truths: Truths, case: Case, flow: Flow, settings: Settings) -> None:
     """All our integrators, where they are missing."""
-    rows.add(case.row("truth", TRUTH_TOL), lambda: {"error": 0.0, **truth.row()})
+    truth = truths.of(case, flow)
+    rows.add(case.row(*truths.setting), lambda: {"error": 0.0, **truth.row()})
     end = TimeReached(truth.t)
 
     def measured(name: str, setting: float | str) -> Row:
@@ -310,13 +315,13 @@ def measure_kernel(rows: Rows, truths: Truths, case: Case, data: FlowData, setti
     """Our integrators and scipy's on the frozen kernel."""
     others = [(f"scipy {method}", rtol) for method, tolerances in SCIPY.items() for rtol in tolerances]
     check = ("check", 1e-10)
-    if rows.all_there(case.row(name, setting) for name, setting in [*_with_truth(settings), *others, check]):
+    if rows.all_there(case.row(name, setting) for name, setting in [truths.setting, *settings, *others, check]):
         return
     problem = Problem(data, case.alpha)
     kernel, across = problem.kernel(problem.x), problem.kernel(problem.x_test, problem.x)
     flow = kernel_flow(problem, kernel, across)
     truth = truths.of(case, flow)
-    measure_ours(rows, truth, case, flow, settings)
+    measure_ours(rows, truths, case, flow, settings)
     theirs = ScipyFlow(problem, kernel, across, truth.t)
 
     def measured(method: str, rtol: float) -> Row:
@@ -333,7 +338,7 @@ def check_against_scipy(samples: int = 20, width: int = 8, alpha: float = 1.0) -
     problem = Problem(Digits(n_train=samples, n_test=50, labels="parity"), alpha, width)
     flow = network_flow(problem)
     end = 0.9 * follow(flow, "auto", 1e-4, MarginsMet()).t
-    truth = follow(flow, "explicit", TRUTH_TOL, TimeReached(end))
+    truth = follow(flow, "explicit", TRUTH["explicit"], TimeReached(end))
 
     def rate(_: float, w: NDArray[Any]) -> NDArray[Any]:
         weights = nn.Parameter(torch.from_numpy(w)[None].clone())
@@ -360,7 +365,8 @@ def cases(options: argparse.Namespace, files: Files) -> Iterator[tuple[Case, Flo
     """Small ones first."""
     for n in options.samples:
         for data in options.data or files.held():
-            for flow, alpha in [*(("network", alpha) for alpha in ALPHAS), ("kernel", 1.0)]:
+            kernels = [] if options.alphas else [("kernel", 1.0)]
+            for flow, alpha in [*(("network", alpha) for alpha in options.alphas or ALPHAS), *kernels]:
                 yield Case(flow, data, n, alpha), files.datamodule(data, n)
 
 
@@ -371,6 +377,8 @@ def main() -> None:
     parser.add_argument("--images", type=Path, help="a folder with idx files of MNIST")
     parser.add_argument("--cifar", type=Path, help="an .npz file with images x and classes y of CIFAR-10")
     parser.add_argument("--samples", type=int, nargs="+", default=[250, 1000])
+    parser.add_argument("--alphas", type=float, nargs="+", help="these alone, without the flow on the frozen kernel")
+    parser.add_argument("--truth", choices=list(TRUTH), default="explicit", help="the integrator that gives the truth")
     parser.add_argument("--quick", action="store_true", help="tolerances of 1e-3 and 1e-4 alone, and two of Euler")
     parser.add_argument("--check", action="store_true", help="only compare the truth with scipy at 20 samples")
     output_options(parser)
@@ -384,7 +392,7 @@ def main() -> None:
     settings = [pair for pair in every if not options.quick or pair[1] in ("gradient_change", "reference", 1e-3, 1e-4)]
     head = {**machine(torch.device("cpu")), "test": TEST, "h": WIDTH, "L": DEPTH}
     rows = Rows(options, head, KEYS)
-    truths = Truths(options.out.with_suffix(".truths.npz") if options.out else None)
+    truths = Truths(options.out.with_suffix(".truths.npz") if options.out else None, options.truth)
     for case, data in cases(options, Files(options.images, options.cifar)):
         measure = measure_kernel if case.flow == "kernel" else measure_network
         measure(rows, truths, case, data, settings)

@@ -122,18 +122,21 @@ def test_a_plain_program_of_the_published_rule_gives_the_same_outputs(monkeypatc
 
 def test_the_truth_agrees_with_scipy_in_the_space_of_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     integrators = load("integrators")
-    monkeypatch.setattr(integrators, "TRUTH_TOL", 1e-6)
+    monkeypatch.setitem(integrators.TRUTH, "explicit", 1e-6)
     row = integrators.check_against_scipy(samples=8, width=4, alpha=10.0)
     assert max(row["error"], row["error_train"], row["error_drift"]) < 1e-5
 
 
-def test_errors_and_costs_of_integrators_on_network_and_kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("integrator", ["explicit", "implicit"])
+def test_errors_and_costs_of_integrators_on_network_and_kernel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, integrator: str
+) -> None:
     integrators, timing = load("integrators"), load("timing")
-    small = {"WIDTH": 10, "TRUTH_TOL": 1e-5, "SCIPY": {"LSODA": (1e-3,)}, "TEST": 50, "DRIFT": 20}
+    small = {"WIDTH": 10, "TRUTH": {integrator: 1e-5}, "SCIPY": {"LSODA": (1e-3,)}, "TEST": 50, "DRIFT": 20}
     for name, value in small.items():
         monkeypatch.setattr(integrators, name, value)
     rows = timing.Rows(given(tmp_path / "rows.json"), {}, integrators.KEYS)
-    truths = integrators.Truths(tmp_path / "truths.npz")
+    truths = integrators.Truths(tmp_path / "truths.npz", integrator)
     settings = [("euler", "gradient_change"), ("implicit", 1e-3), ("implicit", 1e-4)]
     for flow, measure in (("network", integrators.measure_network), ("kernel", integrators.measure_kernel)):
         case = integrators.Case(flow, "digits", 12, 100.0)
