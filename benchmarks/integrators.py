@@ -1,7 +1,8 @@
 """Work against precision of the integrators: evaluations and time against the error of F and of the kernel drift.
 
     python benchmarks/integrators.py --out FILE.json [--data digits mnist cifar] [--samples 250 1000]
-        [--images FOLDER] [--cifar FILE.npz] [--alphas 100 1 0.01] [--truth implicit] [--quick] [--resume]
+        [--images FOLDER] [--cifar FILE.npz] [--alphas 100 1 0.01] [--integrators euler auto]
+        [--truth implicit] [--quick] [--resume]
     python benchmarks/work_precision_figure.py FILE.json FIGURE.png
 
 FC with L = 3 and h = 100, parity of the class, softhinge(20), float64, on one thread, to nine tenths of the time at
@@ -378,6 +379,7 @@ def main() -> None:
     parser.add_argument("--cifar", type=Path, help="an .npz file with images x and classes y of CIFAR-10")
     parser.add_argument("--samples", type=int, nargs="+", default=[250, 1000])
     parser.add_argument("--alphas", type=float, nargs="+", help="these alone, without the flow on the frozen kernel")
+    parser.add_argument("--integrators", nargs="+", choices=list(SETTINGS), default=list(SETTINGS), help="these alone")
     parser.add_argument("--truth", choices=list(TRUTH), default="explicit", help="the integrator that gives the truth")
     parser.add_argument("--quick", action="store_true", help="tolerances of 1e-3 and 1e-4 alone, and two of Euler")
     parser.add_argument("--check", action="store_true", help="only compare the truth with scipy at 20 samples")
@@ -388,7 +390,7 @@ def main() -> None:
     if options.check:
         print(check_against_scipy())
         return
-    every = [(name, setting) for name, own in SETTINGS.items() for setting in own]
+    every = [(name, setting) for name in options.integrators for setting in SETTINGS[name]]
     settings = [pair for pair in every if not options.quick or pair[1] in ("gradient_change", "reference", 1e-3, 1e-4)]
     head = {**machine(torch.device("cpu")), "test": TEST, "h": WIDTH, "L": DEPTH}
     rows = Rows(options, head, KEYS)

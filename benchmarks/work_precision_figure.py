@@ -1,6 +1,7 @@
 """Draws work against precision from the JSON of ``integrators.py``.
 
     python benchmarks/work_precision_figure.py benchmarks/results/work_precision_cpu.json docs/performance
+        [--data digits mnist cifar] [--stem work_precision]
 
 writes ``work_precision_evaluations.png``, ``work_precision_time.png`` and ``work_precision_drift.png`` into the folder.
 One row of panels a data set at its largest n, one column a flow. Curves are labelled in the first row.
@@ -148,13 +149,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("--data", nargs="+", choices=list(NAMES), default=list(NAMES), help="these sets alone")
+    parser.add_argument("--stem", default="work_precision", help="how the files' names begin")
     options = parser.parse_args()
     mpl.use("Agg")
-    rows = json.loads(options.file.read_text())["rows"]
+    rows = [row for row in json.loads(options.file.read_text())["rows"] if row["data"] in options.data]
     options.folder.mkdir(parents=True, exist_ok=True)
     for which in FIGURES:
         with paper_style():
-            save(draw(rows, which), options.folder / f"work_precision_{which}", (".png",))
+            save(draw(rows, which), options.folder / f"{options.stem}_{which}", (".png",))
 
 
 if __name__ == "__main__":

@@ -22,9 +22,8 @@ _STUDENT = "--config teacher_student.yaml --config overlays/teacher_student_smal
 EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
     {
         "scaling": Experiment(
-            "digits, parity, 200 images; FC of three layers, h = 50 to 400 for sqrt(h) alpha from 0.001 to 10, and "
-            "h = 50 to 800 from 100 to 10000, five seeds; kernels on 100 further images; integrator auto, on the lazy "
-            "side with a tolerance of 3e-5",
+            "digits, parity, 200 images; FC of three layers, h = 50 to 400; sqrt(h) alpha from 0.001 to 10000, five "
+            "seeds; kernels on 100 further images; integrator auto, from 100 on with a tolerance of 3e-5",
             {
                 "feature": f"sweep {_SCALING} --sweep sweeps/scaling_feature.yaml --out FOLDER",
                 "lazy": f"sweep {_SCALING} --config callbacks/laziness.yaml --sweep sweeps/scaling_lazy.yaml "

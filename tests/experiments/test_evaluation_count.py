@@ -19,8 +19,13 @@ def measured() -> list[tuple[str, float, int, float]]:
     parts = json.loads((RESULTS / "gpu_nvidia_h200.json").read_text())["parts"]
     rows = [(row, 8000) for row in parts["mnist"]["rows"]] + [(row, 1000) for row in parts["digits"]["gpu"]["rows"]]
     found = [("euler", row["sqrt_h_alpha"], samples, row["tried"]) for row, samples in rows]
-    on_cpu = json.loads((RESULTS / "integrators_cpu.json").read_text())["rows"]
-    usual = [r for r in on_cpu if r["flow"] == "network" and r["setting"] in ("gradient_change", 1e-3)]
+    files = ("work_precision_cpu.json", "work_precision_1000_cpu.json")
+    on_cpu = [row for name in files for row in json.loads((RESULTS / name).read_text())["rows"]]
+    usual = [
+        r
+        for r in on_cpu
+        if (r["flow"], r["data"]) == ("network", "digits") and r["setting"] in ("gradient_change", 1e-3)
+    ]
     found += [(row["integrator"], 10 * row["alpha"], row["n"], row["evaluations"]) for row in usual]
     return found
 
