@@ -288,7 +288,7 @@ CLAIMS: tuple[Claim, ...] = (
         "over three seeds of the initial weights, and test images, error over both",
         Expected(-math.inf, 0.5),
         difference_by_size,
-        "test_error",
+        "error_by_samples",
     ),
     Claim(
         "ensembles_by_size",
@@ -299,7 +299,7 @@ CLAIMS: tuple[Claim, ...] = (
         "over training sets, error over these",
         Expected(-math.inf, 0.5),
         ensemble_difference_by_size,
-        "test_error",
+        "error_by_samples",
     ),
     Claim(
         "vgg_degrades",
