@@ -5,9 +5,11 @@ from __future__ import annotations
 import platform
 import subprocess
 import sys
+from typing import ClassVar
 
 import pytest
 
+from lazy_lightning import heap
 from lazy_lightning.heap import keep_freed_memory
 
 MEASURE = """
@@ -51,9 +53,28 @@ def test_the_users_own_thresholds_count():
     assert not keep_freed_memory({"GLIBC_TUNABLES": "glibc.malloc.trim_threshold=1"})
 
 
+def test_tunables_of_other_parts_of_glibc_and_the_smaller_limit_of_older_ones(monkeypatch):
+    class Older:
+        """glibc 2.34 refuses thresholds above 32 MiB."""
+
+        taken: ClassVar[list[tuple[int, int]]] = []
+
+        def mallopt(self, parameter, value):
+            refused = parameter.value == -3 and value.value > 2**25
+            if not refused:
+                self.taken.append((parameter.value, value.value))
+            return int(not refused)
+
+    monkeypatch.setattr(heap, "_c_library", Older)
+    assert keep_freed_memory({"GLIBC_TUNABLES": "glibc.pthread.rseq=0"})
+    assert Older.taken == [(-3, 2**25), (-1, -1)]
+    monkeypatch.setattr(heap, "_c_library", object)  # musl has no such function
+    assert not keep_freed_memory({})
+    assert heap.free_bytes() == 0
+
+
 @glibc
 def test_the_command_line_keeps_freed_memory(monkeypatch, capsys):
-    from lazy_lightning import heap
     from lazy_lightning.cli import main
 
     calls: list[bool] = []
@@ -76,3 +97,18 @@ print(heap.free_bytes(), memory.available_bytes(torch.device("cpu")) - outside)
     free, counted = map(int, run.stdout.split())
     assert 256 * 2**20 <= free < 512 * 2**20
     assert abs(counted - free) < 64 * 2**20  # other processes allocate between the two readings
+
+
+@glibc
+def test_freed_blocks_that_were_never_written_do_not_count_twice():
+    """The system has given them no memory, so it counts them as free, too."""
+    code = """
+import torch
+from lazy_lightning import heap
+heap.keep_freed_memory()
+blocks = [torch.empty(2**30, dtype=torch.uint8) for _ in range(4)]
+del blocks
+print(heap.free_bytes())
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env={})
+    assert int(run.stdout) < 2 * 2**30

@@ -102,6 +102,18 @@ def test_outputs_and_their_derivative_by_blocks(size, change):
     assert_close(pullback(by_blocks, w, expected), pulled, rtol=1e-12)
 
 
+@pytest.mark.parametrize("change", [lambda base: base, with_own_samples, by_vmap], ids=["shared", "own", "vmap"])
+def test_blocks_are_as_large_in_the_evaluation_of_a_trainer(change):
+    """Which runs in inference mode, where autograd saves nothing and refuses tensors that were made there."""
+    base = change(problem(ALPHAS, SEEDS, samples=8))
+    network, x, buffers = base.objective.network, base.objective.x, base.objective.buffers
+    outside = block_size(network, base.w0, x, buffers)
+    with torch.inference_mode():
+        made_there = MemberSamples(x.sets.clone(), x.own.clone()) if isinstance(x, MemberSamples) else x.clone()
+        assert block_size(network, base.w0, x, buffers) == outside
+        assert block_size(network, base.w0, made_there, buffers, 5) == block_size(network, base.w0, x, buffers, 5)
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize(("width", "samples"), [(32, 64), (16, 128)])
 def test_equal_to_the_bit_on_one_thread(width, samples, dtype):

@@ -99,6 +99,8 @@ def _least_delay(member: pd.DataFrame) -> float:
 def _share_of_rise(member: pd.DataFrame, column: str, share: float, unit: Callable[[float], float] = float) -> float:
     """Returns the rise of a column until the train loss has fallen to a share of its start, over its largest rise."""
     start, top = unit(float(member[column].iloc[0])), unit(float(member[column].max()))
+    if top == start:
+        raise AnalysisError(f"{column} does not rise above its start in training")
     return (unit(_where_fallen(member, column, TRAIN, share)) - start) / (top - start)
 
 
@@ -135,8 +137,8 @@ def _curve(runs: pd.DataFrame, columns: Sequence[str], of_member: OfMember, alph
     values: Floats = np.array([numbers.get(str(name), np.nan) for name in rows["id"]])
     if not np.isfinite(values).all():
         raise AnalysisError(
-            f"{int((~np.isfinite(values)).sum())} of {len(rows)} networks ended before their losses had fallen so far: "
-            "train longer, or measure at another share"
+            f"{int((~np.isfinite(values)).sum())} of {len(rows)} networks have no number, because their losses have "
+            "not fallen so far, or had by the first measurement: train longer, or measure earlier"
         )
     found = width_curves(rows.assign(**{_MEASURED: values}), _MEASURED)
     if len(found) > 1:

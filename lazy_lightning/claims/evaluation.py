@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lazy_lightning.claims.claim import Claim, Measurement, Verdict, overall
-from lazy_lightning.errors import AnalysisError
+from lazy_lightning.errors import LazyLightningError
 
 
 @dataclass(frozen=True)
@@ -46,5 +46,5 @@ def _evaluated(claim: Claim, runs: pd.DataFrame | None) -> Evaluated:
         return Evaluated(claim, reason=f"the experiment {claim.experiment} has not been run")
     try:
         return Evaluated(claim, tuple(claim.measure(runs)))
-    except AnalysisError as error:
+    except LazyLightningError as error:  # also of a run without the arrays or curves that are measured
         return Evaluated(claim, reason=str(error))

@@ -46,9 +46,9 @@ FURTHER_EXPERIMENTS: Mapping[str, Experiment] = MappingProxyType(
             {"": f"{_COORDINATES} --model.layer_rates=null --out FOLDER"},
         ),
         "grokking": Experiment(
-            "y = (beta . x)^2/2 of Gaussian inputs, d = 20, n = 100; a committee of 50 quadratic neurons, three "
-            "alphas; ten training sets with the same two seeds of the weights; gradient flow to 1e-4 of the first "
-            "training loss, integrator auto",
+            "regression of (beta . x)^2/2 on Gaussian inputs, d = 20, n = 100; a committee of 50 quadratic neurons, "
+            "three alphas; ten training sets with the same two seeds of the weights; gradient flow to 1e-4 of the "
+            "first training loss, integrator auto",
             {"": "sweep --config grokking.yaml --sweep sweeps/grokking.yaml --out FOLDER"},
         ),
         "noise_plane": Experiment(

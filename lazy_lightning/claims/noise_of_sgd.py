@@ -47,7 +47,9 @@ def _against_temperature(rows: pd.DataFrame, column: str, seeds: int) -> WidthCu
     """Returns a column of one alpha against the temperature where all seeds have met their margins; None if nowhere."""
     met = rows.assign(alpha=temperatures(rows))[rows["reason"] == MARGINS_MET]  # drawn against alpha elsewhere
     try:
-        (curve,) = width_curves(met, column)
+        curves = width_curves(met, column)
     except AnalysisError:  # no member has met its margins
         return None
-    return curve.at(curve.counts == seeds)
+    if len(curves) > 1:
+        raise AnalysisError(f"the runs have {len(curves)} widths, expected one")
+    return curves[0].at(curves[0].counts == seeds)

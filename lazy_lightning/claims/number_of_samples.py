@@ -16,18 +16,27 @@ from lazy_lightning.figures.error_by_samples import SAMPLES, SampleCurve, common
 from lazy_lightning.figures.quantity import ERROR
 from lazy_lightning.figures.scale import common_scale_words, scale_words
 from lazy_lightning.figures.sweep_table import NETWORK, finished, named_width, of_width, sorted_widths
-from lazy_lightning.runs.configuration import significant
+from lazy_lightning.runs.configuration import DATA_SEEDS, significant
+
+_REMEDY = "resume the sweep, so that numbers can be paired"
 
 
 def exponent_of_narrow_minus_wide(runs: pd.DataFrame) -> list[Measurement]:
     """Measures the exponent in n of the test error of the narrowest networks minus that of the widest, at each scale.
 
     It is the exponent of the ratio of the two errors, which is paired over training sets.
+
+    Raises:
+        AnalysisError: there are no two widths at one scale, or their n or training sets differ.
     """
     found = []
-    for scale, curves in _by_scale(finished(runs)).items():
+    networks = finished(runs)
+    for scale, curves in _by_scale(networks).items():
         if len(curves) > 1:
+            _require_pairs(networks, curves[0], curves[-1])
             narrow, wide = curves[0].curve, curves[-1].curve
+            if (narrow.values == 0).any() or (wide.values == 0).any():
+                raise AnalysisError("a test error is 0, which has no exponent: take more test samples")
             law = power_law(narrow.alpha, narrow.values / wide.values)
             found.append(Measurement(law.slope, law.error, common_scale_words(scale)))
     if not found:
@@ -39,11 +48,19 @@ def variance_of_feature_over_lazy(runs: pd.DataFrame) -> list[Measurement]:
     """Measures log10 of the variance over weights at the smallest alpha over that at the largest, for each width.
 
     It is that of F on the test set, at the largest number of training samples, paired over training sets.
+
+    Raises:
+        AnalysisError: a width has one alpha, or its two have other training sets.
     """
     found = []
     for h in sorted_widths(finished(runs)):
-        parts = [np.array([one.variance for one in sets]) for _, sets in _largest_sets(runs, h)]
-        found.append(Measurement.mean(np.log10(parts[0] / parts[-1]), named_width(h)))
+        parts = [{name: one.variance for name, one in sets.items()} for _, sets in _largest_sets(runs, h)]
+        if len(parts) < 2 or parts[0].keys() != parts[1].keys():
+            raise AnalysisError(
+                f"networks of {named_width(h)} have not finished at two alphas on the same training sets: {_REMEDY}"
+            )
+        feature, lazy = (np.array(list(part.values())) for part in parts)
+        found.append(Measurement.mean(np.log10(feature / lazy), named_width(h)))
     return found
 
 
@@ -55,7 +72,7 @@ def gain_over_training_sets(runs: pd.DataFrame) -> list[Measurement]:
     found = []
     for h in sorted_widths(finished(runs)):
         for alpha, sets in _largest_sets(runs, h):
-            gains = np.array([one.mean_error - one.ensemble_error for one in sets])
+            gains = np.array([one.mean_error - one.ensemble_error for one in sets.values()])
             found.append(Measurement.mean(100 * gains, f"{named_width(h)}, {scale_words(h, alpha)}"))
     return found
 
@@ -69,7 +86,23 @@ def _by_scale(networks: pd.DataFrame) -> dict[float, list[SampleCurve]]:
     return found
 
 
-def _largest_sets(runs: pd.DataFrame, h: float) -> Iterator[tuple[float, list[EnsembleStatistics]]]:
+def _require_pairs(networks: pd.DataFrame, narrow: SampleCurve, wide: SampleCurve) -> None:
+    """Checks that two curves have the same n, and columns of the same training sets."""
+
+    def sets(one: SampleCurve) -> set[tuple[float, ...]]:
+        rows = of_width(networks, one.curve.h)
+        names = [name for name in DATA_SEEDS if name in rows]
+        seeds = rows.loc[rows["alpha"] == one.alpha, names].apply(pd.to_numeric).fillna(-1.0)
+        return set(seeds.itertuples(index=False, name=None))
+
+    if not np.array_equal(narrow.curve.alpha, wide.curve.alpha) or sets(narrow) != sets(wide):
+        raise AnalysisError(
+            f"networks of {named_width(narrow.curve.h)} and {named_width(wide.curve.h)} have finished on other "
+            f"training sets: {_REMEDY}"
+        )
+
+
+def _largest_sets(runs: pd.DataFrame, h: float) -> Iterator[tuple[float, dict[int, EnsembleStatistics]]]:
     """Yields the smallest and the largest alpha of a width, with the statistics of each largest training set."""
     rows = of_width(finished(runs, NETWORK), h)
     alphas = common_alphas(rows)
@@ -77,4 +110,4 @@ def _largest_sets(runs: pd.DataFrame, h: float) -> Iterator[tuple[float, list[En
     rows = rows.assign(_set=training_sets(rows))
     for alpha in alphas:
         sets = rows[rows["alpha"] == alpha].groupby("_set", sort=True)
-        yield alpha, [statistics_of(members) for _, members in sets]
+        yield alpha, {int(str(number)): statistics_of(members) for number, members in sets}

@@ -20,10 +20,10 @@ def exponent_on_images_minus_noise(runs: pd.DataFrame) -> list[Measurement]:
     It is the exponent of the ratio of the two, whose columns are networks with the same weights.
     """
     images, noise = input_spectra(runs)
-    if images.values.shape != noise.values.shape or len(images.values) < LAST_RANK:
+    if images.seeds != noise.seeds or len(images.values) < LAST_RANK:
         raise AnalysisError(
-            f"kernels of {images.values.shape[1]} networks on {len(images.values)} images and of "
-            f"{noise.values.shape[1]} on noise were kept, expected as many of both, on {LAST_RANK} inputs at least"
+            f"kernels of the seeds {list(images.seeds)} on {len(images.values)} images and of the seeds "
+            f"{list(noise.seeds)} on noise were kept, expected the same seeds, and {LAST_RANK} inputs at least"
         )
     ranks = np.arange(FIRST_RANK, LAST_RANK + 1)
     law = power_law(ranks, images.values[ranks - 1] / noise.values[ranks - 1])

@@ -35,6 +35,8 @@ class InputSpectra(NamedTuple):
     """``images`` or ``noise``."""
     values: NDArray[np.float64]
     """Eigenvalues over the trace (n, s), in descending order, for each seed; NaN where they are rounding errors."""
+    seeds: tuple[int, ...]
+    """The seeds of the weights (s,), in ascending order."""
 
     def band(self) -> Band:
         """Returns the geometric mean over the seeds for which an eigenvalue is resolved, and its error."""
@@ -87,7 +89,7 @@ def input_spectra(runs: pd.DataFrame) -> tuple[InputSpectra, InputSpectra]:
     """
     rows = finished(runs)
     rows = of_width(rows, sorted_widths(rows)[-1])
-    noise = rows[PIXELS].map(lambda value: value in (True, "true"))
+    noise = rows.get(PIXELS, pd.Series(False, index=rows.index)).map(lambda value: value in (True, "true"))
     images, pixels = _spectra("images", rows[~noise]), _spectra("noise", rows[noise])
     if len(images.values) != len(pixels.values):
         raise AnalysisError(
@@ -100,7 +102,8 @@ def input_spectra(runs: pd.DataFrame) -> tuple[InputSpectra, InputSpectra]:
 def _spectra(name: str, rows: pd.DataFrame) -> InputSpectra:
     rows = rows[rows["path"].notna()].drop_duplicates("seed", keep="last").sort_values("seed")
     kept = KernelsAccessor(rows).load() if len(rows) else {}
-    kernels = [snapshot.start.astype(np.float64) for snapshot in kept.values() if np.isfinite(snapshot.start).all()]
+    chosen = [label for label, snapshot in kept.items() if np.isfinite(snapshot.start).all()]
+    kernels = [kept[label].start.astype(np.float64) for label in chosen]
     if not kernels or len({len(kernel) for kernel in kernels}) > 1:
         raise AnalysisError(
             f"no kernels of one size were kept on {name}: add the callback KernelSnapshots to the configuration and "
@@ -109,7 +112,7 @@ def _spectra(name: str, rows: pd.DataFrame) -> InputSpectra:
     values = np.stack([np.linalg.eigvalsh(kernel)[::-1] / np.trace(kernel) for kernel in kernels], axis=1)
     for column in values.T:
         column[~resolved(column)] = np.nan
-    return InputSpectra(name, values)
+    return InputSpectra(name, values, tuple(int(seed) for seed in rows.loc[chosen, "seed"]))
 
 
 def _draw(axis: Axes, found: Sequence[InputSpectra]) -> None:

@@ -38,13 +38,24 @@ def block_size(
     if w.device.type != "cpu" or len(w) < 4:
         return None
     first = slice(0, 1)
-    samples = select_members(cast(Tensor, x), first)[:chunk_size]
-    own = {name: buffer[first] for name, buffer in buffers.items()}
-    leaf = w.detach()[first].clone().requires_grad_()
-    shared = () if isinstance(samples, MemberSamples) else (samples,)
-    with torch.enable_grad():
+    with torch.inference_mode(False), torch.enable_grad():  # a trainer's evaluation, in which nothing would be saved
+        samples = _savable(select_members(cast(Tensor, x), first)[:chunk_size])
+        own = {name: buffer[first] for name, buffer in buffers.items()}
+        leaf = w.detach()[first].clone().requires_grad_()
+        shared = () if isinstance(samples, MemberSamples) else (samples,)
         saved = bytes_saved_for_backward(lambda: network(leaf, samples, own), shared)
     return members_in(BLOCK_BYTES, saved)
+
+
+def _savable(samples: Samples) -> Samples:
+    """Returns the samples; a copy of those that were made in inference mode, which autograd refuses to save."""
+    if isinstance(samples, MemberSamples):
+        return MemberSamples(_outside_inference(samples.sets), _outside_inference(samples.own))
+    return _outside_inference(samples)
+
+
+def _outside_inference(tensor: Tensor) -> Tensor:
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def members_in(available: int, bytes_of_member: int) -> int:

@@ -93,6 +93,9 @@ def test_exponents_of_spectra_are_subtracted(tmp_path: Path) -> None:
     assert values("constant_mode", runs) == pytest.approx(shares)
     assert labels("constant_mode", runs) == ["images", "noise"]
     assert "sweep data.random_pixels" in evaluated("constant_mode", images).reason
+    assert "sweep data.random_pixels" in evaluated("constant_mode", images.drop(columns=PIXELS)).reason
+    other = pd.concat([images[images["seed"] > 0], noise[noise["seed"] < 2]], ignore_index=True)
+    assert "expected the same seeds" in evaluated("spectrum_on_images", other).reason
 
 
 def evolution(folder: Path) -> pd.DataFrame:
@@ -155,7 +158,13 @@ def test_losses_that_have_not_fallen_give_a_bound_or_a_reason(tmp_path: Path) ->
     assert values("lazy_networks_grok", lazy) == pytest.approx(np.log10([2.0, 16.0 / 1.5]))
     rich = grokking(tmp_path / "rich", {**DELAYS, 0.02: 1e4})
     reason = evaluated("rich_networks_do_not_grok", rich).reason
-    assert "4 of 4 networks ended before their losses had fallen so far" in reason
+    assert "4 of 4 networks have no number, because their losses have not fallen so far" in reason
+
+
+def test_a_kernel_that_does_not_align_has_no_share_of_its_rise(tmp_path: Path) -> None:
+    runs = evolution(tmp_path)
+    rewrite_curves(tmp_path, lambda _: {"kernel_evolution/label_alignment": 0.2})
+    assert "does not rise" in evaluated("silent_alignment", runs).reason
 
 
 def test_exponents_of_changes_by_layer(tmp_path: Path) -> None:
@@ -197,6 +206,8 @@ def test_growth_with_the_temperature_where_all_seeds_met_their_margins() -> None
     assert labels("noise_moves_weights", runs)[:2] == ["alpha = 0.1, T = 0.01 to 0.1", "alpha = 1, T = 0.01 to 1"]
     one = runs[runs["model.optimizer.lr"] == 1.0]
     assert "met their margins at two temperatures" in evaluated("noise_takes_time", one).reason
+    wider = pd.concat([runs, runs.assign(h=60)], ignore_index=True)
+    assert "2 widths, expected one" in evaluated("noise_takes_time", wider).reason
 
 
 def learning_curves(sizes: Sequence[int] = (50, 100, 200)) -> pd.DataFrame:
@@ -219,6 +230,16 @@ def test_exponents_of_learning_curves_are_subtracted() -> None:
     assert values("narrow_learning_curves", runs) == pytest.approx([0.2, 0.2])
     assert labels("narrow_learning_curves", runs) == ["sqrt(h) alpha = 0.1", "sqrt(h) alpha = 1000"]
     assert "no two widths" in evaluated("narrow_learning_curves", runs[runs["h"] == 30]).reason
+    assert "no exponent" in evaluated("narrow_learning_curves", runs.assign(**{"test/error": 0.0})).reason
+
+
+@pytest.mark.parametrize("key", ["data.train_seed", "data.n_train"])
+def test_learning_curves_of_other_training_sets_are_not_paired(key: str) -> None:
+    """Also where as many are left: the first of the narrow networks and the last of the wide ones are missing."""
+    runs = learning_curves(sizes=(50, 100, 200, 400))
+    first, last = runs[key].min(), runs[key].max()
+    other = runs[~((runs["h"] == 30) & (runs[key] == first)) & ~((runs["h"] == 100) & (runs[key] == last))]
+    assert "on other training sets" in evaluated("narrow_learning_curves", other).reason
 
 
 def test_variances_and_gains_at_most_samples_against_sums_over_the_files(tmp_path: Path) -> None:
@@ -243,3 +264,15 @@ def test_variances_and_gains_at_most_samples_against_sums_over_the_files(tmp_pat
     assert expected.any()
     assert values("ensembles_at_many_samples", runs) == pytest.approx(expected)
     assert labels("ensembles_at_many_samples", runs)[0] == "h = 30, sqrt(h) alpha = 0.1"
+    lazy = runs["sqrt_h_alpha"] > 1
+    less = runs[~(lazy & (runs["data.n_train"] == 400) & (runs["data.train_seed"] == 1))]
+    for other in (less, runs[lazy]):
+        assert "at two alphas on the same training sets" in evaluated("features_reduce_variance", other).reason
+
+
+def test_runs_without_outputs_or_curves_give_a_reason(tmp_path: Path) -> None:
+    runs = load_runs(made_sweep(tmp_path, arrays=False)).assign(**{"data.n_train": 400, "lr": 0.1})
+    for path in tmp_path.rglob("curves.parquet"):
+        path.unlink()
+    assert "outputs.safetensors is missing" in evaluated("ensembles_at_many_samples", runs).reason
+    assert "no run has the column" in evaluated("mup_changes", runs).reason
