@@ -240,16 +240,17 @@ class Truths:
         self._held: dict[str, NDArray[Any]] = dict(np.load(path)) if path and path.is_file() else {}
 
     def of(self, case: Case, flow: Flow) -> Run:
-        """The truth of a case, computed where it is not held yet."""
-        if f"{case.name}:numbers" not in self._held:
+        """The truth of a case, computed where it is not held yet by this integrator."""
+        name = case.name if self.integrator == "explicit" else f"{case.name}:{self.integrator}"
+        if f"{name}:numbers" not in self._held:
             end = TimeReached(0.9 * follow(flow, "auto", 1e-4, MarginsMet()).t)
             run = follow(flow, self.integrator, TRUTH[self.integrator], end)
             numbers = np.array([run.evaluations, run.seconds, run.cpu, run.t, run.drift])
             own = {"numbers": numbers, "train": run.train, "test": run.test}
-            self._held |= {f"{case.name}:{name}": value for name, value in own.items()}
+            self._held |= {f"{name}:{part}": value for part, value in own.items()}
             if self.path:
                 np.savez(self.path, **self._held)  # type: ignore[arg-type]
-        numbers, train, test = (self._held[f"{case.name}:{name}"] for name in ("numbers", "train", "test"))
+        numbers, train, test = (self._held[f"{name}:{part}"] for part in ("numbers", "train", "test"))
         evaluations, seconds, cpu, t, drift = numbers.tolist()
         return Run(int(evaluations), seconds, cpu, t, train, test, drift)
 

@@ -151,6 +151,23 @@ def test_errors_and_costs_of_integrators_on_network_and_kernel(
     assert by["kernel", "check", 1e-10]["error"] < 1e-5
 
 
+def test_a_file_of_truths_keeps_those_of_both_integrators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    integrators = load("integrators")
+    followed: list[str] = []
+    outputs = torch.zeros(2).numpy()
+
+    def follow(_flow: object, integrator: str, _setting: object, _end: object) -> object:
+        followed.append(integrator)
+        return integrators.Run(len(followed), 0.0, 0.0, 1.0, outputs, outputs, 0.0)
+
+    monkeypatch.setattr(integrators, "follow", follow)
+    case = integrators.Case("network", "digits", 12, 100.0)
+    for name, evaluations in (("explicit", 2), ("implicit", 4), ("explicit", 2), ("implicit", 4)):
+        truths = integrators.Truths(tmp_path / "truths.npz", name)
+        assert truths.of(case, None).evaluations == evaluations
+    assert followed == ["auto", "explicit", "auto", "implicit"]
+
+
 def test_a_mini_batch_step_and_a_loop_over_networks_run() -> None:
     mini_batch = load("mini_batch")
     build, shape = mini_batch.NETWORKS["FC, h = 100, L = 3"]
