@@ -90,7 +90,7 @@ FURTHER_CLAIMS: tuple[Claim, ...] = (
         f"{_CHIZAT}, appendix, for the comparison; arXiv:2002.02561, for the sign",
         "kernel_spectra",
         "exponent of lambda_i in the rank i, from 5 to 200, on images minus that on noise; paired over seeds of the "
-        "initial weights, error over these and scatter of the points",
+        "initial weights, error over these",
         Expected(-math.inf, 0),
         exponent_on_images_minus_noise,
         "image_spectra",
@@ -123,8 +123,8 @@ FURTHER_CLAIMS: tuple[Claim, ...] = (
         "At a small alpha the kernel aligns with the labels before its norm grows.",
         "arXiv:2111.00034, abstract",
         "kernel_evolution",
-        "the same share minus that of the growth of the logarithm of the norm, where the train loss has fallen by a "
-        f"tenth, alpha = 0.01; {_WEIGHTS}",
+        "share of the rise of the alignment minus that of the growth of the logarithm of the norm, where the train "
+        f"loss has fallen by a tenth, alpha = 0.01; {_WEIGHTS}",
         Expected(0, math.inf),
         alignment_ahead_of_norm(0.01, 0.9),
         "kernel_evolution",
@@ -154,7 +154,7 @@ FURTHER_CLAIMS: tuple[Claim, ...] = (
     # ------------------------------------------------------------------ learning rates by layer
     Claim(
         "mup_changes",
-        "With the learning rates of muP the activations of each layer change by as much at any width.",
+        "With the learning rates of muP the activations of each layer change by the same amount at any width.",
         "arXiv:2203.03466, coordinate check",
         "coordinate_check",
         f"exponents of rms(z - z0) against h after one step and after eight; {_POWERS}",
@@ -164,7 +164,7 @@ FURTHER_CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "equal_rates_first_layer",
-        "With one learning rate for Adam the activations of the first layer change by as much at any width.",
+        "With one learning rate for Adam the activations of the first layer change by the same amount at any width.",
         "arXiv:2203.03466, standard parametrisation",
         "coordinate_check_equal_rates",
         f"exponents of rms(z - z0) against h after one step and after eight; {_POWERS}",
@@ -174,7 +174,7 @@ FURTHER_CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "equal_rates_further_layers",
-        "With one learning rate for Adam those of the other layers and the output change by sqrt(h).",
+        "With one learning rate for Adam the activations of the further layers and the output change by sqrt(h).",
         "arXiv:2203.03466, standard parametrisation",
         "coordinate_check_equal_rates",
         f"exponents of rms(z - z0) against h after one step and after eight; {_POWERS}",
@@ -202,9 +202,9 @@ FURTHER_CLAIMS: tuple[Claim, ...] = (
         "The delay of the test loss grows as training becomes lazy.",
         "arXiv:2310.06110, abstract",
         "grokking",
-        "log10 of the same ratio over that at alpha = 0.02; paired over training sets, each averaged over two seeds "
-        "of the initial weights; of a test loss that has not fallen so far, the end of training is taken, which makes "
-        "the ratio a lower bound",
+        "log10 of the ratio of the times of the test and the train loss over that at alpha = 0.02; paired over "
+        "training sets, each averaged over two seeds of the initial weights; of a test loss that has not fallen so "
+        "far, the end of training is taken, which makes the ratio a lower bound",
         Expected(0, math.inf),
         delay_over_rich_one((1.0, 2.0), 0.02),
         "flow_curves",
