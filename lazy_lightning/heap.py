@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of malloc.h
-_NEVER = -1  # free memory at the heap's end is not returned to the system
-_LARGEST = (2**31 - 1, 2**25)  # bytes, blocks below this come from the heap: all that mallopt takes; before glibc 2.35
+_KEPT = 2**30  # bytes: free memory at the heap's end up to this is not returned to the system
+_LARGEST = (2**30, 2**25)  # bytes: blocks below this come from the heap; the second before glibc 2.35
 _VARIABLES = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_")
 _TUNABLES = ("glibc.malloc.mmap_threshold", "glibc.malloc.trim_threshold", "glibc.malloc.mmap_max")
 _STATM = Path("/proc/self/statm")
@@ -46,7 +46,7 @@ def keep_freed_memory(environment: Mapping[str, str] | None = None) -> bool:
         return bool(mallopt(ctypes.c_int(parameter), ctypes.c_int(value)) == 1)
 
     larger = any(accepted(_MMAP_THRESHOLD, size) for size in _LARGEST)
-    return accepted(_TRIM_THRESHOLD, _NEVER) and larger
+    return accepted(_TRIM_THRESHOLD, _KEPT) and larger
 
 
 def free_bytes() -> int:
