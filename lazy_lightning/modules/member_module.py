@@ -171,7 +171,7 @@ class MemberModule(LightningModule):
                 f"but the data have {data.num_outputs}: give its constructor an argument named num_outputs"
             )
         self._buffer_names = attribute_names(members.buffers)
-        self._members_at_once: dict[tuple[int, str], int | None] = {}
+        self._members_at_once: dict[tuple[int, type, str, torch.dtype], int | None] = {}
         start = self._start(members)
         self.shared_starts, self._given_warning = start.shared, start.warning
         first = {name: tensor[:1] for name, tensor in start.buffers.items()}
@@ -350,7 +350,7 @@ class MemberModule(LightningModule):
 
         See :func:`~lazy_lightning.objective.member_blocks.block_size`. It is counted once for each n; None is all.
         """
-        key = (len(x), self.w0.device.type)
+        key = (len(x), type(x), self.w0.device.type, self.w0.dtype)
         if key not in self._members_at_once:
             size = block_size(self.network, self.w0, x, self.member_buffers(), self.chunk_size)
             self._members_at_once[key] = size
