@@ -241,7 +241,7 @@ class Truths:
 
     def of(self, case: Case, flow: Flow) -> Run:
         """The truth of a case, computed where it is not held yet by this integrator."""
-        name = case.name if self.integrator == "explicit" else f"{case.name}:{self.integrator}"
+        name = f"{case.name}:{self.integrator}"
         if f"{name}:numbers" not in self._held:
             end = TimeReached(0.9 * follow(flow, "auto", 1e-4, MarginsMet()).t)
             run = follow(flow, self.integrator, TRUTH[self.integrator], end)

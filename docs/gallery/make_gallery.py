@@ -14,12 +14,11 @@ import yaml
 from lazy_lightning import load_runs
 from lazy_lightning.cli.bundled import find_config
 from lazy_lightning.errors import LazyLightningError, RunError
-from lazy_lightning.figures.catalogue import ACROSS_PIXELS, ACROSS_SAMPLES, ACROSS_TEMPERATURES, FIGURES
+from lazy_lightning.figures.catalogue import EVERY_FIGURE
 from lazy_lightning.figures.style import save
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "gallery.md"
-DRAWN = FIGURES | ACROSS_PIXELS | ACROSS_SAMPLES | ACROSS_TEMPERATURES
 _INTRODUCTION = """\
 # Gallery
 
@@ -57,8 +56,8 @@ def write(entry: Entry, runs: pd.DataFrame, image: Path) -> None:
     Raises:
         LazyLightningError: the runs do not support the figure.
     """
-    if entry.figure in DRAWN:
-        save(DRAWN[entry.figure](runs).figure, image.with_suffix(""), [".png"])
+    if entry.figure in EVERY_FIGURE:
+        save(EVERY_FIGURE[entry.figure](runs).figure, image.with_suffix(""), [".png"])
         return
     made = [Path(str(path)) / "figures" / f"{entry.figure}.png" for path in runs["path"].unique()]
     there = [path for path in made if path.is_file()]
