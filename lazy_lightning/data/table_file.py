@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ from lazy_lightning.data.labels import numbered
 from lazy_lightning.data.pool import Pool
 from lazy_lightning.errors import ConfigError, DataError
 
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": pd.read_csv, ".parquet": pd.read_parquet}
+_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if pd.__version__ < "3" else {}
+"""By default pandas 2 misses the last digit of a number in a CSV file; newer versions read it exactly."""
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".csv": partial(pd.read_csv, **_EXACT),
+    ".parquet": pd.read_parquet,
+}
 
 
 class TableFile(ImageData):
