@@ -21,8 +21,13 @@ from lazy_lightning.runs.load import load_runs
 NAMES = sorted(bundled_configs())
 EXPERIMENTS = [name for name in NAMES if not name.startswith(("callbacks/", "overlays/", "sweeps/"))]
 LAYERS = [name for name in NAMES if name.startswith(("callbacks/", "overlays/"))]
-SIZED = [name for name in NAMES if name.startswith("overlays/") and name.endswith("_small.yaml")]
-"""Overlays that make one experiment smaller."""
+SIZED = {
+    layer: experiment
+    for layer in LAYERS
+    for experiment in EXPERIMENTS  # of two whose names begin this way, the longer one, which is the later one
+    if Path(layer).name.startswith(f"{Path(experiment).stem}_")
+}
+"""Overlays that make one experiment smaller, which have its name and a suffix, and the experiment."""
 LAYERS = [name for name in LAYERS if name not in SIZED]
 QUIET = ["--config", str(CONF / "quiet.yaml")]
 SMALL = ["--config", "overlays/tiny.yaml", "--model.stop.max_steps=8", *QUIET]
@@ -127,9 +132,8 @@ def images(kind: type[TorchvisionData]) -> str:
     return "images.npz"
 
 
-@pytest.mark.parametrize("name", SIZED)
-def test_experiments_of_other_sizes(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = Path(name).name.replace("_small", "")
+@pytest.mark.parametrize(("name", "base"), SIZED.items())
+def test_experiments_of_other_sizes(name: str, base: str, monkeypatch: pytest.MonkeyPatch) -> None:
     cli = built(["fit", "--config", base, "--config", name], monkeypatch)
     assert cli.datamodule.n_train <= built(["fit", "--config", base], monkeypatch).datamodule.n_train
 

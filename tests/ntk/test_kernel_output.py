@@ -152,7 +152,8 @@ def group(folder, limit, used, inactive):
 
 @pytest.fixture
 def container(tmp_path, monkeypatch):
-    """A host with 1000 KiB free, and the control groups in a folder."""
+    """A host with 1000 KiB free, the control groups in a folder, and a heap that keeps nothing."""
+    monkeypatch.setattr(memory.heap, "free_bytes", lambda: 0)
     (tmp_path / "meminfo").write_text("MemTotal: 4000 kB\nMemFree: 10 kB\nMemAvailable: 1000 kB\n")
     (tmp_path / "membership").write_text("1:name=systemd:/\n0::/job/step\n")
     for name, path in (("_MEMINFO", "meminfo"), ("_MEMBERSHIP", "membership"), ("_CGROUP", "groups")):
@@ -179,6 +180,11 @@ def test_files_read_lately_count_as_free(container):
     """Else a container that has read its data would seem full."""
     group(container, 10_000, 9_900, 8_000)
     assert available_bytes(CPU) == 8_100
+
+
+def test_what_the_heap_keeps_counts_as_free(container, monkeypatch):
+    monkeypatch.setattr(memory.heap, "free_bytes", lambda: 300)
+    assert available_bytes(CPU) == 1000 * 1024 + 300
 
 
 def test_memory_that_suffices_and_that_does_not(container):
