@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,13 @@ from lazy_lightning.data.labels import numbered
 from lazy_lightning.data.pool import Pool
 from lazy_lightning.errors import ConfigError, DataError
 
-_EXACT: dict[str, Any] = {"float_precision": "round_trip"} if pd.__version__ < "3" else {}
-"""By default pandas 2 misses the last digit of a number in a CSV file; newer versions read it exactly."""
-_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {
-    ".csv": partial(pd.read_csv, **_EXACT),
-    ".parquet": pd.read_parquet,
-}
+
+def _read_csv(path: Path) -> pd.DataFrame:
+    """Reads the numbers of a CSV file exactly, whose last digit pandas 2 misses by default."""
+    return pd.read_csv(path, float_precision="round_trip" if pd.__version__ < "3" else None)
+
+
+_READERS: dict[str, Callable[[Path], pd.DataFrame]] = {".csv": _read_csv, ".parquet": pd.read_parquet}
 
 
 class TableFile(ImageData):
