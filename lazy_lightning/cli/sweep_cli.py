@@ -242,7 +242,8 @@ def _limits(options: Mapping[str, Any], chosen: ExecutorSpec, device: torch.devi
         together = min(workers, chosen.per_device)
     else:
         together = math.ceil(workers / (torch.cuda.device_count() if device.type == "cuda" else 1))
-    return BatchLimits(_MEMORY_SHARE * memory / together, workers, options["max_members"])
+    even = chosen.name == "local" and device.type == "cpu"
+    return BatchLimits(_MEMORY_SHARE * memory / together, workers, options["max_members"], even)
 
 
 def _device(config: Mapping[str, Any]) -> torch.device:

@@ -18,6 +18,10 @@ from lazy_lightning.runs import configuration
 T = TypeVar("T")
 
 KERNEL_MODULE = "lazy_lightning.modules.kernel_module.KernelModule"
+_BATCHES_A_WORKER = 3
+"""Number of batches into which the work of a worker is divided, so that all end at about the same time."""
+_STARTS = 10
+"""The time of a batch that is not divided further for that, in units of what a batch costs besides its members."""
 
 
 @dataclass(frozen=True)
@@ -112,12 +116,14 @@ def plan_batches(
     workers: int,
     most: int | None,
     joins: Callable[[Sequence[ConfigGroup]], bool] | None = None,
+    even: bool = False,
 ) -> list[Batch]:
     """Divides the members of configuration groups into batches, sorted by decreasing time.
 
     Members that differ only in alpha and seed share a batch, as far as memory allows. Seeds are divided before alphas,
     because observers share the quantities of members with the same initial weights. With several workers, no batch
-    takes longer than the total time divided by the number of workers. Groups that differ in one seed of their data
+    takes longer than the total time divided by the number of workers, and with ``even`` than a third of that, unless it
+    is so short that its start counts. Groups that differ in one seed of their data
     alone share a batch, too, if ``joins`` allows it and the members of one of them do not fill a batch.
 
     Args:
@@ -127,10 +133,11 @@ def plan_batches(
         workers: the number of batches that are trained in parallel.
         most: the largest number of members in a batch; None for no limit.
         joins: function that returns whether these groups can be trained as one run; None keeps groups apart.
+        even: whether batches are divided further, so that workers end at about the same time: on a CPU, where small
+            batches cost no more a member.
     """
     costs = {group.key: cost(group) for group in groups}
-    total = sum(costs[group.key].seconds * len(group.members) for group in groups)
-    share = total / workers if workers > 1 else math.inf
+    share = _longest(groups, costs, workers, even)
     batches = []
     for parts in [[group] for group in groups] if joins is None else data_seed_sets(groups, joins):
         price = costs[parts[0].key]
@@ -141,6 +148,17 @@ def plan_batches(
             for chosen in _parts(parts, max(1, capacity // (len(alphas) * len(seeds)))):
                 batches += [Batch.of(chosen, a, s, price) for a, s in split_rectangle(alphas, seeds, capacity)]
     return sorted(batches, key=lambda batch: -batch.seconds)
+
+
+def _longest(groups: Sequence[ConfigGroup], costs: Mapping[str, MemberCost], workers: int, even: bool) -> float:
+    """Returns the longest time that the members of a batch may take."""
+    if workers == 1:
+        return math.inf
+    share = sum(costs[group.key].seconds * len(group.members) for group in groups) / workers
+    if not even:
+        return share
+    start = max((price.start for price in costs.values()), default=0.0)
+    return min(share, max(share / _BATCHES_A_WORKER, _STARTS * start))
 
 
 def rectangles(members: Sequence[Member]) -> list[tuple[tuple[float, ...], tuple[int, ...]]]:

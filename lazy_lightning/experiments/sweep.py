@@ -32,6 +32,8 @@ class BatchLimits:
     """Number of batches that are trained in parallel."""
     members: int | None = None
     """Number of members of a batch; None for no limit."""
+    even: bool = False
+    """Whether batches are so short that the workers end at about the same time."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,8 @@ class Sweep:
                 left -= batch.places
         rest = [group.with_members(m for m in group.members if (group.key, m) in left) for group in pending]
         joins = None if "end" in self.spec.kernels else self.joins  # a kernel has one data set for all members
-        new = plan_batches([f for f in rest if f.members], cost, limits.bytes, limits.workers, limits.members, joins)
+        wanted = [group for group in rest if group.members]
+        new = plan_batches(wanted, cost, limits.bytes, limits.workers, limits.members, joins, limits.even)
         return sorted([*kept, *new], key=lambda batch: -batch.seconds)
 
     def _is_valid(self, batch: Batch, limits: BatchLimits) -> bool:

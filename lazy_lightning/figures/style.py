@@ -57,11 +57,16 @@ def space_labels(figure: Figure) -> None:
 
 
 def save(figure: Figure, stem: Path, suffixes: Sequence[str] = (".png", ".pdf")) -> list[Path]:
-    """Writes ``stem.png`` and ``stem.pdf``, or files with other suffixes, atomically and returns their paths."""
+    """Writes ``stem.png`` and ``stem.pdf``, or files with other suffixes, atomically and returns their paths.
+
+    The figure is laid out for the first file and keeps that layout, which takes a third of the time of drawing it.
+    """
     space_labels(figure)
     logging.getLogger("fontTools").setLevel(logging.ERROR)  # it warns of the time stamps of fonts for each PDF
     paths = [stem.with_suffix(suffix) for suffix in suffixes]
     for path in paths:
         with written_atomically(path) as temporary, paper_style():
             figure.savefig(temporary)
+        if figure.get_layout_engine() is not None:
+            figure.set_layout_engine("none")
     return paths

@@ -18,7 +18,9 @@ Closure = Callable[[], Tensor | Evaluation]
 class TangentClosure(Protocol):
     """A closure that also gives what an implicit integrator needs, all at the parameters' present values.
 
-    :class:`~lazy_lightning.ntk.ObjectiveClosure` is one. For n samples of c outputs, m = n c.
+    :class:`~lazy_lightning.ntk.ObjectiveClosure` is one. For n samples of c outputs, m = n c. A closure may also have
+    ``outputs_of(rows, weights)``: F (R, n, ...) of the members ``rows`` (R,) alone, at weights (R, N), which else comes
+    from ``outputs``.
     """
 
     def __call__(self) -> Evaluation:
@@ -80,6 +82,16 @@ class Evaluator:
         with torch.no_grad():
             outputs: Tensor = self._closure.outputs()
         return outputs.detach()
+
+    def outputs_of(self, weights: Tensor, rows: Tensor, moved: Tensor) -> Tensor:
+        """F (R, n, ...) of the members ``rows`` (R,) at ``moved`` (R, N), the others at ``weights`` (E, N)."""
+        if hasattr(self._closure, "outputs_of"):
+            with torch.no_grad():
+                own: Tensor = self._closure.outputs_of(rows, moved)
+            return own.detach()
+        outputs = self.outputs(weights.index_copy(0, rows, moved))
+        assert outputs is not None  # a tangent closure gives outputs
+        return outputs[rows]
 
     def filtered(self, weights: Tensor, cotangent: Filter) -> tuple[Evaluation, Tensor]:
         """As a call, with another cotangent pulled back."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -53,6 +55,9 @@ _INTERPOLATION = (
 _SAFETY, _SHRINK, _GROW = 0.9, 0.2, 5.0
 _PROPORTIONAL, _INTEGRAL = 0.17, 0.04
 """Exponents of the present and the previous error in the controller of Hairer and Wanner, Solving ODEs II, IV.2."""
+_WEIGHTS = 10.0
+"""The error of dw relative to dw may be this many times ``tol``: where alpha is small, dw can change by its own size
+while F hardly moves."""
 _STIFF = 2.0
 """dt times the largest curvature above which a step counts as stiff; the pair is unstable above 3.25."""
 
@@ -62,9 +67,9 @@ class ExplicitPair(Integrator):
     """Order 5 for w' = v, v' = -(v + g)/tau (w' = -g where tau is 0), with proportional-integral control of dt.
 
     An attempt costs six gradients and one forward pass: the error of a step is the change of F between the results of
-    order 5 and 4, an rms over the outputs, compared with ``tol``. An error norm over weights would weigh the stiff
-    directions, in which F moves most, like all others. Where the closure reports no outputs, ``tol`` is the error of dw
-    relative to dw.
+    order 5 and 4, an rms over the outputs, compared with ``tol``. An error norm over weights alone would weigh the
+    stiff directions, in which F moves most, like all others; beside that of F, the error of dw may be ten times ``tol``
+    relative to dw. Where the closure reports no outputs, ``tol`` is the error of dw relative to dw.
 
     Args:
         tol: the error that a step may make.
@@ -121,13 +126,15 @@ class ExplicitPair(Integrator):
 
     def _error(self, attempt: Attempt, stages: _Stages, evaluation: Evaluation, moved: Tensor) -> Tensor:
         """(E,) float64 the error of the step over ``tol``. Overwrites the buffer of trial weights."""
+        error = stages.error()
+        size: Tensor = torch.linalg.vector_norm(moved, dim=1)
+        relative: Tensor = torch.linalg.vector_norm(error, dim=1).double() / size.double()
         if evaluation.outputs is None:
-            error = stages.error()
-            relative: Tensor = torch.linalg.vector_norm(error, dim=1) / torch.linalg.vector_norm(moved, dim=1)
-            return relative.double() / self.tol
-        outputs = attempt.evaluate.outputs(attempt.weights.add_(stages.error()))
+            return relative / self.tol
+        outputs = attempt.evaluate.outputs(attempt.weights.add_(error))
         assert outputs is not None  # the evaluation has some
-        return rms(outputs - evaluation.outputs) / self.tol
+        by_weights: Tensor = relative.nan_to_num(0.0) / (_WEIGHTS * self.tol)
+        return torch.maximum(rms(outputs - evaluation.outputs) / self.tol, by_weights)
 
     def _factor(self, error: Tensor, before: Tensor) -> Tensor:
         """(E,) by which dt changes."""
@@ -172,20 +179,22 @@ class _Stages:
         assert self._last_velocity is not None  # called with momentum alone
         return torch.where(self._memory_time(-1) == 0, -gradient, self._last_velocity)
 
-    def within(self, rows: Tensor, share: Tensor) -> Within:
+    def within(self, members: Sequence[int], share: Tensor) -> Within:
         """Where members were after a share of the step, by the interpolant of order 4; once the step has been kept."""
         state, weights = self._attempt.state, _weights_within(share).to(self._dt)
-        displacement = self._moved_back(state.displacement, self.slopes, rows, weights)
+        displacement = self._moved_back(state.displacement, self.slopes, members, weights)
         if state.velocity is None:
             return Within(displacement, None)
-        return Within(displacement, self._moved_back(state.velocity, self._v_slopes, rows, weights))
+        return Within(displacement, self._moved_back(state.velocity, self._v_slopes, members, weights))
 
-    def _moved_back(self, end: Tensor, slopes: list[Tensor], rows: Tensor, weights: Tensor) -> Tensor:
-        """(R, N) end + dt sum_j (weight_j(s) - weight_j(1)) slope_j, from weights (R, 7)."""
-        total, dt = end[rows], self._dt[rows]
-        for weight, slope in zip(weights.unbind(dim=1), slopes, strict=True):
-            total = torch.addcmul(total, slope[rows], (dt * weight).unsqueeze(1))
-        return total
+    def _moved_back(self, end: Tensor, slopes: list[Tensor], members: Sequence[int], weights: Tensor) -> Tensor:
+        """(R, N) end + dt sum_j (weight_j(s) - weight_j(1)) slope_j, from weights (R, 7); one product a member."""
+        parts, start = [], 0
+        for i, count in Counter(members).items():  # which are in order
+            own = weights[start : start + count] * self._dt[i]
+            parts.append(torch.addmm(end[i : i + 1], own, torch.stack([slope[i] for slope in slopes])))
+            start += count
+        return torch.cat(parts)
 
     def _append(self, stage: int, gradient: Tensor, velocity: Tensor | None) -> None:
         if velocity is None:

@@ -17,6 +17,7 @@ c/(tau + c)) (psi_v - v_predicted).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, NamedTuple, cast
@@ -299,17 +300,19 @@ class Implicit(Integrator):
 
     def _renew_images(self, memory: dict[str, Tensor], evaluate: Evaluator, weights: Tensor, rows: Tensor) -> None:
         """The images alpha J of the differences of w and v under the new J, by one forward pass each."""
-        base = evaluate.outputs(weights)
-        assert base is not None  # a tangent closure gives outputs
+        start, last = weights[rows], (memory["order"][rows] + 1).tolist()
+        base = evaluate.outputs_of(weights, rows, start)
         share = torch.finfo(weights.dtype).eps ** 0.25
         for prefix in ("", "velocity_"):
             if f"{prefix}differences" not in memory:
                 continue
             differences, images = memory[f"{prefix}differences"], memory[f"output_{prefix}differences"]
-            for j in range(1 if not prefix else 0, ROWS):
-                moved = evaluate.outputs(torch.add(weights, differences[:, j], alpha=share))
-                assert moved is not None
-                images[rows, j] = ((moved - base).flatten(1) / share)[rows]
+            for j in range(1 if not prefix else 0, max(last) + 1):
+                # Those beyond order + 1 are not read before the next step has made them.
+                part = [i for i, most in enumerate(last) if most >= j]
+                own = rows[part]
+                moved = evaluate.outputs_of(weights, own, torch.add(start[part], differences[own, j], alpha=share))
+                images[own, j] = (moved - base[part]).flatten(1) / share
         memory["defect"].index_fill_(0, rows, 0.0)
 
     def _renew_kernels(self, memory: dict[str, Tensor], evaluate: Evaluator, weights: Tensor, rows: Tensor) -> None:
@@ -368,7 +371,7 @@ class Implicit(Integrator):
         relative = torch.linalg.vector_norm(memory["increment"], dim=1) / moved
         by_weights = relative.double().nan_to_num(0.0) / (_WEIGHTS * self.tol)
         if state.velocity is not None:
-            at_rest = (state.accepted == 0) & (_memory_time(attempt, state.t + attempt.dt) > 0)
+            at_rest = (state.accepted == 0) & (_memory_time(attempt, state.t) > 0)
             by_weights = by_weights.masked_fill(at_rest, 0.0)
         return constant * torch.maximum(by_outputs, by_weights).clamp_min(1e-12)
 
@@ -542,8 +545,9 @@ class _Correction:
         memory["system_age"].index_fill_(0, rows, _FRESH)
 
 
-def _within(memory: dict[str, Tensor], order: Tensor, rows: Tensor, share: Tensor) -> Within:
+def _within(memory: dict[str, Tensor], order: Tensor, members: Sequence[int], share: Tensor) -> Within:
     """Where members were after a share of a step of this order, by the polynomial through its points."""
+    rows = torch.tensor(members, device=order.device)
     displacement = interpolated(memory["differences"][rows], order[rows], share)
     if "velocity_differences" not in memory:
         return Within(displacement, None)

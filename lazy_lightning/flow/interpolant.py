@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from torch import Tensor
@@ -17,6 +17,6 @@ class Within(NamedTuple):
     """(R, N) v with momentum, without meaning where tau is 0; None for gradient flow."""
 
 
-Interpolant = Callable[[Tensor, Tensor], Within]
-"""Maps indices (R,) of members, which may repeat, and shares (R,) float64 in [0, 1] of their last step to where they
-were. It holds for members whose last attempt was accepted, until the next attempt."""
+Interpolant = Callable[[Sequence[int], Tensor], Within]
+"""Maps R indices of members, in ascending order but each as often as one likes, and shares (R,) float64 in [0, 1] of
+their last step to where they were. It holds for members whose last attempt was accepted, until the next attempt."""

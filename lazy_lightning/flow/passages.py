@@ -87,8 +87,7 @@ class Passages:
             return
         times = [self.factor**power for _, power in found]
         shares = [(t - before[i]) / (after[i] - before[i]) for (i, _), t in zip(found, times, strict=True)]
-        rows = torch.tensor([i for i, _ in found], device=self._device)
-        within = interpolant(rows, torch.tensor(shares, dtype=torch.float64, device=self._device))
+        within = interpolant([i for i, _ in found], torch.tensor(shares, dtype=torch.float64, device=self._device))
         for j, (i, power) in enumerate(found):
             velocity = None if within.velocity is None else within.velocity[j]
             observed = power == int(power) and (before[i] > 0 or after[i] <= _OBSERVED_FROM_THE_START * times[j])

@@ -15,12 +15,13 @@ from torch import Tensor
 
 from lazy_lightning.errors import ConfigError
 from lazy_lightning.nn.pair_activations import (
-    SMOOTH,
+    ErfDifference,
+    GeluDifference,
     ReluDifference,
-    SmoothDifference,
     SoftplusDifference,
     SwishDifference,
     TanhDifference,
+    normal_distribution,
     tanh_slope,
 )
 from lazy_lightning.nn.pair_products import ConvolutionChange, ProductChange
@@ -235,20 +236,22 @@ def _tanh(z: Pair) -> Pair:
 
 
 def _swish(z: Pair, inplace: bool = False) -> Pair:
-    base = z.bases.of(lambda: F.silu(z.base))
-    s, rest = z.bases.of(lambda: torch.sigmoid(z.base)), z.bases.of(lambda: torch.sigmoid(-z.base))
-    change = None if z.change is None else SwishDifference.apply(z.base, s, rest, z.change)[0]
+    base, s = z.bases.of(lambda: F.silu(z.base)), z.bases.of(lambda: torch.sigmoid(z.base))
+    change = None if z.change is None else SwishDifference.apply(z.base, s, z.change)[0]
     return Pair(base, change, z.bases)
 
 
-def _smooth(name: str) -> Callable[..., Pair]:
-    def rule(z: Pair, inplace: bool = False, approximate: str = "none") -> Pair:
-        if approximate != "none":
-            raise unsupported(f"{name} with approximate={approximate!r}")
-        change = None if z.change is None else SmoothDifference.apply(z.base, z.change, name)
-        return Pair(z.bases.of(lambda: SMOOTH[name].value(z.base)), change, z.bases)
+def _erf(z: Pair) -> Pair:
+    change = None if z.change is None else ErfDifference.apply(z.base, z.change)[0]
+    return Pair(z.bases.of(lambda: torch.erf(z.base)), change, z.bases)
 
-    return rule
+
+def _gelu(z: Pair, approximate: str = "none") -> Pair:
+    if approximate != "none":
+        raise unsupported(f"gelu with approximate={approximate!r}")
+    base, distribution = z.bases.of(lambda: F.gelu(z.base)), z.bases.of(lambda: normal_distribution(z.base))
+    change = None if z.change is None else GeluDifference.apply(z.base, distribution, z.change)[0]
+    return Pair(base, change, z.bases)
 
 
 def _max_pool2d(
@@ -318,8 +321,9 @@ RULES: dict[str, Callable[..., Pair]] = {
     "softplus": _softplus,
     "sub": _sub,
     "tanh": _tanh,
+    "erf": _erf,
+    "gelu": _gelu,
     "rsub": lambda a, b: _sub(b, a),
-    **{name: _smooth(name) for name in SMOOTH},
     **{name: _linear_rule(name, getattr(Tensor, name), is_view=True) for name in _VIEWS},
     **{name: _linear_rule(name, function, is_view=False) for name, function in _LINEAR.items()},
 }

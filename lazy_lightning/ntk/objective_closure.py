@@ -109,6 +109,10 @@ class ObjectiveClosure:
         """F (E, n, ...), by a forward pass alone."""
         return self.objective.outputs_at(self._w)
 
+    def outputs_of(self, rows: Tensor, weights: Tensor) -> Tensor:
+        """F (R, n, ...) of the members ``rows`` among those that run, at ``weights`` (R, N)."""
+        return self.objective.select(rows).outputs_at(weights)
+
     def filtered(self, cotangent: Filter) -> Evaluation:
         """Evaluates, and leaves J^T u / (alpha n) in ``w.grad``, u = ``cotangent(F, d ell / dF)``."""
         return self._with_kernel.filtered(self._w, cotangent)

@@ -6,27 +6,32 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from matplotlib.figure import Figure
-
-from lazy_lightning.figures.style import paper_style
+from PIL import Image
 
 SUFFIX = ".report"
 
 
-def write_events(figures: Mapping[str, Figure], folder: Path) -> Path:
-    """Writes one event file with an image for each figure atomically, and removes that of an earlier report.
+def write_events(images: Mapping[str, Path], folder: Path) -> Path:
+    """Writes one event file with all images atomically, and removes that of an earlier report.
 
     Args:
-        figures: the figures by tag.
-        folder: the folder of the file.
+        images: PNG files by tag, which are copied as they are.
+        folder: the folder of the event file.
     """
-    from torch.utils.tensorboard import SummaryWriter  # takes a second to import
+    from tensorboard.compat.proto.summary_pb2 import Summary  # with the next, takes a second to import
+    from torch.utils.tensorboard import FileWriter
 
     earlier = set(folder.glob(f"events.out.tfevents.*{SUFFIX}"))
     with tempfile.TemporaryDirectory(prefix=".events.", dir=folder) as temporary:
-        with SummaryWriter(temporary, filename_suffix=SUFFIX) as writer, paper_style():
-            for tag, figure in figures.items():
-                writer.add_figure(tag, figure)
+        writer = FileWriter(temporary, filename_suffix=SUFFIX)
+        for tag, path in images.items():
+            with Image.open(path) as picture:
+                width, height, colours = picture.width, picture.height, len(picture.getbands())
+            image = Summary.Image(
+                width=width, height=height, colorspace=colours, encoded_image_string=path.read_bytes()
+            )
+            writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]))
+        writer.close()
         (written,) = Path(temporary).iterdir()
         target = written.replace(folder / written.name)
     for path in earlier - {target}:

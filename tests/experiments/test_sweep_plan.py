@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from hypothesis import given
@@ -91,6 +92,22 @@ def test_plan(wanted: dict[int, tuple[list[Member], MemberCost]], data: Any) -> 
         assert configuration.members(batch.config) == batch.members
     assert [b.seconds for b in batches] == sorted((b.seconds for b in batches), reverse=True)
     assert len({batch.key for batch in batches}) == len(batches)
+
+
+@given(st.dictionaries(st.integers(1, 4), st.tuples(members, costs), min_size=1), st.integers(2, 4), st.floats(0, 10))
+def test_even_batches(wanted: dict[int, tuple[list[Member], MemberCost]], workers: int, start: float) -> None:
+    """They take a third of a worker's time at most, unless that is less than ten times what a batch takes besides."""
+    groups = [group(width, *some) for width, (some, _) in wanted.items()]
+    prices = {
+        one.key: dataclasses.replace(cost, start=start) for one, (_, cost) in zip(groups, wanted.values(), strict=True)
+    }
+    share = sum(prices[one.key].seconds * len(one.members) for one in groups) / workers
+    batches = plan_batches(groups, lambda one: prices[one.key], 1e18, workers, None, even=True)
+    found = [member for batch in batches for member in batch.places]
+    assert sorted(found) == sorted((one.key, member) for one in groups for member in set(one.members))
+    for batch in batches:
+        time = batch.seconds - start
+        assert len(batch.members) == 1 or time <= min(share, max(share / 3, 10 * start)) * (1 + 1e-9)
 
 
 def test_nothing_wanted_is_no_batch() -> None:

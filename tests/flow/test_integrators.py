@@ -87,6 +87,49 @@ def test_trajectory_to_its_tolerance(name, rule):
     assert errors[1] < errors[0] / 10
 
 
+@pytest.mark.parametrize("rule", [{}, {"tau": 1e-5}, {"mu": 2.0}], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_weights_are_followed_where_outputs_hardly_move(name, rule):
+    """At a small alpha dw grows to a sixth of w0 before F has moved by a tenth of the tolerance."""
+    setting, ends = problem((1e-5,), width=20, inputs=10), []
+    for tol in (1e-3, 1e-7):
+        flow, closure = flow_of(setting, integrator=name, tol=tol, dt=1e9, **rule)
+        flow.advance(torch.tensor([1e-4]), closure)
+        ends.append(flow.flow_state.displacement)
+        assert float(flow.flow_state.outputs.square().mean().sqrt()) < 0.1 * 1e-3
+    assert float(ends[1].norm()) > 0.1 * float(setting.w0.norm())
+    assert float((ends[0] - ends[1]).norm() / ends[1].norm()) < 0.03  # ten times tol is allowed in a step
+
+
+class WithoutOutputsOf:
+    """A tangent closure that has only what the protocol asks for."""
+
+    def __init__(self, closure):
+        self._closure = closure
+
+    def __call__(self):
+        return self._closure()
+
+    def __getattr__(self, name):
+        if name == "outputs_of":
+            raise AttributeError(name)
+        return getattr(self._closure, name)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_closure_without_outputs_of_some_members(rule):
+    """New images of the differences are those of all members, of which some are taken: the same numbers."""
+    setting, ends = problem((0.3, 3.0), (0,), samples=12, inputs=6, width=20), []
+    for wrapped in (lambda closure: closure, WithoutOutputsOf):
+        flow, closure = flow_of(setting, integrator="implicit", tol=1e-4, events=[TimeReached(T_MAX)], **RULES[rule])
+        closure = wrapped(closure)
+        while not flow.started or flow.flow_state.running.any():
+            flow.step(closure)
+        ends.append(flow.flow_state)
+    assert ends[0].tried.tolist() == ends[1].tried.tolist()
+    assert_close(ends[0].displacement, ends[1].displacement, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", [{"mu": 3.0}, {"mu": 2.0}], ids=str)
 def test_nesterov_flow_by_both(rule):
     setting = problem(seeds=(0, 1))

@@ -34,7 +34,7 @@ def test_weights_within_an_explicit_step_are_of_order_4():
 
 
 def shares(rows, share):
-    return Within(torch.stack([rows.double(), share], dim=1), None)
+    return Within(torch.stack([torch.tensor(rows).double(), share], dim=1), None)
 
 
 def taken(*attempts, factor=2.0):

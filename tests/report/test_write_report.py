@@ -1,12 +1,14 @@
 """The folder that a report leaves: files, their numbers, and what it does when figures or the disk fail."""
 
 import csv
+import io
 import logging
 
 import pandas as pd
 import pytest
 from made_figures import HOSTILE, MADE, NUMBERS, failed_figure, plain_figure, refused_figure
 from made_runs import made_sweep
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lazy_lightning.errors import AnalysisError, RunError
@@ -53,7 +55,9 @@ def test_images_are_in_tensorboard(made):
     events = EventAccumulator(str(made.page.parent), size_guidance={"images": 0}).Reload()
     assert events.Tags()["images"] == ["plain_figure", "wide_figure"]
     (image,) = events.Images("plain_figure")
-    assert (image.width, image.height) == (300, 225)  # 2 x 1.5 inches at 150 dots
+    assert image.encoded_image_string == (made.page.parent / "plain_figure.png").read_bytes()
+    with Image.open(io.BytesIO(image.encoded_image_string)) as shown:
+        assert (image.width, image.height) == shown.size
 
 
 def test_a_second_report_replaces_the_first(runs, tmp_path):
