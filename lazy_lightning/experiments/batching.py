@@ -123,8 +123,8 @@ def plan_batches(
     Members that differ only in alpha and seed share a batch, as far as memory allows. Seeds are divided before alphas,
     because observers share the quantities of members with the same initial weights. With several workers, no batch
     takes longer than the total time divided by the number of workers, and with ``even`` than a third of that, unless it
-    is so short that its start counts. Groups that differ in one seed of their data
-    alone share a batch, too, if ``joins`` allows it and the members of one of them do not fill a batch.
+    is so short that its start counts. Groups that differ in one seed of their data alone share a batch, too, if
+    ``joins`` allows it and the members of one of them do not fill a batch.
 
     Args:
         groups: the groups with the members that are still to be trained.
