@@ -53,7 +53,7 @@ class Plan(NamedTuple):
 
 
 PLANS: dict[str, Plan] = {
-    "flow_step": Plan("", 400, "--widths 30 100 300 --budget 0.4", 100),
+    "flow_step": Plan("", 400, "--widths 30 100 300 --budget 0.4", 200),
     "member_axis": Plan("", 900, "--widths 30", 400),
     "convergence": Plan("", 1200, "--samples 200 --members 1 --rounds 2", 150),
     "ntk": Plan("--budget 5 --limit 60", 900, "--widths 100 300 --samples 500 --budget 0.5 --limit 20", 100),

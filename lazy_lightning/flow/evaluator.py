@@ -84,14 +84,18 @@ class Evaluator:
         return outputs.detach()
 
     def outputs_of(self, weights: Tensor, rows: Tensor, moved: Tensor) -> Tensor:
-        """F (R, n, ...) of the members ``rows`` (R,) at ``moved`` (R, N), the others at ``weights`` (E, N)."""
-        if hasattr(self._closure, "outputs_of"):
+        """F (R, n, ...) of the members ``rows`` (R,) at ``moved`` (R, N), the others at ``weights`` (E, N).
+
+        The rows are in ascending order, each once.
+        """
+        whole = len(rows) == len(weights)  # no copy of what belongs to the members is needed then
+        if not whole and hasattr(self._closure, "outputs_of"):
             with torch.no_grad():
                 own: Tensor = self._closure.outputs_of(rows, moved)
             return own.detach()
-        outputs = self.outputs(weights.index_copy(0, rows, moved))
+        outputs = self.outputs(moved if whole else weights.index_copy(0, rows, moved))
         assert outputs is not None  # a tangent closure gives outputs
-        return outputs[rows]
+        return outputs if whole else outputs[rows]
 
     def filtered(self, weights: Tensor, cotangent: Filter) -> tuple[Evaluation, Tensor]:
         """As a call, with another cotangent pulled back."""

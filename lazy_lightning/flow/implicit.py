@@ -161,12 +161,15 @@ class Implicit(Integrator):
         return memory | margin_memory(evaluation)
 
     def first_dt(self, state: FlowState, rule: StepRule) -> Tensor:
-        """As of the explicit pair; at rest also so short that the error of dw stays small beside dw after tau."""
+        """As of the explicit pair; with momentum at most a share ``tol`` of tau.
+
+        At rest the first step, of order 1, errs by dw itself, which is of order t^2: at t the error is (dt/t)^2 of dw.
+        """
         first = time_of_first_fall(state, rule)
         if state.velocity is None:
             return first
         tau = rule.memory_time(first).expand_as(first)
-        return torch.where(tau > 0, torch.minimum(first, tau * (_WEIGHTS * self.tol) ** 0.5), first)
+        return torch.where(tau > 0, torch.minimum(first, tau * _WEIGHTS * self.tol), first)
 
     # ------------------------------------------------------------------ one attempt
 

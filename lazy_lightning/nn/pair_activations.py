@@ -12,12 +12,12 @@ from torch import Tensor
 from torch._C._functorch import is_functorch_wrapped_tensor
 
 _SHORT = 0.5
-"""Up to this |dz| the addition formula is used; beyond it the difference of the values has its digits."""
-_SHORT_OF_GAUSSIANS, _SHORT_OF_SWISH = 0.25, 20.0
-"""The same where the slope is integrated, and of swish."""
+"""Up to this |dz| a formula for differences is used; beyond it the difference of the values has its digits."""
+_SHORT_OF_SWISH = 20.0
+"""The same of swish."""
 _DENSITY_AT_ZERO: float = 1 / math.sqrt(2 * math.pi)
 _ERF_SLOPE_AT_ZERO: float = 2 / math.sqrt(math.pi)
-_NODES, _WEIGHTS = (part.tolist() for part in np.polynomial.legendre.leggauss(3))
+_NODES, _WEIGHTS = (part.tolist() for part in np.polynomial.legendre.leggauss(4))
 
 
 class ReluDifference(torch.autograd.Function):
@@ -112,7 +112,7 @@ class SwishDifference(_DifferenceWithSlope):
         """The difference and the slope at z0 + dz, of the shape of ``z0``."""
         short, z1 = dz.clamp(-_SHORT_OF_SWISH, _SHORT_OF_SWISH), z0 + dz
         r, left = torch.sigmoid(z1), torch.sigmoid(-z1)  # 1 - r has no digits for large z
-        difference = torch.expm1(short).mul_(s).mul_(left).mul_(z0).addcmul_(short, r)
+        difference = (s * torch.expm1(short)).mul_(left).mul_(z0).addcmul_(short, r)
         slope = left.mul_(z1).add_(1).mul_(r)
         if _surely_equal(short, dz):
             return difference, slope
@@ -120,7 +120,7 @@ class SwishDifference(_DifferenceWithSlope):
 
 
 class ErfDifference(_DifferenceWithSlope):
-    """dz times the mean of erf' between z0 and z0 + dz, for |dz| <= 1/4; see :func:`_mean_of_gaussian`.
+    """dz times the mean of erf' between z0 and z0 + dz, for |dz| <= 1/2; see :func:`_mean_of_gaussian`.
 
     Longer steps take the difference of the values.
     """
@@ -128,7 +128,7 @@ class ErfDifference(_DifferenceWithSlope):
     @staticmethod
     def forward(z0: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
         """The difference and the slope at z0 + dz, of the shape of ``z0``."""
-        short, z1 = dz.clamp(-_SHORT_OF_GAUSSIANS, _SHORT_OF_GAUSSIANS), z0 + dz
+        short, z1 = dz.clamp(-_SHORT, _SHORT), z0 + dz
         difference = _mean_of_gaussian(z0, short, 1.0).mul_(short).mul_(_ERF_SLOPE_AT_ZERO)
         slope = _gaussian(z1.square(), 1.0).mul_(_ERF_SLOPE_AT_ZERO)
         if _surely_equal(short, dz):
@@ -137,7 +137,7 @@ class ErfDifference(_DifferenceWithSlope):
 
 
 class GeluDifference(_DifferenceWithSlope):
-    """dz P(z0 + dz) + z0 D with D = P(z0 + dz) - P(z0), P the normal distribution function, for |dz| <= 1/4.
+    """dz P(z0 + dz) + z0 D with D = P(z0 + dz) - P(z0), P the normal distribution function, for |dz| <= 1/2.
 
     D is dz times the mean of the normal density p, see :func:`_mean_of_gaussian`, and P(z0 + dz) is P(z0) + D. The
     slope is P + z p at z0 + dz. Longer steps take the difference of the values.
@@ -146,7 +146,7 @@ class GeluDifference(_DifferenceWithSlope):
     @staticmethod
     def forward(z0: Tensor, distribution: Tensor, dz: Tensor) -> tuple[Tensor, Tensor]:
         """The difference and the slope at z0 + dz, of the shape of ``z0``; ``distribution`` is P(z0)."""
-        short, z1 = dz.clamp(-_SHORT_OF_GAUSSIANS, _SHORT_OF_GAUSSIANS), z0 + dz
+        short, z1 = dz.clamp(-_SHORT, _SHORT), z0 + dz
         moved = _mean_of_gaussian(z0, short, 0.5).mul_(short).mul_(_DENSITY_AT_ZERO)
         after = distribution + moved
         difference = torch.addcmul(moved.mul_(z0), short, after)
@@ -164,16 +164,16 @@ def _gaussian(square: Tensor, rate: float) -> Tensor:
 
 
 def _mean_of_gaussian(z0: Tensor, dz: Tensor, rate: float) -> Tensor:
-    """The mean of exp(-rate z^2) between z0 and z0 + dz, |dz| <= 1/4, by Gauss-Legendre quadrature with 3 nodes.
+    """The mean of exp(-rate z^2) between z0 and z0 + dz, |dz| <= 1/2, by Gauss-Legendre quadrature with 4 nodes.
 
-    Its error is below float32's rounding, but for |z| > 3, where the mean is below 1e-3 and its error below 1e-8.
+    Its error is below float32's rounding.
     """
     nodes = zip(_NODES, _WEIGHTS, strict=True)
-    first, second, third = (
+    terms = [
         _gaussian(torch.add(z0, dz, alpha=0.5 + 0.5 * node).square_(), rate).mul_(0.5 * weight)
         for node, weight in nodes
-    )
-    return first.add_(second).add_(third)
+    ]
+    return terms[0].add_(terms[1]).add_(terms[2]).add_(terms[3])
 
 
 def normal_distribution(z: Tensor) -> Tensor:

@@ -101,6 +101,18 @@ def test_weights_are_followed_where_outputs_hardly_move(name, rule):
     assert float((ends[0] - ends[1]).norm() / ends[1].norm()) < 0.03  # ten times tol is allowed in a step
 
 
+@pytest.mark.parametrize("tau", [0.7, [0.7]], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_first_steps_from_rest(name, tau):
+    """At a seventh of tau dw has an error of a hundredth; the first step of order 1 errs by all of dw."""
+    setting, ends = problem((1e-3,), width=20, inputs=10), []
+    for integrator, tol in ((name, 1e-3), ("explicit", 1e-9)):
+        flow, closure = flow_of(setting, integrator=integrator, tol=tol, dt=1e9, tau=tau)
+        flow.advance(torch.tensor([0.1]), closure)
+        ends.append(flow.flow_state.displacement)
+    assert float((ends[0] - ends[1]).norm() / ends[1].norm()) < 1e-2  # ten times tol is allowed in a step
+
+
 class WithoutOutputsOf:
     """A tangent closure that has only what the protocol asks for."""
 
