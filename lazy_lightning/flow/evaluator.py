@@ -88,14 +88,14 @@ class Evaluator:
 
         The rows are in ascending order, each once.
         """
-        whole = len(rows) == len(weights)  # no copy of what belongs to the members is needed then
-        if not whole and hasattr(self._closure, "outputs_of"):
+        # Of all members without: nothing that belongs to them needs a copy then.
+        if len(rows) < len(weights) and hasattr(self._closure, "outputs_of"):
             with torch.no_grad():
                 own: Tensor = self._closure.outputs_of(rows, moved)
             return own.detach()
-        outputs = self.outputs(moved if whole else weights.index_copy(0, rows, moved))
+        outputs = self.outputs(weights.index_copy(0, rows, moved))
         assert outputs is not None  # a tangent closure gives outputs
-        return outputs if whole else outputs[rows]
+        return outputs[rows]
 
     def filtered(self, weights: Tensor, cotangent: Filter) -> tuple[Evaluation, Tensor]:
         """As a call, with another cotangent pulled back."""

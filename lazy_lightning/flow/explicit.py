@@ -22,6 +22,7 @@ from lazy_lightning.flow.integrator import (
     keep,
     keep_evaluation,
     margin_memory,
+    relative_norm,
     rms,
 )
 from lazy_lightning.flow.interpolant import Within
@@ -127,13 +128,12 @@ class ExplicitPair(Integrator):
     def _error(self, attempt: Attempt, stages: _Stages, evaluation: Evaluation, moved: Tensor) -> Tensor:
         """(E,) float64 the error of the step over ``tol``. Overwrites the buffer of trial weights."""
         error = stages.error()
-        size: Tensor = torch.linalg.vector_norm(moved, dim=1)
-        relative: Tensor = torch.linalg.vector_norm(error, dim=1).double() / size.double()
+        relative = relative_norm(error, moved)
         if evaluation.outputs is None:
             return relative / self.tol
         outputs = attempt.evaluate.outputs(attempt.weights.add_(error))
         assert outputs is not None  # the evaluation has some
-        by_weights: Tensor = relative.nan_to_num(0.0) / (_WEIGHTS * self.tol)
+        by_weights = relative.nan_to_num(0.0) / (_WEIGHTS * self.tol)
         return torch.maximum(rms(outputs - evaluation.outputs) / self.tol, by_weights)
 
     def _factor(self, error: Tensor, before: Tensor) -> Tensor:

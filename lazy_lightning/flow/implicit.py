@@ -41,6 +41,7 @@ from lazy_lightning.flow.integrator import (
     keep,
     keep_report,
     margin_memory,
+    relative_norm,
     rms,
 )
 from lazy_lightning.flow.interpolant import Within
@@ -370,9 +371,8 @@ class Implicit(Integrator):
         state, memory = attempt.state, attempt.state.memory
         constant = self.formulas.error[memory["order"]]
         by_outputs = rms(increment) / self.tol
-        moved = torch.linalg.vector_norm(step.weights + memory["increment"], dim=1)
-        relative = torch.linalg.vector_norm(memory["increment"], dim=1) / moved
-        by_weights = relative.double().nan_to_num(0.0) / (_WEIGHTS * self.tol)
+        relative = relative_norm(memory["increment"], step.weights + memory["increment"])
+        by_weights = relative.nan_to_num(0.0) / (_WEIGHTS * self.tol)
         if state.velocity is not None:
             at_rest = (state.accepted == 0) & (_memory_time(attempt, state.t) > 0)
             by_weights = by_weights.masked_fill(at_rest, 0.0)

@@ -165,6 +165,12 @@ def rms(outputs: Tensor) -> Tensor:
     return outputs.double().flatten(1).square().mean(dim=1).sqrt()
 
 
+def relative_norm(part: Tensor, whole: Tensor) -> Tensor:
+    """(E,) float64 the norm of ``part`` over that of ``whole``, both (E, N); NaN where both are zero."""
+    ratio: Tensor = torch.linalg.vector_norm(part, dim=1) / torch.linalg.vector_norm(whole, dim=1)
+    return ratio.double()
+
+
 def check_tolerance(tol: object) -> float:
     """Returns a tolerance that is > 0 and finite.
 

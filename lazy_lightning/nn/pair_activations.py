@@ -179,6 +179,8 @@ def _mean_of_gaussian(z0: Tensor, dz: Tensor, rate: float) -> Tensor:
 def normal_distribution(z: Tensor) -> Tensor:
     """The distribution function of the normal distribution, of the shape of ``z``, with all digits for z < 0.
 
+    ``torch.special.ndtr`` loses them there: in float32 it errs by 4 % at z = -5.
+
     >>> normal_distribution(torch.tensor(0.0))
     tensor(0.5000)
     """

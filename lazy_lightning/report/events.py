@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from PIL import Image
@@ -23,15 +24,14 @@ def write_events(images: Mapping[str, Path], folder: Path) -> Path:
 
     earlier = set(folder.glob(f"events.out.tfevents.*{SUFFIX}"))
     with tempfile.TemporaryDirectory(prefix=".events.", dir=folder) as temporary:
-        writer = FileWriter(temporary, filename_suffix=SUFFIX)
-        for tag, path in images.items():
-            with Image.open(path) as picture:
-                width, height, colours = picture.width, picture.height, len(picture.getbands())
-            image = Summary.Image(
-                width=width, height=height, colorspace=colours, encoded_image_string=path.read_bytes()
-            )
-            writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]))
-        writer.close()
+        with closing(FileWriter(temporary, filename_suffix=SUFFIX)) as writer:
+            for tag, path in images.items():
+                with Image.open(path) as picture:
+                    width, height, colours = picture.width, picture.height, len(picture.getbands())
+                image = Summary.Image(
+                    width=width, height=height, colorspace=colours, encoded_image_string=path.read_bytes()
+                )
+                writer.add_summary(Summary(value=[Summary.Value(tag=tag, image=image)]))
         (written,) = Path(temporary).iterdir()
         target = written.replace(folder / written.name)
     for path in earlier - {target}:

@@ -92,8 +92,12 @@ def _report(
     with written_atomically(page) as temporary:
         temporary.write_text(render(sections, out, datetime.now().astimezone()), encoding="utf-8")
     if tensorboard:
-        names = [(section, figure.name) for section in sections for figure in section.drawn]
-        write_events({_tag(section, name, out): section.folder / f"{name}.png" for section, name in names}, out)
+        images = {
+            _tag(section, figure.name, out): section.folder / f"{figure.name}.png"
+            for section in sections
+            for figure in section.drawn
+        }
+        write_events(images, out)
     return Report(
         page=page,
         drawn=[figure for section in sections for figure in section.drawn],
